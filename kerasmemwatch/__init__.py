@@ -1,0 +1,35 @@
+"""kerasmemwatch: exact memory measurements for Keras training.
+
+    import kerasmemwatch as kmw
+    model.fit(x, y, callbacks=[kmw.MemoryWatch(log_dir="logs")])
+
+Importing the package loads nothing else; names are looked up when they are first used.
+"""
+
+from kerasmemwatch._version import __version__
+
+_EXPORTS = {
+    "MemoryBudget": "kerasmemwatch.budget",
+    "MemoryWatch": "kerasmemwatch.callbacks",
+    "MemWatchError": "kerasmemwatch.errors",
+    "Recording": "kerasmemwatch.recording",
+    "Report": "kerasmemwatch.report",
+    "load": "kerasmemwatch.recording",
+    "runs": "kerasmemwatch.recording",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

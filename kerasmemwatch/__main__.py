@@ -1,0 +1,7 @@
+"""``python -m kerasmemwatch``."""
+
+import sys
+
+from kerasmemwatch.cli import main
+
+sys.exit(main())

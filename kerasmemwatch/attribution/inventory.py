@@ -1,0 +1,156 @@
+"""Which variables a Keras model holds, by layer, in bytes.
+
+Known limits: variables in plain Python objects (neither containers nor ``tf.Module``s) and in lookup tables are not
+found; a JAX array sharded over devices counts whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from kerasmemwatch.attribution.holdings import Held, Kinds, closure, held_by
+from kerasmemwatch.attribution.layer_paths import PathedLayer, layer_paths, post_order
+from kerasmemwatch.attribution.optimizer_slots import optimizer_state, optimizer_variables, slots
+from kerasmemwatch.attribution.variable_ledger import Ledger, VariableMemory
+from kerasmemwatch.attribution.variable_size import variable_key
+from kerasmemwatch.errors import InvalidTypeError
+from kerasmemwatch.records import LayerMemory
+
+__all__ = ["VariableMemory", "inventory", "layer_memory", "variable_bytes"]
+
+_Holdings = Sequence[tuple[PathedLayer, Sequence[Held]]]
+
+
+def inventory(model: Any, *, optimizers: Iterable[Any] = ()) -> tuple[VariableMemory, ...]:
+    """List the variables that a model holds: its layers', its metrics' and its optimizers'.
+
+    Nothing is computed or built: only Python attributes are read.
+
+    Args:
+        model: A Keras model or layer.
+        optimizers: Optimizers that the model and its layers do not hold, of a custom loop.
+
+    Returns:
+        Each variable once: layer by layer in the model's order, with the slots of the layer's variables; then what
+        belongs to optimizers and to metrics as a whole.
+
+    Raises:
+        InvalidTypeError: If ``model`` is no Keras layer.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
+        >>> [(variable.path, variable.bytes) for variable in inventory(model)]
+        [('head/kernel', 48), ('head/bias', 12)]
+    """
+    kinds = Kinds.loaded()
+    if kinds.of(model) != "layer":
+        raise InvalidTypeError(
+            f"Expected model to be a Keras model or layer. Received: model={model!r} (of type {type(model).__name__})."
+        )
+    layers = layer_paths(model)
+    holdings = [(layer, list(held_by(layer.layer, kinds))) for layer in layers]
+    held_optimizers = [item.value for _, held in holdings for item in held if item.kind == "optimizer"]
+    trainers = closure([*held_optimizers, *optimizers], "optimizer", kinds)
+    metrics = closure(_metrics(holdings), "metric", kinds)
+    ledger = Ledger(reserved={variable_key(v) for owner in trainers for v in optimizer_variables(owner)})
+    ledger.reserved |= {variable_key(variable) for metric in metrics for variable in metric.variables}
+    _count_layers(ledger, layers, holdings)
+    _count_metrics(ledger, metrics, kinds)
+    _count_optimizers(ledger, trainers, kinds)
+    return ledger.in_order(layers)
+
+
+def layer_memory(variables: Iterable[VariableMemory]) -> tuple[LayerMemory, ...]:
+    """Add variables up by owner.
+
+    Args:
+        variables: What :func:`inventory` returns.
+
+    Returns:
+        One row for each owner, exclusive of sub-layers, in the order of the variables. A sum with an unknown part is
+        ``None``. What only a traced step can tell (gradients, activations, totals, ...) is ``None``.
+    """
+    owners: dict[tuple[str, str], list[VariableMemory]] = {}
+    for variable in variables:
+        # With the class: a layer may be called "metrics".
+        owners.setdefault((variable.owner, variable.class_name), []).append(variable)
+    return tuple(
+        LayerMemory(
+            path=path,
+            class_name=class_name,
+            weights_bytes=variable_bytes(held, "weights"),
+            optimizer_bytes=variable_bytes(held, "optimizer"),
+            other_bytes=variable_bytes(held, "other"),
+            num_variables=len(held),
+        )
+        for (path, class_name), held in owners.items()
+    )
+
+
+def variable_bytes(variables: Iterable[VariableMemory], category: str | None = None) -> int | None:
+    """Add up the bytes of variables on one device, of one category or of all; ``None`` if one is unknown."""
+    total = 0
+    for variable in variables:
+        if category in (None, variable.category):
+            if variable.bytes is None:
+                return None
+            total += variable.bytes
+    return total
+
+
+def _metrics(holdings: _Holdings) -> Iterator[Any]:
+    for layer, held in holdings:
+        yield from getattr(layer.layer, "_metrics", None) or ()
+        yield from (item.value for item in held if item.kind == "metric")
+        # A compiled loss is no metric and holds one for each part of the loss.
+        yield from getattr(getattr(layer.layer, "_compile_loss", None), "metrics", None) or ()
+
+
+def _count_layers(ledger: Ledger, layers: Sequence[PathedLayer], holdings: _Holdings) -> None:
+    # Sub-layers first: a parent that keeps its child's variable in an attribute lists it too.
+    for layer in post_order(layers):
+        for variable in _listed(layer.layer):
+            role = "trainable" if getattr(variable, "trainable", False) else "non_trainable"
+            ledger.add(variable, layer, "weights", role, f"{layer.path}/{_name(variable)}")
+    for layer, held in holdings:
+        seeds = [*(getattr(layer.layer, "_seed_generators", None) or ())]
+        seeds += [item.value for item in held if item.kind == "seed"]
+        for seed in seeds:
+            ledger.add(seed.state, layer, "other", "seed", f"{layer.path}/{_name(seed.state)}")
+        for item in held:
+            if item.kind == "variable":
+                ledger.add(item.value, layer, "weights", "raw", f"{layer.path}/{item.where}")
+
+
+def _listed(layer: Any) -> list[Any]:
+    lists = (getattr(layer, name, None) or () for name in ("_trainable_variables", "_non_trainable_variables"))
+    return [variable for variables in lists for variable in variables]
+
+
+def _count_metrics(ledger: Ledger, metrics: Iterable[Any], kinds: Kinds) -> None:
+    for metric in metrics:
+        for variable in metric.variables:
+            ledger.add(variable, None, "other", "metric", f"{metric.name}/{_name(variable)}")
+        # A metric may hold a whole network that judges outputs (FID, KID); Keras tracks none of it.
+        for item in held_by(metric, kinds):
+            inner = layer_paths(item.value) if item.kind == "layer" else ()
+            for variable in [v for layer in inner for v in _listed(layer.layer)]:
+                ledger.add(variable, None, "other", "metric", f"{metric.name}/{item.where}/{_name(variable)}")
+
+
+def _count_optimizers(ledger: Ledger, optimizers: Sequence[Any], kinds: Kinds) -> None:
+    # The slots of all before the state of any: an outer optimizer lists its inner one's slots as its own.
+    for optimizer in optimizers:
+        for slot, reference, role in slots(optimizer, kinds):
+            weight, layer = ledger.find(reference)
+            path = f"{weight.path if weight else getattr(reference, 'path', _name(reference))}/{role}"
+            ledger.add(slot, layer, "optimizer", f"slot:{role}", path)
+    for optimizer in optimizers:
+        for variable in optimizer_state(optimizer, kinds):
+            ledger.add(variable, None, "optimizer", "state", f"{optimizer.name}/{_name(variable)}")
+
+
+def _name(variable: Any) -> str:
+    return str(getattr(variable, "name", "variable"))

@@ -1,0 +1,99 @@
+"""Identity and size of a Keras or TensorFlow variable, read without running an operation."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["VariableSize", "item_bytes", "variable_key", "variable_size"]
+
+_BITS = re.compile(r"(?:q?u?int|b?float|complex)([0-9]+)(?:_\w+)?")
+
+
+@dataclass(frozen=True)
+class VariableSize:
+    """What a variable takes.
+
+    Attributes:
+        shape: Its dimensions, ``None`` where unknown; ``(None,)`` if even their number is.
+        dtype: Name of the type it is stored in: ``"float32"``.
+        bytes: Bytes of one replica; ``None`` if the shape or the size of an item is unknown.
+        replicas: Number of copies, one a device, under a ``tf.distribute`` strategy.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    bytes: int | None
+    replicas: int = 1
+
+
+def item_bytes(dtype: str) -> int | None:
+    """Tell the size of one item.
+
+    Types of less than a byte take a whole one, as in TensorFlow (``tf.DType.size`` of int4 is 1).
+
+    Args:
+        dtype: Name of a type, as Keras and TensorFlow write it.
+
+    Returns:
+        Bytes; ``None`` where an item has no fixed size.
+
+    Example:
+        >>> [item_bytes(dtype) for dtype in ("bfloat16", "float8_e4m3fn", "bool", "int4", "string")]
+        [2, 1, 1, 1, None]
+    """
+    if dtype == "bool":
+        return 1
+    match = _BITS.fullmatch(dtype)
+    return math.ceil(int(match[1]) / 8) if match else None
+
+
+def variable_key(variable: Any) -> int:
+    """Identify a variable: the same for a Keras variable and the ``tf.Variable`` in it."""
+    stored = _stored(variable)
+    # Only a tf.Variable is storage; under JAX two variables may hold the same immutable array for a while.
+    return id(stored) if isinstance(stored, _tensorflow_variables()) else id(variable)
+
+
+def variable_size(variable: Any) -> VariableSize:
+    """Read shape, dtype, bytes and number of replicas of a variable."""
+    stored = _stored(variable)
+    components = getattr(stored, "values", None)
+    if not isinstance(components, (list, tuple)) or not components:
+        components = (stored,)
+    shape, dtype = _shape(variable, components[0]), _dtype(variable)
+    item = item_bytes(dtype)
+    known = [size for size in shape if size is not None]
+    complete = item is not None and len(known) == len(shape)
+    return VariableSize(shape, dtype, math.prod(known) * (item or 0) if complete else None, len(components))
+
+
+def _tensorflow_variables() -> tuple[type, ...]:
+    variable = getattr(sys.modules.get("tensorflow"), "Variable", None)
+    return (variable,) if isinstance(variable, type) else ()
+
+
+def _stored(variable: Any) -> Any:
+    if isinstance(variable, _tensorflow_variables()):
+        return variable
+    # Not `.value`, which computes a placeholder for an uninitialized variable and casts under autocast.
+    stored = getattr(variable, "_value", None)
+    return variable if stored is None else stored
+
+
+def _shape(variable: Any, component: Any) -> tuple[int | None, ...]:
+    own = getattr(variable, "_shape", None)
+    shape = own if isinstance(own, tuple) else component.shape
+    if getattr(shape, "rank", 0) is None:
+        return (None,)
+    return tuple(None if size is None else int(size) for size in shape)
+
+
+def _dtype(variable: Any) -> str:
+    # Not a Keras variable's `.dtype`, which is the compute dtype inside an autocast scope.
+    own = getattr(variable, "_dtype", None)
+    dtype = own if isinstance(own, str) else variable.dtype
+    return str(getattr(dtype, "name", dtype)).removesuffix("_ref")

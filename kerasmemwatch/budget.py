@@ -1,0 +1,256 @@
+"""``MemoryBudget``: warns, stops or raises before a run meets a limit of device or host memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import keras
+
+from kerasmemwatch.environment import disabled
+from kerasmemwatch.errors import (
+    InvalidArgumentError,
+    MemoryBudgetExceededError,
+    ProbeUnavailableError,
+)
+from kerasmemwatch.faults import Faults
+from kerasmemwatch.forecast import Forecast
+from kerasmemwatch.probes.host import HostProbe
+from kerasmemwatch.probes.limits import host_limit
+from kerasmemwatch.probes.peak_window import PeakWindow
+from kerasmemwatch.probes.tensorflow import allocators
+from kerasmemwatch.units import format_bytes, parse_bytes
+
+__all__ = ["MemoryBudget"]
+
+logger = logging.getLogger(__name__)
+
+_ACTIONS = ("warn", "stop", "raise")
+# Of this many steps ahead, a forecast is worth a warning.
+_WARN_AHEAD_STEPS = 1000
+
+
+@dataclass
+class _Watched:
+    name: str
+    read: Callable[[], float]
+    forecast: Forecast
+    warned: bool = False
+
+
+class MemoryBudget(keras.callbacks.Callback):
+    """Acts before a limit is met: when the next step is expected to meet it, or at once when a step did.
+
+    A step's use of a device is its highest peak, of the host the resident set size. As soon as either has grown
+    steadily for 16 steps, a warning says when the limit will be met.
+
+    Args:
+        device: Limit of each device: bytes, a size such as ``"12 GiB"``, or a share such as ``"90%"`` of what its
+            allocator may hand out (on a CPU without a limit of its own, of the host's).
+        host: Limit of the process's RSS: bytes, a size, or a share of what this process may use, which is the
+            smallest of its cgroups' limits and the machine's memory.
+        action: ``"warn"``; ``"stop"`` ends the fit after the batch, as EarlyStopping does; ``"raise"`` raises.
+
+    Attributes:
+        reason: Why it acted, in words; ``None`` as long as it has not.
+
+    Raises:
+        InvalidArgumentError: If no limit is given, one that is not positive, or an unknown action (a ``ValueError``).
+        InvalidTypeError: If a limit is neither a number of bytes nor a string (a ``TypeError``).
+        MemoryBudgetExceededError: From a fit, with ``action="raise"`` (a ``MemoryError``).
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile("sgd", "mse")
+        >>> budget = MemoryBudget(host="1 TiB")
+        >>> history = model.fit(np.ones((64, 8)), np.ones((64, 4)), verbose=0, callbacks=[budget])
+        >>> budget.reason is None
+        True
+    """
+
+    async_safe = True
+
+    def __init__(self, device: int | str | None = None, host: int | str | None = None, action: str = "stop") -> None:
+        super().__init__()
+        if device is None and host is None:
+            raise InvalidArgumentError(
+                "Expected a limit: device=, host=, or both. Received: neither. For example MemoryBudget(device='90%')."
+            )
+        if action not in _ACTIONS:
+            raise InvalidArgumentError(f"Expected action to be one of {_ACTIONS}. Received: action={action!r}.")
+        for name, limit in (("device", device), ("host", host)):
+            if limit is not None:
+                _limit_bytes(limit, None, name)
+        self.device, self.host, self.action = device, host, action
+        self.reason: str | None = None
+        self._watched: list[_Watched] = []
+        self._close: list[Callable[[], None]] = []
+        self._depth = 0
+        self._step = 0
+        self._faults = Faults()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_watched": [], "_close": [], "_depth": 0, "_model": None, "_faults": Faults()}
+
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """A list of callbacks is made: whatever was under way has ended."""
+        super().set_params(params)
+        self._depth = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """A fit begins."""
+        self._begin()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """An evaluate begins, perhaps within a fit."""
+        self._begin()
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """A predict begins."""
+        self._begin()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """A fit ends."""
+        self._end()
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """An evaluate ends."""
+        self._end()
+
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """A predict ends."""
+        self._end()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch ends."""
+        self._check()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of an evaluate ends."""
+        self._check()
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of a predict ends."""
+        self._check()
+
+    def _begin(self) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            self._end_watching()
+            self.reason = None
+            if not disabled():
+                with self._faults.guard("budget", "The memory budget is not watched."):
+                    self._watched = [*self._host_watched(), *self._device_watched()]
+
+    def _end(self) -> None:
+        self._depth -= 1
+        if self._depth <= 0:
+            self._end_watching()
+
+    def _end_watching(self) -> None:
+        for close in self._close:
+            close()
+        self._close, self._watched = [], []
+
+    def _host_watched(self) -> list[_Watched]:
+        if self.host is None:
+            return []
+        probe = HostProbe()
+        probe.open()
+        self._close.append(probe.close)
+        limit = _limit_bytes(self.host, host_limit().limit_bytes, "host")
+        return [_Watched("Host memory (RSS)", lambda: probe.batch_end()[0], Forecast(limit))]
+
+    def _device_watched(self) -> list[_Watched]:
+        if self.device is None:
+            return []
+        if keras.config.backend() != "tensorflow":
+            raise ProbeUnavailableError(f"Device memory is unknown on the {keras.config.backend()} backend.")
+        watched = []
+        for info, (read, reset) in allocators():
+            whole = info.limit_bytes
+            if whole is None:
+                whole = host_limit().limit_bytes if info.name.startswith("CPU") else _gpu_bytes(info.name)
+            window = PeakWindow(info.name, read, reset)
+            window.take()
+            self._close.append(window.close)
+            forecast = Forecast(_limit_bytes(self.device, whole, "device"))
+            watched.append(_Watched(f"Memory of {info.name}", partial(_peak, window), forecast))
+        return watched
+
+    def _check(self) -> None:
+        exceeded = None
+        with self._faults.guard("budget", "The memory budget is not watched."):
+            self._step += 1
+            for watched in self._watched:
+                watched.forecast.add(watched.read())
+                left = watched.forecast.steps_left
+                if left is None or left > _WARN_AHEAD_STEPS:
+                    continue
+                if not watched.warned or left <= 1:
+                    if not watched.warned:
+                        watched.warned = True
+                        logger.warning("%s", self._message(watched, left))
+                    if left <= 1:
+                        exceeded = exceeded or self._message(watched, left)
+        if exceeded is not None and self.reason is None:
+            self.reason = exceeded
+            self._act(exceeded)
+
+    def _message(self, watched: _Watched, left: int) -> str:
+        forecast = watched.forecast
+        used, limit = format_bytes(forecast.highest_bytes), format_bytes(forecast.limit_bytes)
+        if not left:
+            when = "it was met"
+        else:
+            growth = format_bytes(forecast.bytes_per_step, signed=True)
+            when = (
+                f"at {growth} a step it will be met in {left} step{'s' * (left > 1)}, at about step {self._step + left}"
+            )
+        return f"{watched.name} is at {used} of a budget of {limit}: {when}."
+
+    def _act(self, reason: str) -> None:
+        if self.action == "raise":
+            self._end_watching()
+            raise MemoryBudgetExceededError(
+                f"{reason} Use a smaller batch, or see kerasmemwatch.MemoryWatch for what holds the memory."
+            )
+        if self.action == "stop" and self._model is not None:
+            logger.warning("%s Training is stopped.", reason)
+            self._model.stop_training = self._model.stop_evaluating = self._model.stop_predicting = True
+
+
+def _limit_bytes(limit: int | str, whole: int | None, name: str) -> int:
+    """A limit in bytes; for a share without a whole, only whether it is well-formed."""
+    if not isinstance(limit, str) or not limit.strip().endswith("%"):
+        return parse_bytes(limit, name=name)
+    try:
+        share = float(limit.strip()[:-1]) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise InvalidArgumentError(
+            f"Expected {name} to be a share above 0% and up to 100%. Received: {name}={limit!r}."
+        )
+    return 1 if whole is None else int(whole * share)
+
+
+def _peak(window: PeakWindow) -> float:
+    return float(window.take()[1])
+
+
+def _gpu_bytes(name: str) -> int:
+    """Memory of a GPU, from the driver."""
+    from kerasmemwatch.probes.nvml import NvmlProbe
+
+    probe = NvmlProbe()
+    probe.open()
+    try:
+        drivers = probe.facts["drivers"]
+        return int(drivers[int(name.rpartition(":")[2])]["total_bytes"])  # type: ignore[index]
+    finally:
+        probe.close()

@@ -1,0 +1,321 @@
+"""``MemoryWatch``: records ``fit``, ``evaluate`` and ``predict``. A thin adapter from Keras to the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import keras
+
+from kerasmemwatch.attribution.watched_models import Inventories, with_covered_share
+from kerasmemwatch.environment import configuration, disabled, versions
+from kerasmemwatch.epoch_line import show_beside_loss
+from kerasmemwatch.options import Options
+from kerasmemwatch.probes import default_probes
+from kerasmemwatch.probes.base import Probe
+from kerasmemwatch.recorder import Recorder
+from kerasmemwatch.recording import Recording
+from kerasmemwatch.records import STAGES, RunInfo
+from kerasmemwatch.report import Report
+from kerasmemwatch.schema import to_samples
+from kerasmemwatch.sinks.base import Sink
+from kerasmemwatch.store import open_store
+from kerasmemwatch.units import MIB
+
+__all__ = ["MemoryWatch"]
+
+_TRAIN, _TEST, _PREDICT = range(len(STAGES))
+_LOG_NAMES = {
+    "device_peak_bytes": "memory/device_peak_mib",
+    "device_in_use_bytes": "memory/device_in_use_mib",
+    "host_rss_bytes": "memory/host_rss_mib",
+}
+
+
+class MemoryWatch(keras.callbacks.Callback):
+    """Records device and host memory of every batch, exactly and at almost no cost.
+
+    Put it first in the list of callbacks: what later callbacks allocate is then told apart from the batch, and
+    they see what ``add_to_logs`` adds. One watch may serve many fits; they continue one recording.
+
+    Args:
+        log_dir: Where to write; each watch and process writes a run of its own below it. ``None`` writes nothing.
+            May be remote (``gs://...``) if TensorFlow can write there.
+        run_name: Name of the run's directory; by default made from the time. With
+            ``keras.callbacks.BackupAndRestore``, or a fit that begins at a later epoch, a run of that name is
+            continued; otherwise a number is put behind a name that is taken.
+        tags: Words of your own to find the run by.
+        sample_every: Record every n-th batch; a row then covers all batches since the last.
+        reset_peak: Whether to reset the allocator's peak counter at batch boundaries, which gives each batch's
+            own peak. ``False`` leaves the counter to you; peaks are then run maxima.
+        trace: Which steps to trace; accepted, but this version traces none.
+        detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
+        add_to_logs: Whether to add ``memory/device_peak_mib`` (the epoch's highest, also between batches),
+            ``memory/device_in_use_mib`` and ``memory/host_rss_mib`` (at its end) to the epoch's logs, for
+            ``History``, ``CSVLogger`` and others.
+        verbose: Whether the epoch's line on the screen shows them beside the loss; ``"auto"`` as fit does.
+        probes: What to read, in place of the default probes; see ``kerasmemwatch.probes.base.Probe``.
+        sinks: Where to write, in place of TensorBoard; see ``kerasmemwatch.sinks.base.Sink``.
+        strict: Whether to raise faults of our own instead of logging each once. For tests.
+
+    Raises:
+        InvalidTypeError: If an argument has the wrong type (a ``TypeError``).
+        InvalidArgumentError: If its value is impossible (a ``ValueError``).
+        LogDirError: If ``log_dir`` is a file or not writable (an ``OSError``).
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile("sgd", "mse")
+        >>> watch = MemoryWatch(log_dir=None)
+        >>> history = model.fit(np.ones((64, 8)), np.ones((64, 4)), verbose=0, callbacks=[watch])
+        >>> watch.recording.samples["train_step"].tolist()
+        [1, 2]
+        >>> watch.report.weights_bytes
+        144
+    """
+
+    # On JAX and torch, a callback that is not safe makes Keras wait for the device after every batch.
+    async_safe = True
+
+    def __init__(
+        self,
+        log_dir: str | PathLike[str] | None = "logs",
+        *,
+        run_name: str | None = None,
+        tags: Sequence[str] = (),
+        sample_every: int = 1,
+        reset_peak: bool = True,
+        trace: Any = "auto",
+        detect_leaks: bool = True,
+        add_to_logs: bool = False,
+        verbose: bool | int | str = "auto",
+        probes: Sequence[Probe] | None = None,
+        sinks: Sequence[Sink] | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__()
+        self._options = Options(
+            log_dir,  # type: ignore[arg-type]
+            run_name,
+            tags,  # type: ignore[arg-type]
+            sample_every,
+            reset_peak,
+            trace,
+            detect_leaks,
+            add_to_logs,
+            verbose,
+            probes,
+            sinks,
+            strict,
+        )
+        self._recorder: Recorder | None = None
+        self._kept: Recording | None = None
+        self._inventories = Inventories()
+        self._begun_anew = True
+        self._inventory_due = False
+
+    # -- what was recorded -------------------------------------------------------------------------------------
+
+    @property
+    def recording(self) -> Recording:
+        """What was recorded so far, at any time; empty before the first batch."""
+        if self._recorder is not None and self._recorder.started:
+            snapshot = self._recorder.snapshot()
+            return Recording(snapshot.run, snapshot.samples, snapshot.layers)
+        return self._kept or Recording(RunInfo(self._options.run_name or "", float("nan")), to_samples(()))
+
+    @property
+    def report(self) -> Report:
+        """What the recording says; ``print`` it."""
+        return self.recording.report
+
+    @property
+    def active(self) -> bool:
+        """Whether a fit, evaluate, predict or single batch is being recorded."""
+        return self._recorder is not None and self._recorder.active and not self._recorder.dropped
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy keeps the options and what was recorded; it records a run of its own.
+        state = {
+            **self.__dict__,
+            "_recorder": None,
+            "_model": None,
+            "_inventories": Inventories(),
+            "_inventory_due": False,
+        }
+        recording = self.recording
+        return {**state, "_kept": recording if recording.samples.num_samples else None}
+
+    # -- Keras' hooks ------------------------------------------------------------------------------------------
+
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """A list of callbacks is made: whatever was under way has ended, perhaps in an exception."""
+        super().set_params(params)
+        self._begun_anew = True
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """A fit begins."""
+        if self._begin("train") and self._shows_memory():
+            show_beside_loss(self, self._epoch_logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """A fit ends."""
+        self._end()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """An evaluate begins, perhaps within a fit."""
+        self._begin("test")
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """An evaluate ends."""
+        self._end()
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """A predict begins."""
+        self._begin("predict")
+
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """A predict ends."""
+        self._end()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch of a fit begins."""
+        if self._recorder is not None:
+            restored = getattr(self._model, "_initial_epoch", None) is not None  # set by BackupAndRestore
+            self._recorder.begin_epoch(epoch, resumed=restored or epoch > 0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch ends, its validation included."""
+        if self._recorder is not None:
+            self._recorder.end_epoch()
+            if self._options.add_to_logs and logs is not None:
+                logs.update(self._epoch_logs())
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch (an execution of several under ``steps_per_execution``) begins."""
+        if self._recorder is not None:
+            self._recorder.batch_begin()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch ends."""
+        if self._recorder is not None:
+            self._recorder.batch_end(batch, _TRAIN)
+            if self._inventory_due:
+                self._take_inventory()
+
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of an evaluate begins."""
+        if self._recorder is not None:
+            self._recorder.batch_begin()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of an evaluate ends."""
+        if self._recorder is not None:
+            self._recorder.batch_end(batch, _TEST)
+            if self._inventory_due:
+                self._take_inventory()
+
+    def on_predict_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of a predict begins."""
+        if self._recorder is not None:
+            self._recorder.batch_begin()
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of a predict ends."""
+        if self._recorder is not None:
+            self._recorder.batch_end(batch, _PREDICT)
+            if self._inventory_due:
+                self._take_inventory()
+
+    @contextmanager
+    def batch(self, model: Any, stage: str = "train") -> Iterator[None]:
+        """Record one batch that runs outside of a fit, for example ``train_on_batch``.
+
+        Args:
+            model: The Keras model that runs it.
+            stage: ``"train"``, ``"test"`` or ``"predict"``.
+
+        Example:
+            >>> with watch.batch(model):                   # doctest: +SKIP
+            ...     model.train_on_batch(x, y)
+        """
+        self.set_model(model)
+        begun = not self.active and self._begin(stage)
+        if begun and self._recorder is not None:
+            self._recorder.batch_begin()
+        yield
+        if begun and self._recorder is not None:
+            self._recorder.batch_end(0, STAGES.index(stage))
+            if self._inventory_due:
+                self._take_inventory()
+            self._recorder.end_stage(settle=False)
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _begin(self, stage: str) -> bool:
+        if disabled():
+            self._recorder = None
+            return False
+        if self._recorder is None or self._recorder.dropped:
+            self._recorder = self._new_recorder()
+        if self._begun_anew:
+            self._recorder.abandon_stages()
+            self._begun_anew = False
+        self._recorder.begin_stage(stage)
+        self._inventory_due = self._model is not None and not self._inventories.knows(self._model)
+        return True
+
+    def _end(self) -> None:
+        if self._recorder is not None:
+            self._recorder.end_stage()
+
+    def _new_recorder(self) -> Recorder:
+        options = self._options
+        probes = options.probes
+        if probes is None:
+            whole = options.sample_every > 1
+            probes = default_probes(keras.config.backend(), reset_peak=options.reset_peak, whole_window=whole)
+        about = {
+            "name": options.run_name or "",
+            "tags": options.tags,
+            "versions": versions(),
+            "configuration": {
+                **configuration(),
+                "sample_every": options.sample_every,
+                "reset_peak": options.reset_peak,
+            },
+        }
+        return Recorder(
+            probes,
+            lambda created, resume: open_store(
+                options.log_dir, options.run_name, created=created, resume=resume, sinks=options.sinks
+            ),
+            sample_every=options.sample_every,
+            strict=options.strict,
+            about=about,
+        )
+
+    def _take_inventory(self) -> None:
+        """List the variables, after a batch: a model and an optimizer may be built no earlier."""
+        self._inventory_due = False
+        recorder = self._recorder
+        if recorder is None or self._model is None:
+            return
+        with recorder.faults.guard("inventory", "Variables by layer are unknown."):
+            variables = self._inventories.take(self._model)
+            devices = tuple(with_covered_share(device, variables) for device in recorder.run.devices)
+            recorder.describe(self._inventories.layers(), devices=devices)
+
+    def _shows_memory(self) -> bool:
+        verbose = self._options.verbose
+        if self._options.add_to_logs:
+            return False  # the progress bar shows them already
+        return bool((self.params or {}).get("verbose", 0)) if verbose == "auto" else bool(verbose)
+
+    def _epoch_logs(self) -> dict[str, float]:
+        if self._recorder is None:
+            return {}
+        return {_LOG_NAMES[name]: value / MIB for name, value in self._recorder.epoch_bytes().items()}

@@ -1,0 +1,118 @@
+"""The command line: ``kerasmemwatch demo | run | show | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from kerasmemwatch._version import __version__
+from kerasmemwatch.errors import MemWatchError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments; those of the process if ``None``.
+
+    Returns:
+        The exit code: 0, or 2 for what the user can mend.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["run"] and arguments[1:2] not in (["-h"], ["--help"]):
+            from kerasmemwatch import launch
+
+            log_dir, target = launch.split_arguments(arguments[1:])
+            return launch.run(target, log_dir)
+        options = _parser().parse_args(arguments)
+        return int(options.command(options))
+    except MemWatchError as error:
+        print(f"kerasmemwatch: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `kerasmemwatch show logs | head`
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kerasmemwatch", description="Exact memory measurements for Keras training.")
+    parser.add_argument("--version", action="version", version=f"kerasmemwatch {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="train a small CNN on real data and show its memory")
+    demo.add_argument("--log-dir", default="logs", help="where to record (default: %(default)s)")
+    demo.add_argument("--epochs", type=_at_least_one, default=5, help="epochs to train (default: %(default)s)")
+    demo.set_defaults(command=_demo)
+
+    run = commands.add_parser(
+        "run",
+        help="run a script with exact counting and a MemoryWatch on every fit",
+        usage="kerasmemwatch run [--log-dir DIR] SCRIPT.py [ARGS...]\n"
+        "       kerasmemwatch run [--log-dir DIR] -m MODULE [ARGS...]",
+    )
+    run.add_argument("--log-dir", default="logs", help="where to record (default: %(default)s)")
+    run.set_defaults(command=None)
+
+    show = commands.add_parser("show", help="print the report of a recorded run")
+    show.add_argument("log_dir", metavar="LOGDIR")
+    show.add_argument("--run", metavar="NAME", help="the run (default: the newest)")
+    show.add_argument("--all", action="store_true", help="all layers, figures and notes")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    show.add_argument("--list", action="store_true", help="the names of the runs, oldest first")
+    show.set_defaults(command=_show)
+
+    doctor = commands.add_parser("doctor", help="what can be measured on this machine, and how to close each gap")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, received {text}")
+    return number
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from kerasmemwatch.demo import run_demo
+
+    run_demo(options.log_dir, epochs=options.epochs)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from kerasmemwatch.recording import load, runs
+
+    if options.list:
+        for name in runs(options.log_dir):
+            print(name)
+        return 0
+    report = load(options.log_dir, options.run).report
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2))
+        return 0
+    from kerasmemwatch.text import print_report
+
+    print_report(report, sys.stdout, everything=options.all)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from kerasmemwatch.doctor import diagnose
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("what", "measured", "detail", "how to close the gap"):
+        table.add_column(heading, overflow="fold")
+    for finding in diagnose():
+        table.add_row(*map(Text, (finding.what, finding.state, finding.detail, finding.remedy)))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return 0

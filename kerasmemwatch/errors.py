@@ -1,0 +1,76 @@
+"""The errors kerasmemwatch raises: one base class, each also the matching builtin.
+
+Messages follow one pattern: what was expected, what was received, what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "InvalidArgumentError",
+    "InvalidTypeError",
+    "LogDirError",
+    "MemWatchError",
+    "MemoryBudgetExceededError",
+    "MissingDependencyError",
+    "ProbeUnavailableError",
+    "RecordingFormatError",
+    "RecordingNotFoundError",
+    "RecordingVersionError",
+]
+
+
+class MemWatchError(Exception):
+    """Base class of every error that kerasmemwatch raises on purpose."""
+
+
+class InvalidArgumentError(MemWatchError, ValueError):
+    """An argument has the right type and an impossible value."""
+
+
+class InvalidTypeError(MemWatchError, TypeError):
+    """An argument has the wrong type."""
+
+
+class LogDirError(MemWatchError, OSError):
+    """The log directory cannot be used: a file is in the way, or it is not writable."""
+
+
+class RecordingNotFoundError(MemWatchError, FileNotFoundError):
+    """There is no recording (or no run of that name) under the log directory."""
+
+
+class RecordingFormatError(MemWatchError, ValueError):
+    """Bytes that should hold a part of a recording do not."""
+
+
+class RecordingVersionError(RecordingFormatError):
+    """The recording was written by a newer kerasmemwatch than this one."""
+
+
+class MissingDependencyError(MemWatchError, ImportError):
+    """An optional package is needed; the message holds the command that installs it."""
+
+
+class MemoryBudgetExceededError(MemWatchError, MemoryError):
+    """``MemoryBudget(action="raise")`` stopped a run before it met its limit."""
+
+
+class ProbeUnavailableError(MemWatchError, RuntimeError):
+    """Something cannot be measured on this machine or in this configuration.
+
+    Args:
+        reason: Why the figures are unknown.
+        remedy: What the user can do about it; empty if nothing helps.
+
+    Example:
+        >>> error = ProbeUnavailableError("No NVIDIA driver.", "Install the driver.")
+        >>> str(error)
+        'No NVIDIA driver. Install the driver.'
+        >>> error.remedy
+        'Install the driver.'
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason} {remedy}".strip())
+        self.reason = reason
+        self.remedy = remedy

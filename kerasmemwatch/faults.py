@@ -1,0 +1,74 @@
+"""The one place where faults of ours are swallowed: each is reported once, with its reason and what follows.
+
+Training never dies because of us, so nothing here raises unless ``strict`` asks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+
+__all__ = ["Faults"]
+
+logger = logging.getLogger(__name__)
+
+
+class Faults:
+    """Collects faults; as ``with faults.guard(...)`` it swallows what the block raises.
+
+    Args:
+        strict: Whether to raise instead.
+
+    Example:
+        >>> faults = Faults()
+        >>> with faults.guard("log dir", "The run is kept in memory only."):
+        ...     raise OSError("No space left")
+        >>> faults.notes
+        ['log dir: No space left. The run is kept in memory only.']
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.strict = strict
+        self.notes: list[str] = []
+        self._reported: set[str] = set()
+
+    def report(self, where: str, error: Exception, consequence: str) -> None:
+        """Log a fault unless one at the same place was; raise it if strict.
+
+        Args:
+            where: What failed, in a word or two; faults of the same place are reported once.
+            error: The reason.
+            consequence: What it means for the user, and what to do.
+        """
+        if self.strict:
+            raise error
+        if where in self._reported:
+            return
+        self._reported.add(where)
+        reason = str(error) or type(error).__name__
+        self.notes.append(f"{where}: {reason.rstrip('.')}. {consequence}")
+        logger.warning(
+            "%s (Training goes on.)", self.notes[-1], exc_info=error if logger.isEnabledFor(logging.DEBUG) else None
+        )
+
+    def guard(self, where: str, consequence: str) -> Guard:
+        """A context that reports an ``Exception`` raised in it; others pass."""
+        return Guard(self, where, consequence)
+
+
+class Guard:
+    """See ``Faults.guard``."""
+
+    def __init__(self, faults: Faults, where: str, consequence: str) -> None:
+        self._faults, self._where, self._consequence = faults, where, consequence
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._faults.report(self._where, error, self._consequence)
+        return True

@@ -1,0 +1,140 @@
+"""The few file operations a log dir needs, local or remote (``gs://``, ``s3://``, through TensorBoard's interface)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from kerasmemwatch.errors import LogDirError
+
+__all__ = ["AppendFile", "check_log_dir", "is_remote", "join", "make_new_dir", "open_for_append", "read_bytes", "walk"]
+
+
+class AppendFile(Protocol):
+    """A file that grows by whole pieces."""
+
+    def append(self, data: bytes) -> None:
+        """Write all of ``data`` or raise ``OSError`` leaving the file as it was."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names a remote file system.
+
+    Example:
+        >>> is_remote("gs://bucket/logs"), is_remote("logs")
+        (True, False)
+    """
+    return "://" in path
+
+
+def join(*parts: str) -> str:
+    """Join path parts; with forward slashes on a remote file system."""
+    return "/".join(part.rstrip("/") for part in parts) if is_remote(parts[0]) else os.path.join(*parts)
+
+
+def check_log_dir(log_dir: str) -> None:
+    """Find out early that a log dir cannot work.
+
+    Raises:
+        LogDirError: If a file is in the way, or the directory may not be written to.
+    """
+    if is_remote(log_dir):
+        return
+    existing = os.path.abspath(log_dir)
+    while not os.path.lexists(existing) and os.path.dirname(existing) != existing:
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise LogDirError(
+            f"Expected log_dir to be a directory, or to be created as one. Received: log_dir={log_dir!r}, where "
+            f"{existing!r} is a file. Choose another directory, or log_dir=None to write nothing."
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise LogDirError(
+            f"Expected a log_dir that may be written to. Received: log_dir={log_dir!r}, where {existing!r} is not "
+            "writable by this user. Choose another directory, or log_dir=None to write nothing."
+        )
+
+
+def make_new_dir(path: str) -> bool:
+    """Create a directory and its parents; ``False`` if it exists already."""
+    if is_remote(path):
+        gfile = _gfile()
+        if gfile.exists(path):
+            return False
+        gfile.makedirs(path)
+        return True
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def walk(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Directories below ``top`` with the names of their files; links to directories are not followed."""
+    walked = _gfile().walk(top) if is_remote(top) else os.walk(top)
+    for directory, _, names in walked:
+        yield str(directory), list(names)
+
+
+def read_bytes(path: str) -> bytes:
+    """All of a file."""
+    if is_remote(path):
+        with _gfile().GFile(path, "rb") as file:
+            return bytes(file.read())
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def open_for_append(path: str) -> AppendFile:
+    """Create a file to append to."""
+    return _RemoteFile(path) if is_remote(path) else _LocalFile(path)
+
+
+class _LocalFile:
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 -- it stays open
+        self._size = 0
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                # A short write is how a disk that fills up begins to tell.
+                view = view[self._file.write(view) or 0 :]
+        except OSError:
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _RemoteFile:
+    def __init__(self, path: str) -> None:
+        self._file = _gfile().GFile(path, "wb")
+
+    def append(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError:
+            raise
+        except Exception as error:  # TensorFlow's own OpError family
+            raise OSError(str(error)) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _gfile() -> Any:
+    from tensorboard.compat import tf
+
+    return tf.io.gfile

@@ -1,0 +1,58 @@
+"""When a limit will be met: a running maximum and how fast it has been rising."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+__all__ = ["Forecast"]
+
+_WINDOW = 16
+
+
+class Forecast:
+    """Follows one series towards a limit.
+
+    A step's peak jitters by up to 20 % without any growth (the allocator's chunks fall differently), so what is
+    followed is the highest value so far. It rises steadily if at least half of the last 16 steps raised it.
+
+    Args:
+        limit_bytes: The limit.
+
+    Example:
+        >>> forecast = Forecast(2000)
+        >>> for used in range(100, 1000, 50):
+        ...     forecast.add(used)
+        >>> forecast.bytes_per_step, forecast.steps_left
+        (50.0, 21)
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = math.nan
+        self.highest_bytes = 0.0
+        self._recent: deque[float] = deque(maxlen=_WINDOW + 1)
+
+    def add(self, used_bytes: float) -> None:
+        """Take in the value of one more step; NaN changes nothing."""
+        if used_bytes == used_bytes:
+            self.used_bytes = used_bytes
+            self.highest_bytes = max(self.highest_bytes, used_bytes)
+            self._recent.append(self.highest_bytes)
+
+    @property
+    def bytes_per_step(self) -> float:
+        """Steady growth; 0 if there is none."""
+        recent = self._recent
+        if len(recent) <= _WINDOW:
+            return 0.0
+        raised = sum(later > earlier for earlier, later in zip(recent, list(recent)[1:], strict=False))
+        return (recent[-1] - recent[0]) / _WINDOW if raised >= _WINDOW / 2 else 0.0
+
+    @property
+    def steps_left(self) -> int | None:
+        """Steps until the limit is met; 0 if it has been, ``None`` if nothing grows towards it."""
+        if self.highest_bytes >= self.limit_bytes:
+            return 0
+        growth = self.bytes_per_step
+        return math.ceil((self.limit_bytes - self.highest_bytes) / growth) if growth > 0 else None

@@ -1,0 +1,162 @@
+"""All probes as one row of values; the place where a probe's fault becomes an unknown value.
+
+The layout is fixed by the first ``open``: a probe that fails later leaves NaN in its columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.probes.base import UNKNOWN, Probe
+from kerasmemwatch.records import Column
+
+__all__ = ["BASE_COLUMNS", "ProbeSet"]
+
+BASE_COLUMNS = (
+    Column("step"),
+    Column("train_step"),
+    Column("epoch", integer=False),
+    Column("stage"),
+    Column("time_s", integer=False),
+)
+
+_Layout = tuple[tuple[Column, ...], tuple[Column, ...]]
+_NOTHING: _Layout = ((), ())
+
+
+def _size(columns: Sequence[Column]) -> int:
+    return sum(column.size for column in columns)
+
+
+class ProbeSet:
+    """Opens probes and reads them in one go.
+
+    Args:
+        probes: In the order of their columns.
+        on_fault: Called with a key, the probe's error and a sentence for the user, once for each failure; may raise.
+    """
+
+    def __init__(self, probes: Sequence[Probe], on_fault: Callable[[str, Exception, str], None]) -> None:
+        self._probes = tuple(probes)
+        self._on_fault = on_fault
+        self._layouts: dict[int, _Layout] = {}
+        self._dead: set[int] = set()
+        self._unavailable: dict[str, ProbeUnavailableError] = {}
+        self._begins: tuple[Callable[[], None], ...] = ()
+        self._ends: tuple[Callable[[], Sequence[float]], ...] = ()
+
+    def open(self) -> None:
+        """Open every probe, or open it again as a stage begins."""
+        first = not self._layouts
+        self._dead.clear()
+        for index, probe in enumerate(self._probes):
+            if not first and self._layouts[index] == _NOTHING:
+                continue  # what was not there at first does not appear, and asking again may be slow
+            try:
+                probe.open()
+                layout = (tuple(probe.columns), tuple(probe.slow_columns))
+                if self._layouts.setdefault(index, layout) != layout:
+                    raise ProbeUnavailableError(
+                        f"What {probe.name} measures changed within a run.", "Use a new MemoryWatch for it."
+                    )
+            except ProbeUnavailableError as error:
+                self._unavailable[probe.name] = error
+                self._layouts.setdefault(index, _NOTHING)
+                self._dead.add(index)
+            except Exception as error:
+                self._layouts.setdefault(index, _NOTHING)
+                self._failed(index, error)
+        self._arm()
+
+    @property
+    def layout(self) -> tuple[Column, ...]:
+        """The columns of a row: the base, what is read each batch, what is read at epoch ends."""
+        layouts = [self._layouts[index] for index in sorted(self._layouts)]
+        fast = [column for batch, _ in layouts for column in batch]
+        return (*BASE_COLUMNS, *fast, *(column for _, slow in layouts for column in slow))
+
+    @property
+    def slow_size(self) -> int:
+        """How many values at the end of a row are read at epoch ends only."""
+        return sum(_size(slow) for _, slow in self._layouts.values())
+
+    @property
+    def facts(self) -> dict[str, dict[str, object]]:
+        """What each probe told about its source, by its name."""
+        return {probe.name: dict(probe.facts) for probe in self._probes}
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """What cannot be measured here and why, and what the probes remark; what has a remedy comes first."""
+        remarks = [str(probe.facts["note"]) for probe in self._probes if probe.facts.get("note")]
+        gaps = sorted(self._unavailable.items(), key=lambda item: not item[1].remedy)
+        return (*(f"Not measured ({name}): {error}" for name, error in gaps), *remarks)
+
+    def begin(self) -> None:
+        """A sampled batch begins."""
+        try:
+            for begin in self._begins:
+                begin()
+        except Exception:
+            self._one_by_one(lambda probe: probe.batch_begin())
+
+    def end(self) -> list[float]:
+        """The fast values as a sampled batch ends."""
+        values: list[float] = []
+        try:
+            for read in self._ends:
+                values += read()
+        except Exception:
+            read_all = self._one_by_one(lambda probe: probe.batch_end())
+            values = [value for index, part in read_all for value in self._checked(index, part, slow=False)]
+        return values
+
+    def slow(self) -> list[float]:
+        """The slow values as an epoch ends."""
+        read_all = self._one_by_one(lambda probe: probe.epoch_end(), slow=True)
+        return [value for index, part in read_all for value in self._checked(index, part, slow=True)]
+
+    def close(self) -> None:
+        """Close every probe."""
+        self._one_by_one(lambda probe: probe.close(), everyone=True)
+
+    def _arm(self) -> None:
+        """Bind the calls of the per-batch path; where a probe is dead, its columns read as unknown."""
+        live = [index for index in range(len(self._probes)) if self._layouts[index][0]]
+        self._begins = tuple(self._probes[i].batch_begin for i in live if i not in self._dead)
+        self._ends = tuple(
+            (lambda blank: lambda: blank)(self._blank(i)) if i in self._dead else self._probes[i].batch_end
+            for i in live
+        )
+
+    def _one_by_one(
+        self, call: Callable[[Probe], Sequence[float] | None], *, slow: bool = False, everyone: bool = False
+    ) -> list[tuple[int, Sequence[float] | None]]:
+        results: list[tuple[int, Sequence[float] | None]] = []
+        for index, probe in enumerate(self._probes):
+            if not everyone and not self._layouts.get(index, _NOTHING)[slow]:
+                continue
+            result = None
+            if everyone or index not in self._dead:
+                try:
+                    result = call(probe)
+                except Exception as error:
+                    self._failed(index, error)
+            results.append((index, result))
+        self._arm()
+        return results
+
+    def _checked(self, index: int, values: Sequence[float] | None, *, slow: bool) -> Sequence[float]:
+        blank = self._blank(index, slow=slow)
+        return blank if values is None or len(values) != len(blank) else values
+
+    def _blank(self, index: int, *, slow: bool = False) -> list[float]:
+        return [UNKNOWN] * _size(self._layouts[index][slow])
+
+    def _failed(self, index: int, error: Exception) -> None:
+        self._dead.add(index)
+        name = self._probes[index].name
+        self._on_fault(
+            f"probe {name}", error, f"The probe {name!r} failed; its columns are unknown until the next fit."
+        )

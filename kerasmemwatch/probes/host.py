@@ -1,0 +1,173 @@
+"""Host memory of this process: resident bytes at each batch, private bytes and the children's now and then."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.probes.base import UNKNOWN
+from kerasmemwatch.probes.limits import host_limit
+from kerasmemwatch.records import Column
+from kerasmemwatch.units import KIB
+
+if TYPE_CHECKING:
+    import psutil
+
+__all__ = ["HostProbe"]
+
+_PEAK_RSS = re.compile(rb"^VmHWM:\s*(\d+) kB", re.MULTILINE)
+
+
+class HostProbe:
+    """Reads what the operating system says about this process.
+
+    Resident bytes (RSS) are the kernel's running count: it may lag by some pages for each CPU, and counts
+    pages that children share. Unique bytes (USS) are exact, count what only this process has, and cost
+    milliseconds.
+
+    Args:
+        proc_root: Where procfs is mounted. Without it (macOS, Windows), psutil is asked instead.
+        cgroup_root: Where the cgroup file systems are mounted.
+
+    Attributes:
+        batch_end: Reads ``columns``. It is replaced by each ``open`` that finds a new process: look it up again
+            after ``open``, and do not call one kept from before ``close``.
+
+    Example:
+        >>> probe = HostProbe()
+        >>> probe.open()
+        >>> [rss_bytes] = probe.batch_end()
+        >>> rss_bytes > 1_000_000
+        True
+        >>> probe.close()
+        >>> probe.batch_end()
+        (nan,)
+    """
+
+    name = "host"
+    columns: tuple[Column, ...] = (Column("host_rss_bytes"),)
+    slow_columns: tuple[Column, ...] = (
+        Column("host_rss_peak_bytes"),
+        Column("host_uss_bytes"),
+        Column("host_children_uss_bytes"),
+    )
+
+    def __init__(self, proc_root: Path = Path("/proc"), cgroup_root: Path = Path("/sys/fs/cgroup")) -> None:
+        self.facts: dict[str, object] = {}
+        self.batch_end: Callable[[], Sequence[float]] = _read_nothing
+        self._proc_root = proc_root
+        self._cgroup_root = cgroup_root
+        self._pid: int | None = None
+        self._fd: int | None = None
+
+    def open(self) -> None:
+        """Bind the fast reader to this process; does nothing if it is bound already.
+
+        Raises:
+            ProbeUnavailableError: If neither procfs nor psutil can read this process.
+        """
+        pid = os.getpid()
+        # An open /proc/self/statm belongs to the process that opened it: after a fork it reads the parent.
+        if pid == self._pid:
+            return
+        self.close()
+        try:
+            self._fd = os.open(self._proc_root / "self" / "statm", os.O_RDONLY)
+            self.batch_end = _statm_reader(self._fd)
+        except OSError:
+            self.batch_end = _psutil_reader()
+        limit = host_limit(self._proc_root, self._cgroup_root)
+        self.facts = {
+            "limit_bytes": limit.limit_bytes,
+            "limit_source": limit.source,
+            "physical_bytes": limit.physical_bytes,
+            "page_size": mmap.PAGESIZE,
+        }
+        self._pid = pid
+
+    def batch_begin(self) -> None:
+        """Nothing to do: the operating system has no peak that can be reset per batch."""
+
+    def epoch_end(self) -> Sequence[float]:
+        """Read ``slow_columns``: three floats, NaN for what this system does not tell."""
+        import psutil
+
+        process = psutil.Process()
+        return _peak_rss(self._proc_root, process), _uss(process), _children_uss(process)
+
+    def close(self) -> None:
+        """Close the kept-open file. May be called twice."""
+        self.batch_end = _read_nothing
+        fd, self._fd, self._pid = self._fd, None, None
+        if fd is not None:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # Closed by someone else, such as a daemonizing library: nothing is left to give back.
+
+
+def _read_nothing() -> tuple[float]:
+    return (UNKNOWN,)
+
+
+def _statm_reader(fd: int) -> Callable[[], tuple[float]]:
+    """Bind all that a read needs as locals: this runs after each batch."""
+    pread = os.pread
+    page_bytes = float(mmap.PAGESIZE)
+
+    def read() -> tuple[float]:
+        # Fields are counts of pages: total size, resident, ... 64 bytes hold the first two at any size.
+        return (float(pread(fd, 64, 0).split(b" ", 2)[1]) * page_bytes,)
+
+    return read
+
+
+def _psutil_reader() -> Callable[[], tuple[float]]:
+    import psutil
+
+    try:
+        memory_info = psutil.Process().memory_info
+        memory_info()
+    except psutil.Error as error:
+        raise ProbeUnavailableError(
+            f"The operating system does not tell the memory of this process ({error})."
+        ) from error
+    return lambda: (float(memory_info().rss),)
+
+
+def _peak_rss(proc_root: Path, process: psutil.Process) -> float:
+    # Not getrusage: its maximum survives exec, so it can be the peak of the shell that started Python.
+    try:
+        match = _PEAK_RSS.search((proc_root / "self" / "status").read_bytes())
+    except OSError:
+        # Only Windows has a peak in psutil's figures.
+        return float(getattr(process.memory_info(), "peak_wset", UNKNOWN))
+    return float(match[1]) * KIB if match else UNKNOWN
+
+
+def _children_uss(process: psutil.Process) -> float:
+    """Add up all descendants: USS, since RSS would count the pages they share with us once more for each."""
+    import psutil
+
+    total = 0.0
+    for child in process.children(recursive=True):
+        try:
+            total += _uss(child)
+        except psutil.NoSuchProcess:
+            continue  # It ended since it was listed.
+    return total
+
+
+def _uss(process: psutil.Process) -> float:
+    """Read the bytes that only this process has; NaN where the system keeps them secret or does not count them."""
+    import psutil
+
+    try:
+        return float(getattr(process.memory_full_info(), "uss", UNKNOWN))
+    except psutil.AccessDenied:
+        return UNKNOWN

@@ -1,0 +1,93 @@
+"""The host memory this process may really use: the smallest of its cgroups' limits and the machine's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["HostLimit", "LimitSource", "host_limit"]
+
+LimitSource = Literal["cgroup v2", "cgroup v1", "physical memory"]
+
+
+@dataclass(frozen=True)
+class HostLimit:
+    """What the process may use, and who says so.
+
+    Attributes:
+        limit_bytes: Beyond this the kernel kills the process (or the machine swaps).
+        source: Where the limit comes from.
+        physical_bytes: Memory of the machine, swap not counted.
+    """
+
+    limit_bytes: int
+    source: LimitSource
+    physical_bytes: int
+
+
+def host_limit(
+    proc_root: Path = Path("/proc"), cgroup_root: Path = Path("/sys/fs/cgroup"), physical_bytes: int | None = None
+) -> HostLimit:
+    """Find the limit that applies to this process; without a readable cgroup, the machine's memory.
+
+    Args:
+        proc_root: Where procfs is mounted.
+        cgroup_root: Where the cgroup file systems are mounted.
+        physical_bytes: Memory of the machine; ``None`` asks psutil.
+
+    Returns:
+        The smallest limit; of two equal ones, the machine's memory.
+
+    Example:
+        >>> limit = host_limit(physical_bytes=1024)
+        >>> limit.limit_bytes, limit.source
+        (1024, 'physical memory')
+    """
+    if physical_bytes is None:
+        import psutil
+
+        physical_bytes = int(psutil.virtual_memory().total)
+    # A v1 cgroup without a limit reads as a number near 2**63, so "no limit" needs no case of its own: it is
+    # larger than the machine.
+    limits: list[tuple[int, LimitSource]] = [(physical_bytes, "physical memory")]
+    for controllers, path in _memberships(proc_root / "self" / "cgroup"):
+        if controllers == "":
+            limits += [(size, "cgroup v2") for size in _limits_up(cgroup_root, path, "memory.max")]
+        elif "memory" in controllers.split(","):
+            limits += [
+                (size, "cgroup v1") for size in _limits_up(cgroup_root / "memory", path, "memory.limit_in_bytes")
+            ]
+    limit_bytes, source = min(limits, key=lambda limit: limit[0])
+    return HostLimit(limit_bytes, source, physical_bytes)
+
+
+def _memberships(cgroup_file: Path) -> list[tuple[str, str]]:
+    """Read ``/proc/self/cgroup``: (controllers, path) by hierarchy; the controllers are ``""`` for v2."""
+    try:
+        lines = cgroup_file.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    # The path may hold colons: only the first two separate.
+    fields = [line.split(":", 2) for line in lines]
+    return [(field[1], field[2]) for field in fields if len(field) == 3]
+
+
+def _limits_up(root: Path, path: str, filename: str) -> list[int]:
+    """Collect the limits of a cgroup and of its parents up to the root, since each of them binds."""
+    parts = [part for part in path.split("/") if part]
+    if ".." in parts:
+        # The cgroup lies outside the namespace whose root is mounted here; only that root can be seen.
+        parts = []
+    # In a container that shares the host's cgroup namespace, the path is the host's and leads nowhere below
+    # the root, which is then the container's own cgroup: the walk up ends there in any case.
+    files = [root.joinpath(*parts[:depth], filename) for depth in range(len(parts), -1, -1)]
+    return [size for size in map(_read_limit, files) if size is not None]
+
+
+def _read_limit(file: Path) -> int | None:
+    """Read one limit; ``None`` for ``max``, and where there is nothing to read."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,118 @@
+"""Reads a run's directory: the chunks in its event files, then the journal's rows. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+
+from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
+from kerasmemwatch.event_file import read_records
+from kerasmemwatch.files import join, read_bytes, walk
+from kerasmemwatch.journal import JOURNAL_NAME, read_journal
+from kerasmemwatch.records import LayerMemory, RunInfo
+from kerasmemwatch.schema import Layout, Rows, decode_rows, decode_run
+from kerasmemwatch.sinks.tensorboard import FILE_SUFFIX, RUN_TAG, SAMPLES_TAG
+
+__all__ = ["StoredRun", "is_run_dir", "read_run", "run_dirs"]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What lies in a run's directory.
+
+    Attributes:
+        run: The newest description; ``None`` if nothing was written yet.
+        layers: The model's variables by layer.
+        chunks: Encoded chunks of rows, in order.
+        fresh: Rows that are in the journal only.
+        problems: What could not be read, in words.
+    """
+
+    run: RunInfo | None = None
+    layers: tuple[LayerMemory, ...] = ()
+    chunks: tuple[bytes, ...] = ()
+    fresh: tuple[Layout, Rows] | None = None
+    problems: tuple[str, ...] = ()
+
+
+def run_dirs(log_dir: str) -> list[str]:
+    """Directories at or below ``log_dir`` that hold a run, in order of their names."""
+    return sorted(directory for directory, names in walk(log_dir) if any(map(_is_ours, names)))
+
+
+def is_run_dir(directory: str) -> bool:
+    """Whether a directory holds a run."""
+    for _, names in walk(directory):
+        return any(map(_is_ours, names))
+    return False
+
+
+def read_description(directory: str) -> RunInfo | None:
+    """The newest description of the run in a directory."""
+    return read_run(directory, rows=False).run
+
+
+def read_run(directory: str, *, rows: bool = True) -> StoredRun:
+    """Read a run's directory, also while it is being written or after its process was killed.
+
+    Args:
+        directory: The run's directory.
+        rows: Whether to read the rows as well as the description.
+
+    Raises:
+        RecordingVersionError: If a newer version wrote it.
+    """
+    names = next(iter(walk(directory)), ("", []))[1]
+    problems: list[str] = []
+    # First the journal: a chunk that is written in between is then in both, and its rows count once.
+    fresh = _journal_rows(directory, problems) if rows and JOURNAL_NAME in names else None
+    description: tuple[RunInfo | None, tuple[LayerMemory, ...]] = (None, ())
+    chunks: dict[str, bytes] = {}
+    for name in sorted(filter(_is_ours, names)):
+        for tag, payload in _payloads(read_bytes(join(directory, name)), name, problems):
+            try:
+                if tag == RUN_TAG:
+                    description = decode_run(payload)
+                elif rows and tag.startswith(SAMPLES_TAG):
+                    decode_rows(payload)
+                    chunks[tag] = payload
+            except RecordingVersionError:
+                raise
+            except RecordingFormatError as error:
+                problems.append(f"{name}: {tag} cannot be read: {error}")
+    return StoredRun(*description, tuple(chunks[tag] for tag in sorted(chunks)), fresh, tuple(problems))
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(FILE_SUFFIX) and "tfevents" in PurePath(name).name
+
+
+def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto import event_pb2
+
+    size = 0
+    for record in read_records(data):
+        size += len(record) + 16
+        try:
+            event = event_pb2.Event.FromString(record)
+        except DecodeError as error:
+            problems.append(f"{name}: an event cannot be read: {error}")
+            continue
+        for value in event.summary.value:
+            if value.tag == RUN_TAG or value.tag.startswith(SAMPLES_TAG):
+                yield value.tag, b"".join(value.tensor.string_val)
+    if size != len(data):
+        problems.append(f"{name} is cut off: {len(data) - size} of {len(data)} bytes at its end cannot be read.")
+
+
+def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
+    try:
+        layout, rows = read_journal(read_bytes(join(directory, JOURNAL_NAME)))
+    except (OSError, RecordingFormatError) as error:
+        problems.append(f"{JOURNAL_NAME} cannot be read: {error}")
+        return None
+    return layout, rows[np.isfinite(rows).any(axis=1)]

@@ -1,0 +1,294 @@
+"""The recorder: reads the probes at batch boundaries and keeps the counters. It knows nothing of Keras."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kerasmemwatch.faults import Faults
+from kerasmemwatch.probe_set import ProbeSet
+from kerasmemwatch.probes.base import UNKNOWN, Probe
+from kerasmemwatch.records import STAGES, DeviceInfo, LayerMemory, RunInfo, Samples
+from kerasmemwatch.row_log import RowLog
+from kerasmemwatch.schema import to_samples
+from kerasmemwatch.store import Store
+
+__all__ = ["Recorder", "Snapshot"]
+
+# Reading slowly (USS, the driver) may take this share of the time, at most; as a fit ends, so that the report is
+# fresh, a little more.
+_SLOW_SHARE = 0.005
+_SLOW_SHARE_AT_END = 0.02
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What has been recorded so far, as values."""
+
+    run: RunInfo
+    samples: Samples
+    layers: tuple[LayerMemory, ...]
+
+
+@dataclass
+class _Stage:
+    """One fit, evaluate or predict that is under way; they nest."""
+
+    code: int
+    epoch: float = UNKNOWN
+    last_batch: int = -1
+
+
+class Recorder:
+    """Records a row at the end of each batch.
+
+    Args:
+        probes: What is read.
+        open_store: Called at the first sample with its UNIX time and whether an earlier run is continued.
+        clock: Returns UNIX time in seconds.
+        sample_every: A row every so many executions.
+        strict: Whether to raise our own faults.
+        about: Fields of ``RunInfo`` that are known beforehand.
+    """
+
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        open_store: Callable[[float, bool], Store],
+        *,
+        clock: Callable[[], float] = time.time,
+        sample_every: int = 1,
+        strict: bool = False,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.faults = Faults(strict=strict)
+        self._probes = ProbeSet(probes, self.faults.report)
+        self._open_store, self._clock, self._every = open_store, clock, sample_every
+        self._run = RunInfo(**{"name": "", "created": UNKNOWN, **(about or {})})
+        self._layers: tuple[LayerMemory, ...] = ()
+        self._stages: list[_Stage] = []
+        self._resume = False
+        self._step = self._train_step = self._row_step = 0
+        self._countdown = 1
+        self._log: RowLog | None = None
+        self._unread: list[float] = []
+        self._slow_end = self._slow_cost_s = 0.0
+        # Keras on JAX ends batches in a pool of threads.
+        self._lock = threading.Lock()
+        self.dropped = False
+        _live.add(self)
+
+    # -- stages ------------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether a stage is under way."""
+        return bool(self._stages)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a sample."""
+        return self._log is not None
+
+    def begin_stage(self, stage: str) -> None:
+        """A fit, evaluate or predict begins, perhaps within another."""
+        outer = self._stages[-1] if self._stages else None
+        self._stages.append(_Stage(STAGES.index(stage), outer.epoch if outer else UNKNOWN))
+        if outer is None:
+            with self.faults.guard("probes", "Nothing is recorded."):
+                self._probes.open()
+
+    def begin_epoch(self, epoch: int, *, resumed: bool = False) -> None:
+        """An epoch of training begins; ``resumed`` if it continues an interrupted run."""
+        self._resume |= resumed
+        if self._stages:
+            self._stages[-1].epoch, self._stages[-1].last_batch = float(epoch), -1
+
+    def end_epoch(self) -> None:
+        """Read what is slow into the newest row, unless that was done a moment ago."""
+        self._read_slowly(_SLOW_SHARE)
+
+    def _read_slowly(self, share: float) -> None:
+        begun = self._clock()
+        if self._log is None or begun < self._slow_end + self._slow_cost_s / share:
+            return
+        with self.faults.guard("slow probes", "Figures read at epoch ends are unknown."):
+            values = self._probes.slow()
+            with self._lock:
+                self._log.amend(values)
+            self._slow_end = self._clock()
+            self._slow_cost_s = self._slow_end - begun
+
+    def end_stage(self, *, settle: bool = True) -> None:
+        """The innermost stage ends.
+
+        Args:
+            settle: Whether the outermost stores what was recorded at once; if not, it is stored by and by.
+        """
+        if len(self._stages) == 1 and self._log is not None:
+            with self.faults.guard("sample", "The last row is missing."), self._lock:
+                if self._step > self._row_step:
+                    self._sample()
+            self._read_slowly(_SLOW_SHARE_AT_END if settle else _SLOW_SHARE)
+        del self._stages[-1:]
+        if settle and not self._stages and self._log is not None:
+            self._log.settle()
+
+    def abandon_stages(self) -> None:
+        """Forget stages that ended in an exception, which Keras does not tell."""
+        self._stages.clear()
+
+    # -- the per-batch path ------------------------------------------------------------------------------------
+
+    def batch_begin(self) -> None:
+        """An execution begins."""
+        if self._countdown == 1 and not self.dropped:
+            try:
+                self._probes.begin()
+            except Exception as error:
+                self.faults.report("sample", error, "Peaks of this batch are unknown.")
+
+    def batch_end(self, batch: int, code: int = 0) -> None:
+        """An execution ends.
+
+        Args:
+            batch: 0-based number, within its epoch, of the last batch it ran.
+            code: Index of its stage in ``STAGES``.
+        """
+        if self.dropped:
+            return
+        try:
+            with self._lock:
+                if not self._stages or self._stages[-1].code != code:
+                    self._stages.append(_Stage(code))  # a stage that was abandoned goes on after all
+                stage = self._stages[-1]
+                executed = batch - stage.last_batch
+                if executed < 1:
+                    executed = 1
+                stage.last_batch = batch
+                self._step += executed
+                if not stage.code:
+                    self._train_step += executed
+                if self._countdown > 1:
+                    self._countdown -= 1
+                else:
+                    self._countdown = self._every
+                    self._sample()
+        except Exception as error:
+            self.faults.report("sample", error, "This batch was not recorded.")
+
+    def _sample(self) -> None:
+        values = self._probes.end()
+        log = self._log or self._open_run()
+        stage = self._stages[-1]
+        log.append((self._step, self._train_step, stage.epoch, stage.code, self._clock(), *values, *self._unread))
+        self._row_step = self._step
+
+    # -- the run -----------------------------------------------------------------------------------------------
+
+    def _open_run(self) -> RowLog:
+        created = self._clock()
+        try:
+            store = self._open_store(created, self._resume)
+        except OSError as error:
+            self.faults.report("log dir", error, "The run is kept in memory only. Choose another log_dir.")
+            store = Store(self._run.name or "memory")
+        self._unread = [UNKNOWN] * self._probes.slow_size
+        log = RowLog(store, self._probes.layout, self._probes.slow_size, self.faults, self._clock)
+        step, train_step = log.last_steps
+        self._step += step
+        self._train_step += train_step
+        previous, facts = store.previous.run, self._probes.facts
+        self._run = replace(
+            self._run,
+            name=store.name,
+            created=previous.created if previous else created,
+            devices=tuple(DeviceInfo(**device) for device in _listed(facts, "tensorflow", "devices")),
+            host=facts.get("host", {}),
+            drivers=_listed(facts, "nvml", "drivers"),
+            notes=(*self._probes.unmeasured, *store.previous.problems),
+        )
+        self._layers = self._layers or store.previous.layers
+        self._log = log
+        log.describe(self.run, self._layers)
+        weakref.finalize(self, _close, log, os.getpid()).atexit = False
+        return log
+
+    @property
+    def run(self) -> RunInfo:
+        """What describes the run, with the faults so far among its notes."""
+        return replace(self._run, notes=(*self._run.notes, *self.faults.notes))
+
+    def describe(self, layers: Sequence[LayerMemory], **about: Any) -> None:
+        """Set what is known about the model (fields of ``RunInfo``); stored with the next rows."""
+        self._layers, self._run = tuple(layers), replace(self._run, **about)
+        if self._log is not None:
+            self._log.describe(self.run, self._layers)
+
+    def snapshot(self) -> Snapshot:
+        """What has been recorded so far."""
+        return Snapshot(self.run, to_samples(self._log.parts() if self._log else ()), self._layers)
+
+    def epoch_bytes(self) -> dict[str, float]:
+        """The highest device peak since the last call; the newest in-use bytes and RSS; without what is unknown."""
+        if self._log is None:
+            return {}
+        highest, newest = self._log.recent()
+        peak = np.fmax(highest.get("device_peak_bytes", UNKNOWN), highest.get("device_between_peak_bytes", UNKNOWN))
+        found = {
+            "device_peak_bytes": peak,
+            "device_in_use_bytes": newest.get("device_in_use_bytes", UNKNOWN),
+            "host_rss_bytes": newest.get("host_rss_bytes", UNKNOWN),
+        }
+        return {name: float(value) for name, value in found.items() if not np.isnan(value)}
+
+    def flush(self) -> None:
+        """Store what was recorded."""
+        if self._log is not None and not self.dropped:
+            self._log.flush()
+
+    def close(self) -> None:
+        """Store everything and give back what is held."""
+        if self.dropped:
+            return
+        self.abandon_stages()
+        if self._log is not None:
+            self._log.close()
+        self._probes.close()
+
+
+def _close(log: RowLog, pid: int) -> None:
+    if os.getpid() == pid:
+        log.close()
+
+
+def _listed(facts: Mapping[str, Mapping[str, Any]], probe: str, name: str) -> tuple[Any, ...]:
+    return tuple(facts.get(probe, {}).get(name, ()))
+
+
+_live: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for recorder in list(_live):
+        recorder.close()
+
+
+def _drop_all() -> None:
+    """In a forked child: the journal is the parent's, and an open descriptor still reads the parent."""
+    for recorder in list(_live):
+        recorder.dropped = True
+    _live.clear()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_all)

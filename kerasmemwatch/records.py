@@ -1,0 +1,207 @@
+"""The values everything else is built from: frozen dataclasses, JSON-able, no behaviour beyond reading.
+
+Bytes are ``int``. What is unknown is ``None`` (``NaN`` in arrays), never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Column", "DeviceInfo", "Growth", "LayerMemory", "LeakFinding", "Peak", "RunInfo", "Samples"]
+
+STAGES = ("train", "test", "predict")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a recording's rows.
+
+    Attributes:
+        name: For example ``"host_rss_bytes"``; ends in its unit.
+        width: How many values a row holds; ``None`` for a plain column, ``k`` for ``[num_samples, k]``.
+        integer: Whether the values are whole numbers (bytes, steps).
+    """
+
+    name: str
+    width: int | None = None
+    integer: bool = True
+
+    @property
+    def size(self) -> int:
+        """Number of float64 values in a row."""
+        return 1 if self.width is None else self.width
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One allocator whose bytes are recorded.
+
+    Attributes:
+        name: TensorFlow's short name: ``"GPU:0"``, ``"CPU:0"``.
+        counting: ``"exact"`` (every allocation), or ``"partial"`` (see ``counted_from_bytes``).
+        counted_from_bytes: Allocations smaller than this are not counted; 0 if all are.
+        limit_bytes: What the allocator may hand out at most, if known.
+        covered_share: Share of the model's variable bytes that a partial count sees; ``None`` if unknown.
+        remedy: How to get an exact count; empty if it is.
+    """
+
+    name: str
+    counting: str = "exact"
+    counted_from_bytes: int = 0
+    limit_bytes: int | None = None
+    covered_share: float | None = None
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known about a run besides its samples.
+
+    Attributes:
+        name: Name of the run's directory under the log dir, or of the run in memory.
+        created: UNIX time of the first sample, in seconds.
+        tags: The user's own words for it.
+        devices: The allocators that the device columns describe, in column order.
+        versions: Versions of Python, TensorFlow, Keras, ... by name.
+        configuration: What shapes the measurement: thread counts, oneDNN, precision, ``sample_every``, ...
+        host: Limits and sizes of the host: ``limit_bytes``, ``limit_source``, ``physical_bytes``.
+        drivers: What the GPU driver tells once: names and total bytes.
+        notes: What could not be measured, and what went wrong, in plain words.
+    """
+
+    name: str
+    created: float
+    tags: tuple[str, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    host: Mapping[str, Any] = field(default_factory=dict)
+    drivers: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """Bytes of one layer (exclusive of its sub-layers) or of a named owner that is no layer.
+
+    Attributes:
+        path: ``"encoder/block_3/attention"``, or an owner: ``"optimizer"``, ``"metrics"``, ...
+        class_name: Class of the layer, ``""`` for an owner that is no layer.
+        weights_bytes: Its variables, raw ``tf.Variable``s too.
+        gradients_bytes: Gradients of its weights.
+        optimizer_bytes: Optimizer slots of its weights.
+        activations_bytes: Forward outputs that the backward pass needs.
+        temporaries_bytes: Workspaces and values freed early.
+        output_bytes: Size of its outputs.
+        other_bytes: Seeds, metric states.
+        total_bytes: The sum, where every part is known.
+        added_bytes: By how much the step's peak falls without this layer's own buffers.
+        num_variables: Number of variables counted.
+    """
+
+    path: str
+    class_name: str = ""
+    weights_bytes: int | None = None
+    gradients_bytes: int | None = None
+    optimizer_bytes: int | None = None
+    activations_bytes: int | None = None
+    temporaries_bytes: int | None = None
+    output_bytes: int | None = None
+    other_bytes: int | None = None
+    total_bytes: int | None = None
+    added_bytes: int | None = None
+    num_variables: int | None = None
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The run's highest moment.
+
+    Attributes:
+        bytes: In-use bytes as the allocator counts them; ``None`` if no allocator could be read.
+        step: The sample in whose window it lay.
+        device: Name of the allocator.
+        stage: ``"train"``, ``"test"`` or ``"predict"``.
+        phase: ``"between"`` if it lay between two batches, else ``None`` (unknown without a trace).
+        epoch: 0-based epoch, ``None`` outside training.
+        requested_bytes: Requested bytes of the highest traced step's peak; ``None`` without a trace.
+        by_category: Requested bytes by category at that moment.
+        by_layer: The live set of that moment, by owner.
+        op: The operation that allocated at that moment.
+    """
+
+    bytes: int | None = None
+    step: int | None = None
+    device: str | None = None
+    stage: str | None = None
+    phase: str | None = None
+    epoch: int | None = None
+    requested_bytes: int | None = None
+    by_category: Mapping[str, int] = field(default_factory=dict)
+    by_layer: tuple[LayerMemory, ...] = ()
+    op: str | None = None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A trend at step end, with its 95 % interval.
+
+    Attributes:
+        series: Name of the column, with the device where there are several.
+        bytes_per_step: Median slope.
+        low: Lower end of the interval.
+        high: Upper end.
+        num_samples: How many samples it rests on.
+    """
+
+    series: str
+    bytes_per_step: float
+    low: float
+    high: float
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class LeakFinding:
+    """One cause of growth: what grows, the evidence, how fast, since when, where, and the fix."""
+
+    cause: str
+    evidence: str
+    bytes_per_step: float | None
+    since_step: int | None
+    confidence: float | None
+    where: str
+    fix: str
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Mapping[str, np.ndarray]):
+    """The rows of a recording by column: ``samples["host_rss_bytes"]``.
+
+    Every array has one entry a row. Whole-number columns are int64 where complete and float64 with NaN where
+    a value is unknown; ``stage`` is a string array; device columns are ``[num_samples, num_devices]``.
+    """
+
+    columns: Mapping[str, np.ndarray]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise KeyError(f"Expected one of {sorted(self.columns)}. Received: {name!r}.") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        """Number of columns, as a mapping; the number of rows is ``num_samples``."""
+        return len(self.columns)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of rows."""
+        return len(self.columns["step"])

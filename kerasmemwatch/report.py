@@ -1,0 +1,166 @@
+"""What a recording says: pure functions from samples to findings. ``text`` writes it down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.records import Growth, LayerMemory, LeakFinding, Peak, RunInfo, Samples
+
+__all__ = ["Report", "find_growth", "find_peak", "make_report"]
+
+# A slope needs this many samples after the warm-up; more than _MOST are thinned out, as it looks at all pairs.
+_FEWEST_SAMPLES = 10
+_MOST_SAMPLES = 400
+_WARM_UP = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a recording says; ``print`` it.
+
+    Attributes:
+        run: What describes the run.
+        samples: The rows, by column.
+        peak: The run's highest moment.
+        layers: The model's variables by layer. What needs a trace is ``None``.
+        growth: Trends at step end, device first.
+        coverage: Share of the peak's requested bytes that has an owner; ``None`` without a trace.
+        leaks: Causes of growth; none are looked for by this version.
+        notes: What could not be measured, and what went wrong.
+    """
+
+    run: RunInfo
+    samples: Samples
+    peak: Peak
+    layers: tuple[LayerMemory, ...] = ()
+    growth: tuple[Growth, ...] = ()
+    coverage: float | None = None
+    leaks: tuple[LeakFinding, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def weights_bytes(self) -> int | None:
+        """All layers' variables; ``None`` if no model was seen or a size is unknown."""
+        return _total(layer.weights_bytes for layer in self.layers) if self.layers else None
+
+    @property
+    def optimizer_bytes(self) -> int | None:
+        """All optimizer variables; ``None`` if no model was seen or a size is unknown."""
+        return _total(layer.optimizer_bytes for layer in self.layers) if self.layers else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the samples as JSON-able values; what is unknown is ``None``."""
+        raw = {
+            "run": asdict(self.run),
+            "num_samples": self.samples.num_samples,
+            "peak": asdict(self.peak),
+            "layers": [asdict(layer) for layer in self.layers],
+            "growth": [asdict(growth) for growth in self.growth],
+            "weights_bytes": self.weights_bytes,
+            "optimizer_bytes": self.optimizer_bytes,
+            "coverage": self.coverage,
+            "leaks": [asdict(leak) for leak in self.leaks],
+            "notes": list(self.notes),
+        }
+        return {key: _plain(value) for key, value in raw.items()}
+
+    def text(self, *, everything: bool = False, width: int = 100) -> str:
+        """The report as plain text.
+
+        Args:
+            everything: All layers and figures, not the most important ones only.
+            width: Columns of the screen.
+        """
+        from kerasmemwatch.text import plain_text
+
+        return plain_text(self, everything=everything, width=width)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def make_report(run: RunInfo, samples: Samples, layers: tuple[LayerMemory, ...] = ()) -> Report:
+    """Judge a recording."""
+    growth = tuple(find_growth(run, samples))
+    notes = (*run.notes, *_doubts(samples))
+    return Report(run, samples, find_peak(run, samples), tuple(layers), growth, notes=notes)
+
+
+def find_peak(run: RunInfo, samples: Samples) -> Peak:
+    """The highest of all windows, within batches and between them; over devices the maximum, never a sum."""
+    within, between = samples.get("device_peak_bytes"), samples.get("device_between_peak_bytes")
+    if within is None or between is None or not within.size or np.isnan(np.fmax(within, between)).all():
+        return Peak()
+    highest = np.fmax(within, between)
+    row, column = np.unravel_index(np.nanargmax(highest), highest.shape)
+    exact_windows = run.configuration.get("reset_peak", True) and run.configuration.get("sample_every", 1) == 1
+    is_between = not within[row, column] >= between[row, column]
+    epoch = samples["epoch"][row]
+    return Peak(
+        bytes=int(highest[row, column]),
+        step=int(samples["step"][row]),
+        device=run.devices[column].name if column < len(run.devices) else None,
+        stage=str(samples["stage"][row]),
+        phase="between" if is_between and exact_windows else None,
+        epoch=None if math.isnan(epoch) else int(epoch),
+    )
+
+
+def find_growth(run: RunInfo, samples: Samples) -> list[Growth]:
+    """Median slopes of in-use bytes and RSS at the ends of training batches (of all batches if none trained).
+
+    The slope is the Theil-Sen estimator with its 95 % interval (P. K. Sen, Journal of the American Statistical
+    Association 63, 1968), after the first tenth of the rows, which is warm-up.
+    """
+    trained = samples.get("stage") == "train" if "stage" in samples else np.zeros(0, bool)
+    rows = np.flatnonzero(trained) if np.any(trained) else np.arange(samples.num_samples)
+    found = []
+    in_use = samples.get("device_in_use_bytes")
+    for index, device in enumerate(run.devices):
+        if in_use is not None and index < in_use.shape[1]:
+            found.append(_slope(f"device_in_use_bytes {device.name}", samples["step"][rows], in_use[rows, index]))
+    if "host_rss_bytes" in samples:
+        found.append(_slope("host_rss_bytes", samples["step"][rows], samples["host_rss_bytes"][rows]))
+    return [growth for growth in found if growth is not None]
+
+
+def _slope(series: str, steps: NDArray[Any], values: NDArray[Any]) -> Growth | None:
+    known = np.flatnonzero(~np.isnan(values.astype(float)))
+    known = known[int(len(known) * _WARM_UP) :]
+    if len(known) < _FEWEST_SAMPLES:
+        return None
+    thinned = known[np.unique(np.linspace(0, len(known) - 1, _MOST_SAMPLES).astype(int))]
+    from scipy.stats import theilslopes
+
+    slope, _, low, high = theilslopes(values[thinned].astype(float), steps[thinned].astype(float), alpha=0.95)
+    return Growth(series, float(slope), float(low), float(high), len(known))
+
+
+def _doubts(samples: Samples) -> list[str]:
+    """What the figures themselves say against the measurement."""
+    peak, in_use = samples.get("device_peak_bytes"), samples.get("device_in_use_bytes")
+    if peak is None or in_use is None or len(peak) < _FEWEST_SAMPLES or not np.array_equal(peak, in_use):
+        return []
+    return [
+        "Every batch's peak equals the bytes in use at its end, as if somebody else reset the allocator's peak "
+        "in between. Put MemoryWatch before other callbacks, or do not call reset_memory_stats."
+    ]
+
+
+def _total(values: Any) -> int | None:
+    known = list(values)
+    return None if any(value is None for value in known) else sum(known)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,216 @@
+"""The rows of one run: the newest in a journal, the older ones as chunks in memory and in the sinks.
+
+What is stored is decimated as it leaves the journal, so memory and disk hold the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kerasmemwatch.faults import Faults
+from kerasmemwatch.flusher import Flusher
+from kerasmemwatch.journal import Journal
+from kerasmemwatch.records import LayerMemory, RunInfo
+from kerasmemwatch.schema import Layout, Rows, decode_rows, encode_rows, to_samples
+from kerasmemwatch.series import bucket_width, decimate
+from kerasmemwatch.sinks.base import Update
+from kerasmemwatch.store import Store
+
+__all__ = ["RowLog"]
+
+_FLUSH_INTERVAL_S = 10.0
+# Each chunk is a tag in TensorBoard: so many are written eagerly, then only as the flush interval allows.
+_EAGER_CHUNKS = 32
+_WAKE_MASK = 2047
+_TRACKED = ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes", "host_rss_bytes")
+
+
+class RowLog:
+    """Takes rows without I/O and stores them from a thread of its own.
+
+    Args:
+        store: Where the run lives.
+        layout: The columns of a row.
+        slow_size: How many values at the end of a row are mostly unknown.
+        faults: Where faults are reported.
+        clock: Returns UNIX time in seconds.
+    """
+
+    def __init__(
+        self, store: Store, layout: Layout, slow_size: int, faults: Faults, clock: Callable[[], float]
+    ) -> None:
+        self.layout = layout
+        self._store, self._faults, self._clock = store, faults, clock
+        self._size = sum(column.size for column in layout)
+        self._sparse = range(self._size - slow_size, self._size)
+        self._tracked = list(_indices(layout, _TRACKED).values())
+        self._created = self._last_flush = clock()
+        self._chunks = list(store.previous.chunks)
+        self._pending: list[Update] = []
+        self._rows_chunked = self._chunked = self._marked = 0
+        self._highest = np.full(self._size, np.nan)
+        self._description: tuple[RunInfo, tuple[LayerMemory, ...]] | None = None
+        self._journal: Journal | None = None
+        self._flusher: Flusher | None = None
+        # Taken by whoever stores or reads; never while the per-batch path holds a lock of its own but when full.
+        self._lock = threading.RLock()
+        if store.previous.fresh is not None and len(store.previous.fresh[1]):
+            self._add_chunk(*store.previous.fresh)
+
+    @property
+    def last_steps(self) -> tuple[int, int]:
+        """The highest ``step`` and ``train_step`` that an earlier process recorded, or zeros."""
+        samples = to_samples(map(decode_rows, self._chunks))
+        if not samples.num_samples:
+            return 0, 0
+        return int(samples["step"][-1]), int(np.nanmax(samples["train_step"]))
+
+    # -- the per-batch path ------------------------------------------------------------------------------------
+
+    def append(self, row: Sequence[float]) -> None:
+        """Record one row."""
+        journal = self._journal or self._open_journal()
+        if journal.full:
+            self._store_rows(journal.head, forced=True)
+        journal.append(row)
+        if not journal.head & _WAKE_MASK and self._flusher is not None:
+            self._flusher.wake()
+
+    def amend(self, values: Sequence[float]) -> None:
+        """Put values at the end of the newest row."""
+        if self._journal is not None:
+            self._journal.amend(self._size - len(values), values)
+
+    # -- storing -----------------------------------------------------------------------------------------------
+
+    def describe(self, run: RunInfo, layers: tuple[LayerMemory, ...]) -> None:
+        """Note what describes the run; it is stored with the next rows."""
+        self._description = (run, layers)
+
+    def flush(self) -> None:
+        """Store all rows but the newest, which may still be amended."""
+        with self._faults.guard("storing", "It is tried again later."), self._lock:
+            if self._journal is not None:
+                self._store_rows(self._journal.head - 1)
+
+    def settle(self) -> None:
+        """Store all rows and close the journal; the next row opens it again. Rarer once there are many chunks."""
+        if len(self._chunks) >= _EAGER_CHUNKS and self._clock() - self._last_flush < self.flush_interval_s:
+            return
+        with self._faults.guard("storing", "What was recorded stays in memory."), self._lock:
+            if self._journal is not None and self._store_rows(self._journal.head):
+                self._close_journal()
+
+    def close(self) -> None:
+        """Store everything and close the files."""
+        self._last_flush = -math.inf
+        self.settle()
+        with self._faults.guard("closing", "What was recorded stays in memory."), self._lock:
+            for sink in self._store.sinks:
+                sink.close()
+
+    @property
+    def flush_interval_s(self) -> float:
+        """Seconds between two flushes: longer as the run grows, so that their number stays small."""
+        return max(_FLUSH_INTERVAL_S, 0.02 * (self._clock() - self._created))
+
+    def parts(self) -> list[tuple[Layout, Rows]]:
+        """All rows: the chunks, then what is in the journal only."""
+        with self._lock:
+            parts = [decode_rows(chunk) for chunk in self._chunks]
+            if self._journal is not None:
+                parts.append((self.layout, self._journal.rows(self._chunked, self._journal.head)))
+        return parts
+
+    def recent(self) -> tuple[dict[str, float], dict[str, float]]:
+        """By column, maxima over devices: the highest values since the last call, and the newest row's."""
+        with self._lock:
+            if self._journal is None or not self._journal.head:
+                return {}, {}
+            head = self._journal.head
+            self._mark(self._journal.rows(max(self._chunked, self._marked), head), head)
+            highest, newest = self._highest, self._journal.rows(head - 1, head)[0]
+            self._highest = np.full(self._size, np.nan)
+        groups = _indices(self.layout, _TRACKED)
+        return tuple(  # type: ignore[return-value]
+            {name: float(np.fmax.reduce(row[group])) for name, group in groups.items()} for row in (highest, newest)
+        )
+
+    def _mark(self, rows: Rows, upto: int) -> None:
+        if len(rows):
+            self._highest = np.fmax(self._highest, np.fmax.reduce(rows, axis=0))
+        self._marked = max(self._marked, upto)
+
+    def _open_journal(self) -> Journal:
+        self._send()  # what an earlier process left in its journal, before that file is overwritten
+        try:
+            self._journal = Journal(self.layout, self._store.journal_path)
+        except OSError as error:
+            remedy = "If the process is killed, its newest rows are lost. Make room on the disk, or choose a local one."
+            self._faults.report("journal", error, remedy)
+            self._journal = Journal(self.layout)
+        self._chunked = self._marked = 0
+        self._flusher = Flusher(self)
+        return self._journal
+
+    def _close_journal(self) -> None:
+        assert self._journal is not None
+        self._journal.close()
+        self._journal = None
+        if self._flusher is not None:
+            self._flusher.stop()
+
+    def _store_rows(self, stop: int, *, forced: bool = False) -> bool:
+        """Make a chunk of the rows before ``stop`` and send it; whether the sinks have everything."""
+        with self._lock:
+            journal = self._journal
+            assert journal is not None
+            self._last_flush = self._clock()
+            if stop > self._chunked:
+                rows = journal.rows(self._chunked, stop)
+                width = bucket_width(self._rows_chunked)
+                self._add_chunk(self.layout, decimate(rows, width, tracked=self._tracked, sparse=self._sparse))
+                self._rows_chunked += len(rows)
+                self._mark(rows[max(0, self._marked - self._chunked) :], stop)
+                self._chunked = stop
+            sent = self._send()
+            if sent or forced:
+                journal.release(self._chunked)
+            return sent
+
+    def _add_chunk(self, layout: Layout, rows: Rows) -> None:
+        chunk = encode_rows(layout, rows)
+        self._pending.append(Update(len(self._chunks), layout, rows, chunk, int(rows[-1, 0]), float(rows[-1, 4])))
+        self._chunks.append(chunk)
+
+    def _send(self) -> bool:
+        """Give pending updates to the sinks, in order; whether all of them were taken."""
+        if self._description is not None:
+            run, layers = self._description
+            step = self._pending[-1].step if self._pending else 0
+            nothing = np.empty((0, self._size))
+            self._pending.append(Update(None, self.layout, nothing, b"", step, self._clock(), run, layers))
+            self._description = None
+        while self._pending:
+            try:
+                for sink in self._store.sinks:
+                    sink.write(self._pending[0])
+            except Exception as error:
+                remedy = "What was recorded stays in memory, and is written as soon as that works again."
+                self._faults.report("writing", error, remedy)
+                return False
+            self._pending.pop(0)
+        return True
+
+
+def _indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
+    groups, start = {}, 0
+    for column in layout:
+        if column.name in names:
+            groups[column.name] = list(range(start, start + column.size))
+        start += column.size
+    return groups

@@ -1,0 +1,232 @@
+"""Recording <-> bytes. Versioned, self-contained, numpy only; shared by the writer, the reader and the plugin.
+
+Rows are stored by column: whole numbers and the bit patterns of floats as zigzag deltas, their bytes transposed,
+compressed with zlib (which also checks them). What describes the run is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
+from kerasmemwatch.records import STAGES, Column, DeviceInfo, LayerMemory, RunInfo, Samples
+
+__all__ = [
+    "PLUGIN_NAME",
+    "VERSION",
+    "decode_json",
+    "decode_rows",
+    "decode_run",
+    "encode_json",
+    "encode_rows",
+    "encode_run",
+    "layout_from_json",
+    "layout_to_json",
+    "to_samples",
+]
+
+PLUGIN_NAME = "kerasmemwatch"
+VERSION = 1
+# A chunk holds a few thousand rows. The bound only keeps a damaged file from asking for all memory.
+_MAX_DECODED_BYTES = 256 * 1024**2
+
+Rows = NDArray[np.float64]
+Layout = tuple[Column, ...]
+
+
+def layout_to_json(layout: Layout) -> list[list[Any]]:
+    """A layout as plain JSON: ``[[name, width, integer], ...]``."""
+    return [[column.name, column.width, column.integer] for column in layout]
+
+
+def layout_from_json(raw: Iterable[Sequence[Any]]) -> Layout:
+    """The inverse of ``layout_to_json``."""
+    return tuple(
+        Column(str(name), None if width is None else int(width), bool(integer)) for name, width, integer in raw
+    )
+
+
+def encode_json(value: Mapping[str, Any]) -> bytes:
+    """Compress a JSON object, with the format's version put in."""
+    return zlib.compress(json.dumps({"version": VERSION, **value}, separators=(",", ":")).encode(), 6)
+
+
+def decode_json(payload: bytes) -> dict[str, Any]:
+    """Read what ``encode_json`` wrote.
+
+    Raises:
+        RecordingFormatError: If the bytes are damaged.
+        RecordingVersionError: If a newer version wrote them.
+    """
+    try:
+        value = json.loads(_inflate(payload))
+    except ValueError as error:
+        raise RecordingFormatError(
+            f"Expected a compressed JSON object. Received {len(payload)} bytes: {error}."
+        ) from error
+    if not isinstance(value, dict):
+        raise RecordingFormatError(f"Expected a JSON object. Received: {type(value).__name__}.")
+    _check_version(value.get("version"))
+    return value
+
+
+def encode_rows(layout: Layout, rows: Rows) -> bytes:
+    """Compress rows, without loss.
+
+    Args:
+        layout: The columns, in order.
+        rows: ``float64[num_rows, sum of column sizes]``.
+
+    Example:
+        >>> layout = (Column("step"), Column("host_rss_bytes"))
+        >>> rows = np.array([[1, 4096.0], [2, np.nan]])
+        >>> decoded_layout, decoded = decode_rows(encode_rows(layout, rows))
+        >>> decoded_layout == layout, bool(np.array_equal(decoded, rows, equal_nan=True))
+        (True, True)
+    """
+    whole = [bool(np.isfinite(values).all() and (values == np.trunc(values)).all()) for values in rows.T]
+    columns = zip(rows.T.copy(), whole, strict=True)
+    planes = [_pack(values.astype(np.int64) if is_whole else values.view(np.int64)) for values, is_whole in columns]
+    header = json.dumps(
+        {"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole}, separators=(",", ":")
+    ).encode()
+    return zlib.compress(struct.pack("<I", len(header)) + header + b"".join(planes), 6)
+
+
+def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
+    """Read what ``encode_rows`` wrote.
+
+    Raises:
+        RecordingFormatError: If the bytes are damaged.
+        RecordingVersionError: If a newer version wrote them.
+    """
+    data = _inflate(payload)
+    try:
+        (length,) = struct.unpack_from("<I", data)
+        header = json.loads(data[4 : 4 + length])
+        _check_version(header["version"])
+        layout = layout_from_json(header["layout"])
+        num_rows, whole = int(header["rows"]), header["whole"]
+        planes = np.frombuffer(data, np.uint8, offset=4 + length).reshape(len(whole), 8, num_rows)
+        if len(whole) != sum(column.size for column in layout):
+            raise ValueError(f"{len(whole)} columns of values for the layout {layout}")
+    except RecordingVersionError:
+        raise
+    except (ValueError, KeyError, TypeError, struct.error) as error:
+        raise RecordingFormatError(f"Expected a chunk of rows. Received {len(payload)} bytes: {error}.") from error
+    rows = np.empty((num_rows, len(whole)))
+    for index, is_whole in enumerate(whole):
+        integers = _unpack(planes[index])
+        rows[:, index] = integers if is_whole else integers.view(np.float64)
+    return layout, rows
+
+
+def encode_run(run: RunInfo, layers: Sequence[LayerMemory]) -> bytes:
+    """Compress what describes a run."""
+    kept = [{key: value for key, value in asdict(layer).items() if value not in (None, "")} for layer in layers]
+    return encode_json({"run": asdict(run), "layers": kept})
+
+
+def decode_run(payload: bytes) -> tuple[RunInfo, tuple[LayerMemory, ...]]:
+    """Read what ``encode_run`` wrote.
+
+    Raises:
+        RecordingFormatError: If the bytes are damaged.
+        RecordingVersionError: If a newer version wrote them.
+    """
+    value = decode_json(payload)
+    try:
+        raw = _known(RunInfo, value["run"])
+        raw["tags"], raw["notes"] = tuple(raw.get("tags", ())), tuple(raw.get("notes", ()))
+        raw["devices"] = tuple(DeviceInfo(**_known(DeviceInfo, device)) for device in raw.get("devices", ()))
+        raw["drivers"] = tuple(raw.get("drivers", ()))
+        layers = tuple(LayerMemory(**_known(LayerMemory, layer)) for layer in value["layers"])
+        return RunInfo(**raw), layers
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RecordingFormatError(f"Expected a description of a run. Received: {error!r}.") from error
+
+
+def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
+    """Join chunks of rows into columns: sorted by step, each step once, ``stage`` in words.
+
+    Chunks of different layouts (a run resumed on another machine) are aligned by name; what one lacks is unknown.
+    """
+    parts = [part for part in parts if len(part[1])]
+    widths: dict[str, Column] = {}
+    for layout, _ in parts:
+        for column in layout:
+            known = widths.get(column.name)
+            if known is None or known.size < column.size:
+                widths[column.name] = column
+    columns = {name: _joined(parts, column) for name, column in widths.items()}
+    if not columns:
+        return Samples({"step": np.empty(0, np.int64)})
+    _, first = np.unique(columns["step"], return_index=True)
+    typed = {name: _typed(values[first], widths[name]) for name, values in columns.items()}
+    codes = np.nan_to_num(columns["stage"][first], nan=0).astype(int).clip(0, len(STAGES) - 1)
+    typed["stage"] = np.asarray(STAGES)[codes]
+    return Samples(typed)
+
+
+def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
+    blocks = []
+    for layout, rows in parts:
+        block = np.full((len(rows), column.size), np.nan)
+        start = 0
+        for other in layout:
+            if other.name == column.name:
+                block[:, : other.size] = rows[:, start : start + other.size]
+            start += other.size
+        blocks.append(block)
+    joined = np.concatenate(blocks)
+    return joined[:, 0] if column.width is None else joined
+
+
+def _typed(values: Rows, column: Column) -> NDArray[Any]:
+    return values.astype(np.int64) if column.integer and np.isfinite(values).all() else values
+
+
+def _pack(integers: NDArray[np.int64]) -> bytes:
+    deltas = np.diff(integers, prepend=np.int64(0))
+    zigzag = (deltas << 1) ^ (deltas >> 63)
+    return zigzag.view(np.uint8).reshape(-1, 8).T.tobytes()
+
+
+def _unpack(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
+    zigzag = np.ascontiguousarray(plane.T).view(np.uint64).ravel()
+    deltas = (zigzag >> np.uint64(1)).view(np.int64) ^ -(zigzag & np.uint64(1)).view(np.int64)
+    return np.cumsum(deltas, dtype=np.int64)
+
+
+def _inflate(payload: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        data = inflater.decompress(payload, _MAX_DECODED_BYTES)
+    except zlib.error as error:
+        raise RecordingFormatError(f"Expected compressed bytes. Received {len(payload)} bytes: {error}.") from error
+    if not inflater.eof:
+        raise RecordingFormatError(f"Expected a whole chunk. Received one cut off after {len(payload)} bytes.")
+    return data
+
+
+def _check_version(version: object) -> None:
+    if not isinstance(version, int):
+        raise RecordingFormatError(f"Expected a format version (int). Received: version={version!r}.")
+    if version > VERSION:
+        raise RecordingVersionError(
+            f"Expected a recording of format version {VERSION} or older. Received: version={version}. "
+            "Upgrade with: pip install -U kerasmemwatch"
+        )
+
+
+def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(cls)}
+    return {key: value for key, value in raw.items() if key in names}

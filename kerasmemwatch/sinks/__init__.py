@@ -1,0 +1,1 @@
+"""Where a recording goes: one destination a module."""

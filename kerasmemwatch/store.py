@@ -1,0 +1,103 @@
+"""Where one run lives on disk: its directory, what an earlier process left there, and its sinks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
+from kerasmemwatch.files import is_remote, join, make_new_dir
+from kerasmemwatch.journal import JOURNAL_NAME
+from kerasmemwatch.reader import StoredRun, is_run_dir, read_run
+from kerasmemwatch.sinks.base import Sink
+from kerasmemwatch.sinks.tensorboard import TensorBoardSink
+
+__all__ = ["Store", "check_run_name", "open_store"]
+
+# The limit of ext4, XFS, NTFS, and APFS for one name.
+_MAX_NAME_BYTES = 255
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened place for one run.
+
+    Attributes:
+        name: The run's name.
+        sinks: What receives its chunks.
+        journal_path: The file that holds the newest rows; ``None`` if they stay in memory.
+        previous: What an earlier process recorded under this name, if this one continues it.
+    """
+
+    name: str
+    sinks: tuple[Sink, ...] = ()
+    journal_path: Path | None = None
+    previous: StoredRun = field(default_factory=StoredRun)
+
+
+def check_run_name(run_name: object) -> None:
+    """Check that a run's name can be the name of a directory.
+
+    Raises:
+        InvalidTypeError: If it is not a string.
+        InvalidArgumentError: If it is empty, ``.`` or ``..``, too long, or holds a separator or NUL.
+    """
+    if not isinstance(run_name, str):
+        raise InvalidTypeError(
+            f"Expected run_name to be a string or None. Received: run_name={run_name!r} "
+            f"(of type {type(run_name).__name__})."
+        )
+    if run_name in ("", ".", "..") or any(char in run_name for char in "/\\\0"):
+        raise InvalidArgumentError(
+            "Expected run_name to be the name of one directory, without '/', '\\' or NUL, and not '.' or '..'. "
+            f"Received: run_name={run_name!r}. Put parent directories into log_dir."
+        )
+    if len(run_name.encode()) > _MAX_NAME_BYTES:
+        raise InvalidArgumentError(
+            f"Expected run_name to have at most {_MAX_NAME_BYTES} bytes. Received: {len(run_name.encode())} bytes."
+        )
+
+
+def open_store(
+    log_dir: str | None,
+    run_name: str | None,
+    *,
+    created: float,
+    resume: bool = False,
+    sinks: Sequence[Sink] | None = None,
+) -> Store:
+    """Create a run's directory, or find the one that it continues.
+
+    Args:
+        log_dir: Parent directory; ``None`` writes nothing.
+        run_name: The directory's name; ``None`` makes one from the time.
+        created: UNIX time of the first sample.
+        resume: Whether an existing run of that name is continued. If not, a number is put behind the name.
+        sinks: Used instead of the default ones.
+
+    Raises:
+        OSError: If the directory cannot be created.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(created))
+    if log_dir is None:
+        return Store(run_name or f"memwatch-{stamp}", tuple(sinks or ()))
+    if run_name is not None and resume and is_run_dir(join(log_dir, run_name)):
+        return _store(log_dir, run_name, sinks, read_run(join(log_dir, run_name)))
+    number = 0
+    while True:
+        name = (
+            f"memwatch-{stamp}-{number}" if run_name is None else run_name if not number else f"{run_name}-{number + 1}"
+        )
+        if make_new_dir(join(log_dir, name)):
+            return _store(log_dir, name, sinks, StoredRun())
+        if run_name is not None and not number and not is_run_dir(join(log_dir, name)):
+            return _store(log_dir, name, sinks, StoredRun())  # a directory of the user's, without a run in it
+        number += 1
+
+
+def _store(log_dir: str, name: str, sinks: Sequence[Sink] | None, previous: StoredRun) -> Store:
+    directory = join(log_dir, name)
+    journal = None if is_remote(log_dir) else Path(directory) / JOURNAL_NAME
+    return Store(name, (TensorBoardSink(directory),) if sinks is None else tuple(sinks), journal, previous)

@@ -1,0 +1,271 @@
+"""A report for people: rich on a terminal, the same lines as plain text elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from kerasmemwatch.chart import BLOCKS, PLAIN, chart
+from kerasmemwatch.records import DeviceInfo, LayerMemory
+from kerasmemwatch.report import Report
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["plain_text", "print_report", "renderable"]
+
+_TOP_LAYERS = 8
+_BRIEF_NOTES = 4
+
+
+def plain_text(report: Report, *, everything: bool = False, width: int = 100) -> str:
+    """The report as plain text, in ASCII if standard output can write nothing else."""
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+    )
+    console.print(renderable(report, everything=everything, blocks=_can_write_blocks(sys.stdout)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def print_report(report: Report, file: TextIO, *, everything: bool = False) -> None:
+    """Write the report to a terminal or a file."""
+    if file.isatty():
+        Console(file=file).print(renderable(report, everything=everything, blocks=_can_write_blocks(file)))
+    else:
+        print(plain_text(report, everything=everything), file=file)
+
+
+def renderable(report: Report, *, everything: bool = False, blocks: bool = True) -> RenderableType:
+    """The report for rich. Names of runs and layers are text, never markup."""
+    parts: list[RenderableType] = [_title(report)]
+    if report.samples.num_samples:
+        parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report)]
+    parts += _layers(report, everything)
+    parts += _notes(report, everything)
+    return Group(*parts)
+
+
+def _title(report: Report) -> Text:
+    run, samples = report.run, report.samples
+    title = Text.assemble(("Memory", "bold"), f" of run {_name(run.name) or '(none yet)'}")
+    if not samples.num_samples:
+        return title.append(": nothing was recorded. Train with callbacks=[MemoryWatch()].")
+    stages = [f"{np.count_nonzero(samples['stage'] == stage)} {stage}" for stage in dict.fromkeys(samples["stage"])]
+    seconds = float(samples["time_s"][-1] - samples["time_s"][0])
+    return title.append(f"\n{int(samples['step'][-1])} steps in {seconds:.1f} s; samples: {', '.join(stages)}\n")
+
+
+def _facts(report: Report, everything: bool) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column()
+    for name, value, comment in [*_device_facts(report), *_host_facts(report, everything)]:
+        table.add_row(name, Text(value), Text(comment))
+    return table
+
+
+def _device_facts(report: Report) -> Iterator[tuple[str, str, str]]:
+    peak, samples = report.peak, report.samples
+    if peak.bytes is None:
+        yield "Device peak", "unknown", "see the notes"
+    else:
+        place = f"{peak.device or 'device'}, step {peak.step} ({peak.stage}"
+        place += f", epoch {peak.epoch + 1})" if peak.epoch is not None else ")"
+        place += ", between two batches" if peak.phase == "between" else ""
+        yield "Device peak", format_bytes(peak.bytes), place
+    for index, device in enumerate(report.run.devices):
+        newest = _newest(samples, "device_in_use_bytes", index)
+        yield f"{device.name} in use", format_bytes(newest), f"at the end; {_counting(device)}"
+        if device.limit_bytes:
+            yield (
+                f"{device.name} limit",
+                format_bytes(device.limit_bytes),
+                f"the peak was {_share(peak.bytes, device.limit_bytes)} of it",
+            )
+    if report.weights_bytes is not None:
+        optimizer = format_bytes(report.optimizer_bytes)
+        yield "Variables", format_bytes(report.weights_bytes), f"weights, and {optimizer} of the optimizer"
+    yield from _driver_facts(report)
+
+
+def _driver_facts(report: Report) -> Iterator[tuple[str, str, str]]:
+    for index, driver in enumerate(report.run.drivers):
+        used = _newest(report.samples, "nvml_used_bytes", index)
+        total = _newest(report.samples, "nvml_total_bytes", index)
+        own = _newest(report.samples, "nvml_process_bytes", index)
+        in_use = _newest(report.samples, "device_in_use_bytes", index)
+        yield f"{driver.get('name', 'GPU')}", format_bytes(used), f"used of {format_bytes(total)}, by all processes"
+        comment = "held by this process, says the driver"
+        if own is not None and in_use is not None:
+            comment += f": {format_bytes(in_use)} in use by tensors, the rest is the allocator's pool and CUDA itself"
+        yield "  this process", format_bytes(own), comment
+
+
+def _host_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, str]]:
+    samples, host = report.samples, report.run.host
+    rss = samples.get("host_rss_bytes")
+    if rss is None:
+        return
+    highest = None if np.isnan(rss.astype(float)).all() else float(np.nanmax(rss))
+    limit = host.get("limit_bytes")
+    comment = "resident at most"
+    if isinstance(limit, (int, float)) and highest is not None:
+        comment += f", {_share(highest, limit)} of {format_bytes(limit)} ({host.get('limit_source')})"
+    yield "Host RSS", format_bytes(highest), comment
+    exact_cpu = [
+        i for i, device in enumerate(report.run.devices) if device.name == "CPU:0" and device.counting == "exact"
+    ]
+    in_use, newest = (
+        (_newest(samples, "device_in_use_bytes", exact_cpu[0]) if exact_cpu else None),
+        _newest(samples, "host_rss_bytes"),
+    )
+    if in_use is not None and newest is not None:
+        rest = format_bytes(newest - in_use)
+        yield (
+            "  at the end",
+            format_bytes(newest),
+            f"{format_bytes(in_use)} of it tensors; {rest} libraries, Python, arrays, caches",
+        )
+    if everything:
+        for name, words in _SLOW_HOST:
+            value = _newest(samples, name)
+            if value is not None:
+                yield "  " + words[0], format_bytes(value), words[1]
+
+
+_SLOW_HOST = (
+    ("host_rss_peak_bytes", ("peak", "the process's highest RSS so far, also between samples (VmHWM)")),
+    ("host_uss_bytes", ("own (USS)", "what would be free if the process ended")),
+    ("host_children_uss_bytes", ("children (USS)", "of all worker processes")),
+)
+
+
+def _charts(report: Report, blocks: bool) -> Iterator[RenderableType]:
+    samples = report.samples
+    if samples.num_samples < 2:
+        return
+    within, between = samples.get("device_peak_bytes"), samples.get("device_between_peak_bytes")
+    series = []
+    if within is not None and between is not None and within.shape[1]:
+        series.append(("device peak", np.fmax.reduce(np.fmax(within, between).astype(float), axis=1)))
+    if "host_rss_bytes" in samples:
+        series.append(("host RSS", samples["host_rss_bytes"].astype(float)))
+    for name, values in series:
+        if not np.isnan(values).all():
+            yield from _chart(name, samples["step"].astype(float), values, blocks)
+
+
+def _chart(name: str, steps: np.ndarray, values: np.ndarray, blocks: bool) -> Iterator[RenderableType]:
+    lines = chart(steps, values, height=3, ramp=BLOCKS if blocks else PLAIN)
+    low, high = format_bytes(float(np.nanmin(values))), format_bytes(float(np.nanmax(values)))
+    labels = [high, *[""] * (len(lines) - 2), "0 B" if low == high else low]
+    yield Text(f"\n{name} over steps {int(steps[0])} to {int(steps[-1])}", style="bold")
+    for label, line in zip(labels, lines, strict=True):
+        yield Text(f"{label:>11} {'|' if not blocks else '┤'}{line}", no_wrap=True, overflow="crop")
+
+
+def _growth(report: Report) -> Iterator[RenderableType]:
+    for index, growth in enumerate(report.growth):
+        slope = format_bytes(growth.bytes_per_step, signed=True)
+        low, high = (format_bytes(end, signed=True) for end in (growth.low, growth.high))
+        name = growth.series.replace("device_in_use_bytes", "device in use").replace("host_rss_bytes", "host RSS")
+        yield Text(
+            f"{'' if index else chr(10)}Growth of {name}: {slope} a step (95 % interval {low} to {high}, "
+            f"{growth.num_samples} samples)"
+        )
+
+
+def _layers(report: Report, everything: bool) -> Iterator[RenderableType]:
+    if not report.layers:
+        return
+    ranked = sorted(report.layers, key=lambda layer: -_held(layer))
+    shown = list(report.layers) if everything else ranked[:_TOP_LAYERS]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("Variables of", overflow="fold", ratio=3)
+    table.add_column("class", overflow="fold", ratio=1)
+    for heading in ("weights", "optimizer", "other"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer in shown:
+        sizes = (layer.weights_bytes, layer.optimizer_bytes, layer.other_bytes)
+        cells = [Text("-" if size == 0 else format_bytes(size)) for size in sizes]
+        table.add_row(Text(_name(layer.path)), Text(layer.class_name), *cells)
+    yield Text("")
+    yield table
+    if len(shown) < len(ranked):
+        rest = sum(map(_held, ranked[len(shown) :]))
+        yield Text(f"and {len(ranked) - len(shown)} more with {format_bytes(rest)} (all: `kerasmemwatch show --all`)")
+
+
+def _notes(report: Report, everything: bool) -> Iterator[RenderableType]:
+    notes = [*_measured(report), *report.notes]
+    for note in notes if everything else notes[:_BRIEF_NOTES]:
+        yield Padding(Text(f"* {note}"), (0, 0, 0, 0))
+    if not everything and len(notes) > _BRIEF_NOTES:
+        yield Text(f"and {len(notes) - _BRIEF_NOTES} more notes (all: `kerasmemwatch show --all`)")
+
+
+def _measured(report: Report) -> Iterator[str]:
+    if not report.samples.num_samples:
+        return
+    for device in report.run.devices:
+        if device.counting == "partial":
+            yield f"{device.name}: {_counting(device)}. {device.remedy}"
+    if report.run.configuration.get("reset_peak") is False:
+        yield "Peaks are run maxima: reset_peak=False leaves the allocator's own peak alone."
+    if report.run.configuration.get("sample_every", 1) != 1:
+        yield f"A row covers {report.run.configuration['sample_every']} steps; peaks are of all of them (sample_every)."
+    yield "Gradients, activations and temporaries by layer: not measured by this version."
+
+
+def _counting(device: DeviceInfo) -> str:
+    if device.counting == "exact":
+        return "exact count of every allocation"
+    counted = f"partial: only allocations of {format_bytes(device.counted_from_bytes)} or more are counted"
+    if device.covered_share is None:
+        return counted
+    return f"{counted}, {device.covered_share:.1%} of the model's variable bytes"
+
+
+def _newest(samples: object, name: str, index: int | None = None) -> float | None:
+    values = samples.get(name)  # type: ignore[attr-defined]
+    if values is None or (index is not None and index >= values.shape[1]):
+        return None
+    column = (values if index is None else values[:, index]).astype(float)
+    known = column[~np.isnan(column)]
+    return float(known[-1]) if len(known) else None
+
+
+def _held(layer: LayerMemory) -> int:
+    return sum(size or 0 for size in (layer.weights_bytes, layer.optimizer_bytes, layer.other_bytes))
+
+
+def _share(part: float | None, whole: float) -> str:
+    return "an unknown share" if part is None else f"{part / whole:.1%}"
+
+
+def _name(name: str) -> str:
+    """A name of the user's on one line, shortened: control characters must not reach a terminal."""
+    safe = "".join(char if char.isprintable() else "?" for char in name)
+    return safe if len(safe) <= 80 else f"{safe[:50]}...{safe[-27:]}"
+
+
+def _can_write_blocks(file: TextIO) -> bool:
+    try:
+        BLOCKS.encode(getattr(file, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""Bytes for people: binary prefixes in, binary prefixes out. Inside, bytes are ``int``."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
+
+__all__ = ["GIB", "KIB", "MIB", "format_bytes", "parse_bytes"]
+
+KIB = 1024
+MIB = 1024**2
+GIB = 1024**3
+
+# IEC 80000-13 prefixes are powers of 1024; "MB" and the like are powers of 1000.
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kib": KIB,
+    "mib": MIB,
+    "gib": GIB,
+    "tib": 1024**4,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+}
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def format_bytes(value: float | None, *, signed: bool = False) -> str:
+    """Write a number of bytes with a binary prefix and three or four digits.
+
+    Args:
+        value: Bytes, or ``None``/NaN where unknown.
+        signed: Whether to write ``+`` before what is not negative.
+
+    Returns:
+        For example ``"78.6 MiB"``; ``"unknown"`` where the value is unknown.
+
+    Example:
+        >>> format_bytes(82_418_073)
+        '78.6 MiB'
+        >>> format_bytes(512), format_bytes(None), format_bytes(2048, signed=True)
+        ('512 B', 'unknown', '+2.0 KiB')
+    """
+    if value is None or math.isnan(value):
+        return "unknown"
+    sign = "-" if value < 0 else "+" if signed else ""
+    size = abs(value)
+    if size < KIB:
+        return f"{sign}{size:.0f} B" if size == int(size) else f"{sign}{size:.1f} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        size /= 1024
+        if size < 1023.95 or unit == "TiB":
+            break
+    return f"{sign}{size:.1f} {unit}"
+
+
+def parse_bytes(text: str | int, *, name: str = "size") -> int:
+    """Read a size such as ``"12 GiB"``, ``"500MB"`` or ``1024``.
+
+    Args:
+        text: Bytes as an ``int``, or a number with a unit. ``KiB``, ``MiB``, ``GiB`` and ``TiB`` are
+            powers of 1024 (IEC 80000-13); ``kB``, ``MB``, ``GB`` and ``TB`` are powers of 1000.
+        name: What the value is called in an error message.
+
+    Returns:
+        Bytes, greater than 0.
+
+    Raises:
+        InvalidTypeError: If ``text`` is neither a string nor an integer.
+        InvalidArgumentError: If it names no size, or one that is not positive.
+
+    Example:
+        >>> parse_bytes("12 GiB")
+        12884901888
+        >>> parse_bytes("1.5kB")
+        1500
+    """
+    if isinstance(text, bool) or not isinstance(text, (str, int)):
+        raise InvalidTypeError(
+            f"Expected {name} to be bytes (int) or a size such as '12 GiB'. "
+            f"Received: {name}={text!r} (of type {type(text).__name__})."
+        )
+    if isinstance(text, int):
+        size = text
+    else:
+        match = _SIZE.fullmatch(text)
+        unit = _UNITS.get(match[2].lower()) if match else None
+        if match is None or unit is None:
+            raise InvalidArgumentError(
+                f"Expected {name} to be a size such as '12 GiB', '500 MB' or '2048'. Received: {name}={text!r}."
+            )
+        size = int(float(match[1]) * unit)
+    if size <= 0:
+        raise InvalidArgumentError(f"Expected {name} to be greater than 0 bytes. Received: {name}={text!r}.")
+    return size
