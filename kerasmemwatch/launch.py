@@ -1,7 +1,7 @@
 """``kerasmemwatch run``: a script in an interpreter of its own, with exact counting on and every fit watched.
 
 The interpreter is replaced (exec), so process id, exit code, signals, standard streams, ``__main__`` and tracebacks
-are those of a plain run; all that differs is the environment, which children inherit. In each interpreter
+are those of a plain run; only the environment differs, and children inherit it. In each interpreter
 ``_startup/sitecustomize.py`` then waits for Keras, and ``autowatch`` puts the watches on.
 """
 
@@ -73,7 +73,7 @@ def run(argv: Sequence[str], log_dir: str) -> int:
         if os.path.exists(log_dir) and not os.path.isdir(log_dir):
             raise LogDirError(f"Expected a directory. Received: log_dir={log_dir!r}, a file. Name another --log-dir.")
         environment = watched_environment(environment, log_dir)
-        if sys.stderr is not None and sys.stderr.isatty():
+        if sys.stderr and sys.stderr.isatty():
             print(f"kerasmemwatch: recording to {_absolute(log_dir)}", file=sys.stderr)
     return _become([sys.executable, *_interpreter_flags(), *argv], environment)
 
@@ -109,11 +109,9 @@ def _check_target(argv: Sequence[str]) -> None:
             f"Expected a script or module to run. Received: {' '.join(argv) or 'nothing'}. {_USAGE}"
         )
     target = argv[0]
-    if target in ("-m", "-"):
-        return
-    if target.startswith("-"):
+    if target.startswith("-") and target not in ("-m", "-"):
         raise InvalidArgumentError(f"Expected a script or -m MODULE. Received: {target}. {_USAGE}")
-    if not os.path.exists(target):
+    if target not in ("-m", "-") and not os.path.exists(target):
         raise InvalidArgumentError(
             f"Expected a script that exists. Received: {target!r}. Check the path; this directory is {os.getcwd()}."
         )
@@ -140,9 +138,8 @@ def _interpreter_flags() -> list[str]:
 
 
 def _become(command: list[str], environment: dict[str, str]) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
     if os.name != "nt":
         os.execve(command[0], command, environment)
     # Windows' exec returns to the shell at once, so wait there; Ctrl-C is for the script alone to answer.

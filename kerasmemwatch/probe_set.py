@@ -10,16 +10,11 @@ from collections.abc import Callable, Sequence
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.records import Column
+from kerasmemwatch.schema import ALWAYS
 
 __all__ = ["BASE_COLUMNS", "ProbeSet"]
 
-BASE_COLUMNS = (
-    Column("step"),
-    Column("train_step"),
-    Column("epoch", integer=False),
-    Column("stage"),
-    Column("time_s", integer=False),
-)
+BASE_COLUMNS = ALWAYS[:5]
 
 _Layout = tuple[tuple[Column, ...], tuple[Column, ...]]
 _NOTHING: _Layout = ((), ())

@@ -88,8 +88,10 @@ class RowLog:
     # -- storing -----------------------------------------------------------------------------------------------
 
     def describe(self, run: RunInfo, layers: tuple[LayerMemory, ...]) -> None:
-        """Note what describes the run; it is stored with the next rows."""
+        """Note what describes the run; it is stored soon."""
         self._description = (run, layers)
+        if self._flusher is not None:
+            self._flusher.wake()
 
     def flush(self) -> None:
         """Store all rows but the newest, which may still be amended."""

@@ -41,6 +41,19 @@ _MAX_DECODED_BYTES = 256 * 1024**2
 Rows = NDArray[np.float64]
 Layout = tuple[Column, ...]
 
+# Columns that callers may rely on: without an allocator to read, the device columns have width 0.
+ALWAYS = (
+    Column("step"),
+    Column("train_step"),
+    Column("epoch", integer=False),
+    Column("stage"),
+    Column("time_s", integer=False),
+    Column("device_in_use_bytes", 0),
+    Column("device_peak_bytes", 0),
+    Column("device_between_peak_bytes", 0),
+    Column("host_rss_bytes"),
+)
+
 
 def layout_to_json(layout: Layout) -> list[list[Any]]:
     """A layout as plain JSON: ``[[name, width, integer], ...]``."""
@@ -167,8 +180,10 @@ def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
             if known is None or known.size < column.size:
                 widths[column.name] = column
     columns = {name: _joined(parts, column) for name, column in widths.items()}
-    if not columns:
-        return Samples({"step": np.empty(0, np.int64)})
+    for column in ALWAYS:
+        if column.name not in columns:
+            widths[column.name] = column
+            columns[column.name] = _joined(parts, column)
     _, first = np.unique(columns["step"], return_index=True)
     typed = {name: _typed(values[first], widths[name]) for name, values in columns.items()}
     codes = np.nan_to_num(columns["stage"][first], nan=0).astype(int).clip(0, len(STAGES) - 1)
@@ -186,7 +201,7 @@ def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
                 block[:, : other.size] = rows[:, start : start + other.size]
             start += other.size
         blocks.append(block)
-    joined = np.concatenate(blocks)
+    joined = np.concatenate(blocks) if blocks else np.empty((0, column.size))
     return joined[:, 0] if column.width is None else joined
 
 

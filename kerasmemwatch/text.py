@@ -171,11 +171,14 @@ def _charts(report: Report, blocks: bool) -> Iterator[RenderableType]:
 
 def _chart(name: str, steps: np.ndarray, values: np.ndarray, blocks: bool) -> Iterator[RenderableType]:
     lines = chart(steps, values, height=3, ramp=BLOCKS if blocks else PLAIN)
-    low, high = format_bytes(float(np.nanmin(values))), format_bytes(float(np.nanmax(values)))
-    labels = [high, *[""] * (len(lines) - 2), "0 B" if low == high else low]
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    bottom = format_bytes(0 if low == high else low)
+    if bottom == format_bytes(high):  # the difference is smaller than the digits shown
+        bottom = f"{format_bytes(high - low)} less"
+    labels = [format_bytes(high), *[""] * (len(lines) - 2), bottom]
     yield Text(f"\n{name} over steps {int(steps[0])} to {int(steps[-1])}", style="bold")
     for label, line in zip(labels, lines, strict=True):
-        yield Text(f"{label:>11} {'|' if not blocks else '┤'}{line}", no_wrap=True, overflow="crop")
+        yield Text(f"{label:>14} {'|' if not blocks else '┤'}{line}", no_wrap=True, overflow="crop")
 
 
 def _growth(report: Report) -> Iterator[RenderableType]:

@@ -39,7 +39,7 @@ class KerasFinder:
             try:
                 execute(module)
             except BaseException as error:
-                # The traceback is the script's own, and Python hides its import machinery only where that is in one piece.
+                # The traceback is the script's own, and Python hides import machinery only where that is in one piece.
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
                 raise
             sys.meta_path[:] = [finder for finder in sys.meta_path if finder != self]

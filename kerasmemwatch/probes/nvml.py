@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,62 +11,13 @@ from typing import Any
 
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.base import UNKNOWN
+from kerasmemwatch.probes.cuda_devices import kind_of, visible_devices
 from kerasmemwatch.records import Column
 
-__all__ = ["NvmlProbe", "visible_devices"]
+__all__ = ["NvmlProbe"]
 
 # WSL 2 has no /proc/driver: the driver is Windows', reached through /dev/dxg.
 _DRIVER_SIGNS = (Path("/proc/driver/nvidia"), Path("/dev/dxg"))
-_LEADING_INDEX = re.compile(r"\+?(\d+)")
-
-
-def visible_devices(value: str | None, uuids: Sequence[str]) -> list[int | str]:
-    """Choose devices as CUDA reads ``CUDA_VISIBLE_DEVICES``.
-
-    An invalid entry hides itself and all after it; so does one of another kind than the first (index, GPU or MIG
-    id). A repeated entry hides everything. CUDA shows one MIG device at most.
-
-    Args:
-        value: The variable's value; ``None`` if it is not set.
-        uuids: UUIDs of the machine's GPUs, in the order that indices count.
-
-    Returns:
-        Indices into ``uuids``, or the one MIG id, not yet looked up.
-
-    Example:
-        >>> uuids = ["GPU-aa11", "GPU-ab22", "GPU-cc33"]
-        >>> visible_devices(None, uuids), visible_devices("2,0", uuids), visible_devices("GPU-ab,GPU-c", uuids)
-        ([0, 1, 2], [2, 0], [1, 2])
-        >>> visible_devices("0,9,1", uuids), visible_devices("-1", uuids), visible_devices("1,1", uuids)
-        ([0], [], [])
-    """
-    if value is None:
-        return list(range(len(uuids)))
-    tokens = [token.strip() for token in value.split(",")]
-    chosen: list[int | str] = []
-    for token in tokens:
-        device = _device_of(token, uuids) if _kind_of(token) == _kind_of(tokens[0]) else None
-        if device is None:
-            break
-        if device in chosen:
-            return []
-        chosen.append(device)
-    return chosen[:1] if _kind_of(tokens[0]) == "MIG-" else chosen
-
-
-def _kind_of(token: str) -> str:
-    return token[:4] if token.startswith(("GPU-", "MIG-")) else "index"
-
-
-def _device_of(token: str, uuids: Sequence[str]) -> int | str | None:
-    if token.startswith("MIG-"):
-        return token
-    if token.startswith("GPU-"):
-        # The beginning of a UUID will do where only one GPU's begins so.
-        matches = [index for index, uuid in enumerate(uuids) if uuid.startswith(token)]
-        return matches[0] if len(matches) == 1 else None
-    match = _LEADING_INDEX.match(token)
-    return int(match[1]) if match and int(match[1]) < len(uuids) else None
 
 
 class NvmlProbe:
@@ -162,7 +112,7 @@ class NvmlProbe:
             "drivers": [self._describe(handle) for handle in self._handles],
             "driver_version": self._query("nvmlSystemGetDriverVersion"),
         }
-        kind = "index" if visible is None else _kind_of(visible.strip())
+        kind = "index" if visible is None else kind_of(visible.strip())
         notes = self._notes(kind, len({gpu["name"] for gpu in known} - {None}))
         if notes:
             self.facts["note"] = " ".join(notes)

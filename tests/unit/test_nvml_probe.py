@@ -14,7 +14,8 @@ import pytest
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes import nvml as nvml_module
 from kerasmemwatch.probes.base import Probe
-from kerasmemwatch.probes.nvml import NvmlProbe, visible_devices
+from kerasmemwatch.probes.cuda_devices import visible_devices
+from kerasmemwatch.probes.nvml import NvmlProbe
 
 GIB = 1024**3
 UUIDS = ("GPU-aa11-0", "GPU-ab22-1", "GPU-cc33-2")
