@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -142,12 +143,21 @@ class MemoryWatch(keras.callbacks.Callback):
         state = {
             **self.__dict__,
             "_recorder": None,
-            "_model": None,
+            "_reference": None,
             "_inventories": Inventories(),
             "_inventory_due": False,
         }
         recording = self.recording
         return {**state, "_kept": recording if recording.samples.num_samples else None}
+
+    @property
+    def _model(self) -> Any:
+        # Weakly: a watch that is kept for its report must not keep the model, nor what the model holds.
+        return self._reference and self._reference()
+
+    @_model.setter
+    def _model(self, model: Any) -> None:
+        self._reference = None if model is None else weakref.ref(model)
 
     # -- Keras' hooks ------------------------------------------------------------------------------------------
 
@@ -243,15 +253,19 @@ class MemoryWatch(keras.callbacks.Callback):
             ...     model.train_on_batch(x, y)
         """
         self.set_model(model)
-        begun = not self.active and self._begin(stage)
-        if begun and self._recorder is not None:
-            self._recorder.batch_begin()
-        yield
-        if begun and self._recorder is not None:
-            self._recorder.batch_end(0, STAGES.index(stage))
-            if self._inventory_due:
-                self._take_inventory()
-            self._recorder.end_stage(settle=False)
+        begun = (self._begun_anew or not self.active) and self._begin(stage)
+        recorder = self._recorder if begun else None
+        if recorder is not None:
+            recorder.batch_begin()
+        try:
+            yield
+            if recorder is not None:
+                recorder.batch_end(0, STAGES.index(stage))
+                if self._inventory_due:
+                    self._take_inventory()
+        finally:
+            if recorder is not None:
+                recorder.end_stage(settle=False)
 
     # -- inside ------------------------------------------------------------------------------------------------
 

@@ -56,7 +56,8 @@ class ProbeSet:
                         f"What {probe.name} measures changed within a run.", "Use a new MemoryWatch for it."
                     )
             except ProbeUnavailableError as error:
-                self._unavailable[probe.name] = error
+                # Not the error itself: its traceback keeps the caller's frames alive, and with them model and data.
+                self._unavailable[probe.name] = ProbeUnavailableError(error.reason, error.remedy)
                 self._layouts.setdefault(index, _NOTHING)
                 self._dead.add(index)
             except Exception as error:

@@ -85,7 +85,9 @@ class SharedWatch:
 
     def _get(self) -> MemoryWatch:
         if self._watch is None:
-            self._watch = _forgetful_watch(self._log_dir)
+            from kerasmemwatch.callbacks import MemoryWatch
+
+            self._watch = MemoryWatch(self._log_dir, verbose=0)
             self._seen.add(self._watch)
         return self._watch
 
@@ -114,22 +116,6 @@ class SharedWatch:
         if not self._failed:
             _logger.warning("Training is not recorded.", exc_info=error)
         self._failed = True
-
-
-def _forgetful_watch(log_dir: str) -> MemoryWatch:
-    """A watch that outlives fits without keeping their models alive: scripts delete models to free memory."""
-    from kerasmemwatch.callbacks import MemoryWatch
-
-    class ForgetfulWatch(MemoryWatch):
-        @property
-        def _model(self) -> Any:
-            return self._reference and self._reference()
-
-        @_model.setter
-        def _model(self, model: Any) -> None:
-            self._reference = None if model is None else weakref.ref(model)
-
-    return ForgetfulWatch(log_dir=log_dir, verbose=0)
 
 
 def _flatten(callbacks: Iterable[Any]) -> Iterator[Any]:

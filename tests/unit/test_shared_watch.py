@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-import weakref
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any, ClassVar
@@ -121,15 +120,6 @@ def test_batch_after_a_fit_that_raised_begins_anew(watches: list[FakeWatch]) -> 
     with shared.batch("model", here(), stage="train"):
         pass
     assert watches[0].calls == [{"epochs": 1}, ("model", "train")]
-
-
-def test_model_is_not_kept_alive() -> None:
-    shared, model = outside(), Model()
-    reference, callbacks = weakref.ref(model), FakeList(model=model)
-    shared.join(callbacks, here())
-    assert callbacks.callbacks[0]._model is model  # type: ignore[attr-defined]
-    del model, callbacks._model
-    assert reference() is None
 
 
 def test_nothing_is_added_inside_a_watched_call(watches: list[FakeWatch]) -> None:
