@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from kerasmemwatch.callback_lists import running_lists
 from kerasmemwatch.environment import disabled
 from kerasmemwatch.errors import (
     InvalidArgumentError,
@@ -18,10 +19,10 @@ from kerasmemwatch.errors import (
 )
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.forecast import Forecast
+from kerasmemwatch.probes.allocators import allocators
 from kerasmemwatch.probes.host import HostProbe
 from kerasmemwatch.probes.limits import host_limit
 from kerasmemwatch.probes.peak_window import PeakWindow
-from kerasmemwatch.probes.tensorflow import allocators
 from kerasmemwatch.units import format_bytes, parse_bytes
 
 __all__ = ["MemoryBudget"]
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _ACTIONS = ("warn", "stop", "raise")
 # Of this many steps ahead, a forecast is worth a warning.
 _WARN_AHEAD_STEPS = 1000
+# Two steps before the limit it acts: what callbacks after this one allocate shows only at the end of the next step.
+_ACT_AHEAD_STEPS = 2
 
 
 @dataclass
@@ -42,7 +45,7 @@ class _Watched:
 
 
 class MemoryBudget(keras.callbacks.Callback):
-    """Acts before a limit is met: when the next step is expected to meet it, or at once when a step did.
+    """Acts before a limit is met: when it is expected within two more steps, or at once when a step has met it.
 
     A step's use of a device is its highest peak, of the host the resident set size. As soon as either has grown
     steadily for 16 steps, a warning says when the limit will be met.
@@ -90,6 +93,7 @@ class MemoryBudget(keras.callbacks.Callback):
         self._watched: list[_Watched] = []
         self._close: list[Callable[[], None]] = []
         self._depth = 0
+        self._begun_anew = True
         self._step = 0
         self._faults = Faults()
 
@@ -97,9 +101,9 @@ class MemoryBudget(keras.callbacks.Callback):
         return {**self.__dict__, "_watched": [], "_close": [], "_depth": 0, "_model": None, "_faults": Faults()}
 
     def set_params(self, params: dict[str, Any] | None) -> None:
-        """A list of callbacks is made: whatever was under way has ended."""
+        """A list of callbacks is made: whatever was under way has ended, perhaps in an exception."""
         super().set_params(params)
-        self._depth = 0
+        self._begun_anew = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """A fit begins."""
@@ -138,6 +142,11 @@ class MemoryBudget(keras.callbacks.Callback):
         self._check()
 
     def _begin(self) -> None:
+        if self._begun_anew:
+            # Unless another callback of a fit that goes on has begun this.
+            if len(list(running_lists(self))) < 2:
+                self._depth = 0
+            self._begun_anew = False
         self._depth += 1
         if self._depth == 1:
             self._end_watching()
@@ -171,11 +180,12 @@ class MemoryBudget(keras.callbacks.Callback):
         if keras.config.backend() != "tensorflow":
             raise ProbeUnavailableError(f"Device memory is unknown on the {keras.config.backend()} backend.")
         watched = []
-        for info, (read, reset) in allocators():
+        for allocator in allocators():
+            info = allocator.info
             whole = info.limit_bytes
             if whole is None:
                 whole = host_limit().limit_bytes if info.name.startswith("CPU") else _gpu_bytes(info.name)
-            window = PeakWindow(info.name, read, reset)
+            window = PeakWindow(info.name, allocator.read, allocator.read_and_reset)
             window.take()
             self._close.append(window.close)
             forecast = Forecast(_limit_bytes(self.device, whole, "device"))
@@ -191,11 +201,11 @@ class MemoryBudget(keras.callbacks.Callback):
                 left = watched.forecast.steps_left
                 if left is None or left > _WARN_AHEAD_STEPS:
                     continue
-                if not watched.warned or left <= 1:
+                if not watched.warned or left <= _ACT_AHEAD_STEPS:
                     if not watched.warned:
                         watched.warned = True
                         logger.warning("%s", self._message(watched, left))
-                    if left <= 1:
+                    if left <= _ACT_AHEAD_STEPS:
                         exceeded = exceeded or self._message(watched, left)
         if exceeded is not None and self.reason is None:
             self.reason = exceeded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +12,13 @@ from typing import Any
 import keras
 
 from kerasmemwatch.attribution.watched_models import Inventories, with_covered_share
+from kerasmemwatch.callback_lists import running_lists
 from kerasmemwatch.environment import configuration, disabled, versions
 from kerasmemwatch.epoch_line import show_beside_loss
 from kerasmemwatch.options import Options
 from kerasmemwatch.probes import default_probes
 from kerasmemwatch.probes.base import Probe
-from kerasmemwatch.recorder import Recorder
+from kerasmemwatch.recorder import Recorder, release
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records import STAGES, RunInfo
 from kerasmemwatch.report import Report
@@ -117,6 +119,7 @@ class MemoryWatch(keras.callbacks.Callback):
         self._inventories = Inventories()
         self._begun_anew = True
         self._inventory_due = False
+        self._last_batch = sys.maxsize
 
     # -- what was recorded -------------------------------------------------------------------------------------
 
@@ -168,12 +171,14 @@ class MemoryWatch(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """A fit begins."""
+        # Under steps_per_execution, Keras numbers an epoch's last execution as if it were a full one.
+        self._last_batch = ((self.params or {}).get("steps") or sys.maxsize) - 1
         if self._begin("train") and self._shows_memory():
             show_beside_loss(self, self._epoch_logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """A fit ends."""
-        self._end()
+        self._end("train")
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """An evaluate begins, perhaps within a fit."""
@@ -181,7 +186,7 @@ class MemoryWatch(keras.callbacks.Callback):
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """An evaluate ends."""
-        self._end()
+        self._end("test")
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """A predict begins."""
@@ -189,7 +194,7 @@ class MemoryWatch(keras.callbacks.Callback):
 
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         """A predict ends."""
-        self._end()
+        self._end("predict")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """An epoch of a fit begins."""
@@ -212,7 +217,7 @@ class MemoryWatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """A batch ends."""
         if self._recorder is not None:
-            self._recorder.batch_end(batch, _TRAIN)
+            self._recorder.batch_end(batch if batch < self._last_batch else self._last_batch, _TRAIN)
             if self._inventory_due:
                 self._take_inventory()
 
@@ -271,20 +276,24 @@ class MemoryWatch(keras.callbacks.Callback):
 
     def _begin(self, stage: str) -> bool:
         if disabled():
-            self._recorder = None
+            self._kept, self._recorder = self.recording, None
             return False
+        before = self._recorder
         if self._recorder is None or self._recorder.dropped:
             self._recorder = self._new_recorder()
         if self._begun_anew:
-            self._recorder.abandon_stages()
+            # Unless another callback of a fit that goes on has begun this.
+            if len(list(running_lists(self))) < 2:
+                self._recorder.abandon_stages()
             self._begun_anew = False
-        self._recorder.begin_stage(stage)
-        self._inventory_due = self._model is not None and not self._inventories.knows(self._model)
+        self._recorder.begin_stage(stage, getattr(self._model, "steps_per_execution", None) or 1)
+        is_new = self._recorder is not before
+        self._inventory_due = self._model is not None and (is_new or not self._inventories.knows(self._model))
         return True
 
-    def _end(self) -> None:
+    def _end(self, stage: str) -> None:
         if self._recorder is not None:
-            self._recorder.end_stage()
+            self._recorder.end_stage(stage)
 
     def _new_recorder(self) -> Recorder:
         options = self._options
@@ -305,7 +314,12 @@ class MemoryWatch(keras.callbacks.Callback):
         return Recorder(
             probes,
             lambda created, resume: open_store(
-                options.log_dir, options.run_name, created=created, resume=resume, sinks=options.sinks
+                options.log_dir,
+                options.run_name,
+                created=created,
+                resume=resume,
+                sinks=options.sinks,
+                release=release,
             ),
             sample_every=options.sample_every,
             strict=options.strict,

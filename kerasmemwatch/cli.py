@@ -89,8 +89,9 @@ def _show(options: argparse.Namespace) -> int:
     from kerasmemwatch.recording import load, runs
 
     if options.list:
-        for name in runs(options.log_dir):
-            print(name)
+        encoding = sys.stdout.encoding or "utf-8"
+        for name in map(_on_one_line, runs(options.log_dir)):
+            print(name.encode(encoding, "backslashreplace").decode(encoding))
         return 0
     report = load(options.log_dir, options.run).report
     if options.json:
@@ -100,6 +101,10 @@ def _show(options: argparse.Namespace) -> int:
 
     print_report(report, sys.stdout, everything=options.all)
     return 0
+
+
+def _on_one_line(name: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
 def _doctor(options: argparse.Namespace) -> int:

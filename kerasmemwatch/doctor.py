@@ -66,14 +66,14 @@ def _devices() -> Iterator[Finding]:
         return
     import tensorflow  # noqa: F401  -- the probe reads it from sys.modules
 
-    from kerasmemwatch.probes.tensorflow import allocators
+    from kerasmemwatch.probes.allocators import allocators
 
     try:
         found = allocators()
     except ProbeUnavailableError as error:
         yield Finding("Device memory", "no", error.reason, error.remedy)
         return
-    for device, _ in found:
+    for device in (one.info for one in found):
         exact = device.counting == "exact"
         detail = (
             "every allocation is counted"

@@ -7,15 +7,14 @@ nothing needs to be restored.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-__all__ = ["show_beside_loss"]
+from kerasmemwatch.callback_lists import running_lists
 
-_MOST_FRAMES = 6
+__all__ = ["show_beside_loss"]
 
 
 class _EpochLine(keras.callbacks.Callback):
@@ -40,7 +39,7 @@ def show_beside_loss(watch: keras.callbacks.Callback, read: Callable[[], Mapping
     Returns:
         Whether there is a progress bar to show it.
     """
-    callback_list = _list_of(watch)
+    callback_list = next(running_lists(watch), None)
     callbacks = getattr(callback_list, "callbacks", [])
     if any(isinstance(callback, _EpochLine) for callback in callbacks):
         return True
@@ -49,16 +48,3 @@ def show_beside_loss(watch: keras.callbacks.Callback, read: Callable[[], Mapping
             callbacks.insert(index, _EpochLine(read))
             return True
     return False
-
-
-def _list_of(watch: keras.callbacks.Callback) -> Any:
-    """The list that calls us: Keras tells a callback nothing of its list, but the list is on the stack."""
-    frame = sys._getframe(1)
-    for _ in range(_MOST_FRAMES):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, keras.callbacks.CallbackList) and watch in owner.callbacks:
-            return owner
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
-    return None

@@ -37,7 +37,7 @@ def frame(data: bytes) -> bytes:
 
 
 def read_records(data: bytes) -> Iterator[bytes]:
-    """The whole records in an event file's bytes; stops where it was cut off or damaged."""
+    """The intact records in an event file's bytes; stops where it was cut off, or a record's length is damaged."""
     offset = 0
     while offset + 12 <= len(data):
         header = data[offset : offset + 8]
@@ -46,9 +46,8 @@ def read_records(data: bytes) -> Iterator[bytes]:
         if data[offset + 8 : offset + 12] != _masked_crc(header) or end > len(data):
             return
         record = data[offset + 12 : end - 4]
-        if data[end - 4 : end] != _masked_crc(record):
-            return
-        yield record
+        if data[end - 4 : end] == _masked_crc(record):
+            yield record
         offset = end
 
 
@@ -67,7 +66,11 @@ class EventFile:
         from tensorboard.compat.proto import event_pb2
 
         self._file = open_for_append(path)
-        self.write([event_pb2.Event(wall_time=created, file_version="brain.Event:2")])
+        try:
+            self.write([event_pb2.Event(wall_time=created, file_version="brain.Event:2")])
+        except OSError:
+            self._file.discard()
+            raise
 
     def write(self, events: list[Any]) -> None:
         """Append events and hand them to the operating system."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 from kerasmemwatch.errors import LogDirError
@@ -19,6 +20,9 @@ class AppendFile(Protocol):
 
     def close(self) -> None:
         """Close it."""
+
+    def discard(self) -> None:
+        """Close it and remove it, as far as that works."""
 
 
 def is_remote(path: str) -> bool:
@@ -100,14 +104,17 @@ class _LocalFile:
     def __init__(self, path: str) -> None:
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 -- it stays open
         self._size = 0
+        self._counts_links = os.fstat(self._file.fileno()).st_nlink > 0
 
     def append(self, data: bytes) -> None:
+        if self._counts_links and not os.fstat(self._file.fileno()).st_nlink:
+            raise FileNotFoundError(f"{self._file.name!r} was removed")  # writing to it would work, and be lost
         view = memoryview(data)
         try:
             while view:
                 # A short write is how a disk that fills up begins to tell.
                 view = view[self._file.write(view) or 0 :]
-        except OSError:
+        except BaseException:  # an interrupt of the user's, too
             self._file.truncate(self._size)
             self._file.seek(self._size)
             raise
@@ -115,6 +122,11 @@ class _LocalFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def discard(self) -> None:
+        self._file.close()
+        with suppress(OSError):
+            os.unlink(self._file.name)
 
 
 class _RemoteFile:
@@ -132,6 +144,11 @@ class _RemoteFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def discard(self) -> None:
+        with suppress(Exception):
+            self._file.close()
+            _gfile().remove(self._file.name)
 
 
 def _gfile() -> Any:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import weakref
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 __all__ = ["Flusher"]
 
 
-class _Flushable(Protocol):
+class _Target(Protocol):
     def flush(self) -> None: ...
+
+    def close(self) -> None: ...
 
     @property
     def flush_interval_s(self) -> float: ...
@@ -19,34 +22,51 @@ class _Flushable(Protocol):
 class Flusher:
     """Calls ``target.flush()`` every so often, and at once when woken. Ends when the target does.
 
+    Every method may be called from anywhere, also by the garbage collector in the middle of anything: they only put
+    an order into a ``SimpleQueue``, whose ``put`` is reentrant, which an ``Event``'s ``set`` is not.
+
     Args:
         target: What is flushed; held by a weak reference.
     """
 
-    def __init__(self, target: _Flushable) -> None:
-        self._woken = threading.Event()
-        self._stopped = False
-        self.wake = self._woken.set
-        arguments = (weakref.ref(target, lambda _: self.stop()), self)
-        self._thread = threading.Thread(target=_run, args=arguments, name="kerasmemwatch-flush", daemon=True)
-        self._thread.start()
+    def __init__(self, target: _Target) -> None:
+        self._orders: SimpleQueue[str | _Target] = SimpleQueue()
+        reference = weakref.ref(target, lambda _, put=self._orders.put: put("stop"))  # type: ignore[misc]
+        self.thread = threading.Thread(
+            target=_run, args=(reference, self._orders), name="kerasmemwatch-flush", daemon=True
+        )
+        self.thread.start()
+
+    def wake(self) -> None:
+        """Flush now."""
+        self._orders.put("flush")
 
     def stop(self) -> None:
         """Let the thread end; does not wait for it."""
-        self._stopped = True
-        self._woken.set()
+        self._orders.put("stop")
+
+    def close(self, target: _Target) -> None:
+        """Let the thread close the target, which nobody else may hold any more, and end."""
+        self._orders.put(target)
 
 
-def _run(target: weakref.ref[_Flushable], flusher: Flusher) -> None:
-    while not flusher._stopped:
-        alive = target()
-        if alive is None:
+def _run(reference: weakref.ref[_Target], orders: SimpleQueue[str | _Target]) -> None:
+    while True:
+        target = reference()
+        if target is None:
             return
-        interval_s = alive.flush_interval_s
-        del alive
-        flusher._woken.wait(interval_s)
-        flusher._woken.clear()
-        alive = target()
-        if alive is not None and not flusher._stopped:
-            alive.flush()
-        del alive
+        interval_s = target.flush_interval_s
+        del target
+        try:
+            order = orders.get(timeout=interval_s)
+        except Empty:
+            order = "flush"
+        if order == "stop":
+            return
+        if not isinstance(order, str):
+            order.close()
+            return
+        target = reference()
+        if target is not None:
+            target.flush()
+        del target

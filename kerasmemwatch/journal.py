@@ -10,6 +10,7 @@ import mmap
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ _FIXED = struct.Struct("<8sIIIIqq")  # magic, capacity, values a row, JSON bytes
 _COUNTER = struct.Struct("<q")
 _HEAD_OFFSET, _TAIL_OFFSET = 24, 32
 _HEADER_BYTES = 4096
+# Keeps a damaged header from asking for all memory.
+_MOST_ROWS = 1 << 20
 
 
 class Journal:
@@ -52,9 +55,11 @@ class Journal:
         description = json.dumps(layout_to_json(layout), separators=(",", ":")).encode()
         if _FIXED.size + len(description) > _HEADER_BYTES:
             raise ValueError(f"Expected a layout of at most {_HEADER_BYTES} bytes. Received: {len(description)}.")
+        header = _FIXED.pack(_MAGIC, capacity, self._values, len(description), 0, 0, 0) + description
+        if path is not None:
+            _create(path, header, size)
         self._map = _mapped(path, size)
-        _FIXED.pack_into(self._map, 0, _MAGIC, capacity, self._values, len(description), 0, 0, 0)
-        self._map[_FIXED.size : _FIXED.size + len(description)] = description
+        self._map[: len(header)] = header
 
     @property
     def size_bytes(self) -> int:
@@ -93,6 +98,11 @@ class Journal:
         self.tail = upto
         _COUNTER.pack_into(self._map, _TAIL_OFFSET, upto)
 
+    def disown(self) -> None:
+        """In a forked child: leave the file to the parent, and go on with a copy in memory."""
+        shared, self._map, self.path = self._map, mmap.mmap(-1, self.size_bytes), None
+        self._map[:] = shared[:]
+
     def close(self) -> None:
         """Unmap; remove the file if all of its rows are stored elsewhere."""
         self._map.close()
@@ -107,37 +117,61 @@ def read_journal(data: bytes) -> tuple[Layout, Rows]:
         data: The file's bytes.
 
     Returns:
-        The layout and ``float64[num_rows, values]``.
+        The layout and ``float64[num_rows, values]``; rows that were cut off are NaN.
 
     Raises:
-        RecordingFormatError: If it is no journal, or was cut off.
+        RecordingFormatError: If it is no journal, or was cut off within its header.
     """
     try:
         magic, capacity, values, length, _, head, tail = _FIXED.unpack_from(data)
         if magic != _MAGIC:
             raise ValueError(f"it begins with {magic!r}")
         layout = layout_from_json(json.loads(data[_FIXED.size : _FIXED.size + length]))
-        ring = np.frombuffer(data, np.float64, capacity * values, _HEADER_BYTES).reshape(capacity, values)
-        if not 0 <= tail <= head or sum(column.size for column in layout) != values or capacity < 1:
+        if (
+            not 0 <= tail <= head
+            or not 1 <= capacity <= _MOST_ROWS
+            or values < 1
+            or sum(column.size for column in layout) != values
+        ):
             raise ValueError(f"impossible counters: head={head}, tail={tail}, capacity={capacity}, values={values}")
-    except (ValueError, TypeError, struct.error) as error:
+        if layout[0].name != "step":
+            raise ValueError(f"its rows begin with {layout[0].name!r}")
+        whole = min(capacity, max(0, len(data) - _HEADER_BYTES) // (8 * values))
+        ring = np.frombuffer(data[_HEADER_BYTES:], np.uint8, 8 * whole * values).view(np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError, struct.error) as error:
         raise RecordingFormatError(f"Expected a journal of rows. Received {len(data)} bytes: {error}.") from error
-    return layout, ring[np.arange(max(tail, head - capacity), head) % capacity].copy()
+    slots = np.arange(max(tail, head - capacity), head) % capacity
+    rows = np.full((len(slots), values), np.nan)
+    rows[slots < whole] = ring.reshape(whole, values)[slots[slots < whole]]
+    return layout, rows
 
 
 def _mapped(path: Path | None, size: int) -> mmap.mmap:
     if path is None:
         return mmap.mmap(-1, size)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    descriptor = os.open(path, os.O_RDWR)
     try:
-        # Without its blocks a full disk would be a SIGBUS at some later row; so take them all now.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:
-            os.ftruncate(descriptor, size)
         return mmap.mmap(descriptor, size)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
     finally:
         os.close(descriptor)
+
+
+def _create(path: Path, header: bytes, size: int) -> None:
+    """Put a whole new file in place: a reader never sees one without a header, nor is an old one cut off that
+    somebody still maps, which would be a SIGBUS there.
+    """
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with open(new, "wb") as file:
+            file.write(header)
+            file.flush()
+            # Without its blocks a full disk would be a SIGBUS at some later row; so take them all now.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                os.ftruncate(file.fileno(), size)
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise

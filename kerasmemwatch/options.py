@@ -53,7 +53,7 @@ class Options:
         for name in ("reset_peak", "detect_leaks", "add_to_logs", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise _wrong_type(name, "True or False", getattr(self, name))
-        if self.verbose not in ("auto", True, False, 0, 1, 2):
+        if not isinstance(self.verbose, (str, int)) or self.verbose not in ("auto", 0, 1, 2):
             raise InvalidArgumentError(
                 f"Expected verbose to be 'auto', True or False. Received: verbose={self.verbose!r}."
             )
@@ -68,10 +68,18 @@ def _log_dir(log_dir: Any) -> str | None:
     if not isinstance(log_dir, (str, os.PathLike)) or isinstance(os.fspath(log_dir), bytes):
         raise _wrong_type("log_dir", "a path or None", log_dir)
     path = os.fspath(log_dir)
-    if not path or "\0" in path:
+    if not path or "\0" in path or not _encodable(path):
         raise InvalidArgumentError(f"Expected log_dir to be a path or None. Received: log_dir={path!r}.")
     check_log_dir(path)
     return path
+
+
+def _encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tags(tags: Any) -> tuple[str, ...]:
@@ -85,7 +93,7 @@ def _tags(tags: Any) -> tuple[str, ...]:
 
 
 def _check_trace(trace: Any) -> None:
-    if trace in ("auto", None, True, False):
+    if trace is None or isinstance(trace, bool) or (isinstance(trace, str) and trace == "auto"):
         return
     steps = list(trace) if isinstance(trace, Iterable) and not isinstance(trace, str) else None
     if steps is None or any(isinstance(step, bool) or not isinstance(step, int) or step < 1 for step in steps):

@@ -6,8 +6,9 @@ The layout is fixed by the first ``open``: a probe that fails later leaves NaN i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.errors import InvalidTypeError, ProbeUnavailableError
 from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.records import Column
 from kerasmemwatch.schema import ALWAYS
@@ -38,8 +39,12 @@ class ProbeSet:
         self._layouts: dict[int, _Layout] = {}
         self._dead: set[int] = set()
         self._unavailable: dict[str, ProbeUnavailableError] = {}
+        # The calls of the per-batch path, and whose they are.
         self._begins: tuple[Callable[[], None], ...] = ()
         self._ends: tuple[Callable[[], Sequence[float]], ...] = ()
+        self._begin_indices: tuple[int, ...] = ()
+        self._end_indices: tuple[int, ...] = ()
+        self._num_values = 0
 
     def open(self) -> None:
         """Open every probe, or open it again as a stage begins."""
@@ -91,22 +96,43 @@ class ProbeSet:
 
     def begin(self) -> None:
         """A sampled batch begins."""
+        done = 0
         try:
             for begin in self._begins:
                 begin()
-        except Exception:
-            self._one_by_one(lambda probe: probe.batch_begin())
+                done += 1
+        except Exception as error:
+            # Those that have begun must not begin again: it would end their window.
+            rest = self._begin_indices[done + 1 :]
+            self._failed(self._begin_indices[done], error)
+            for index in rest:
+                self._attempt(index, self._probes[index].batch_begin)
+            self._arm()
 
     def end(self) -> list[float]:
         """The fast values as a sampled batch ends."""
         values: list[float] = []
+        parts: list[Sequence[float]] = []
+        failure = None
         try:
             for read in self._ends:
-                values += read()
-        except Exception:
-            read_all = self._one_by_one(lambda probe: probe.batch_end())
-            values = [value for index, part in read_all for value in self._checked(index, part, slow=False)]
-        return values
+                part = read()
+                values += part
+                parts.append(part)
+            if len(values) == self._num_values:
+                return values
+        except Exception as error:
+            failure = error
+        return self._finish(parts, failure)
+
+    def repaired(self, values: Sequence[float]) -> list[float]:
+        """What ``end`` returned, with the values of a probe that gave something else than numbers made unknown."""
+        parts, start = [], 0
+        for index in self._end_indices:
+            size = _size(self._layouts[index][0])
+            parts.append(values[start : start + size])
+            start += size
+        return self._finish(parts)
 
     def slow(self) -> list[float]:
         """The slow values as an epoch ends."""
@@ -120,11 +146,36 @@ class ProbeSet:
     def _arm(self) -> None:
         """Bind the calls of the per-batch path; where a probe is dead, its columns read as unknown."""
         live = [index for index in range(len(self._probes)) if self._layouts[index][0]]
-        self._begins = tuple(self._probes[i].batch_begin for i in live if i not in self._dead)
+        self._end_indices = tuple(live)
+        self._begin_indices = tuple(index for index in live if index not in self._dead)
+        self._num_values = sum(_size(self._layouts[index][0]) for index in live)
+        self._begins = tuple(self._probes[i].batch_begin for i in self._begin_indices)
         self._ends = tuple(
             (lambda blank: lambda: blank)(self._blank(i)) if i in self._dead else self._probes[i].batch_end
             for i in live
         )
+
+    def _finish(self, parts: Sequence[Sequence[float]], failure: Exception | None = None) -> list[float]:
+        """All fast values, from what some probes gave before the next one failed; the others are read now."""
+        values: list[float] = []
+        for position, index in enumerate(self._end_indices):
+            part: Sequence[float] | None = None
+            if position < len(parts):
+                part = parts[position]
+            elif position == len(parts) and failure is not None:
+                self._failed(index, failure)
+            else:
+                part = self._attempt(index, self._ends[position])
+            values += self._checked(index, part, slow=False)
+        self._arm()
+        return values
+
+    def _attempt(self, index: int, call: Callable[[], Sequence[float] | None]) -> Sequence[float] | None:
+        try:
+            return call()
+        except Exception as error:
+            self._failed(index, error)
+            return None
 
     def _one_by_one(
         self, call: Callable[[Probe], Sequence[float] | None], *, slow: bool = False, everyone: bool = False
@@ -135,17 +186,24 @@ class ProbeSet:
                 continue
             result = None
             if everyone or index not in self._dead:
-                try:
-                    result = call(probe)
-                except Exception as error:
-                    self._failed(index, error)
+                result = self._attempt(index, partial(call, probe))
             results.append((index, result))
         self._arm()
         return results
 
     def _checked(self, index: int, values: Sequence[float] | None, *, slow: bool) -> Sequence[float]:
         blank = self._blank(index, slow=slow)
-        return blank if values is None or len(values) != len(blank) else values
+        if index in self._dead:
+            return blank
+        try:
+            numbers = [float(value) for value in values or ()]
+        except (TypeError, ValueError, OverflowError):
+            numbers = []
+        if len(numbers) != len(blank):
+            expected = InvalidTypeError(f"Expected {len(blank)} numbers. Received: {values!r}.")
+            self._failed(index, expected)
+            return blank
+        return numbers
 
     def _blank(self, index: int, *, slow: bool = False) -> list[float]:
         return [UNKNOWN] * _size(self._layouts[index][slow])

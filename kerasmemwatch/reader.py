@@ -18,6 +18,9 @@ from kerasmemwatch.sinks.tensorboard import FILE_SUFFIX, RUN_TAG, SAMPLES_TAG
 
 __all__ = ["StoredRun", "is_run_dir", "read_run", "run_dirs"]
 
+# Whole numbers beyond it are not exact in a float64; no count of bytes or steps comes near.
+_LARGEST = 2.0**53
+
 
 @dataclass(frozen=True)
 class StoredRun:
@@ -29,6 +32,7 @@ class StoredRun:
         chunks: Encoded chunks of rows, in order.
         fresh: Rows that are in the journal only.
         problems: What could not be read, in words.
+        next_index: Number of the chunk that may be written next; more than there are if some cannot be read.
     """
 
     run: RunInfo | None = None
@@ -36,18 +40,17 @@ class StoredRun:
     chunks: tuple[bytes, ...] = ()
     fresh: tuple[Layout, Rows] | None = None
     problems: tuple[str, ...] = ()
+    next_index: int = 0
 
 
 def run_dirs(log_dir: str) -> list[str]:
     """Directories at or below ``log_dir`` that hold a run, in order of their names."""
-    return sorted(directory for directory, names in walk(log_dir) if any(map(_is_ours, names)))
+    return sorted(directory for directory, names in walk(log_dir) if _holds_run(names))
 
 
 def is_run_dir(directory: str) -> bool:
     """Whether a directory holds a run."""
-    for _, names in walk(directory):
-        return any(map(_is_ours, names))
-    return False
+    return _holds_run(next(iter(walk(directory)), ("", []))[1])
 
 
 def read_description(directory: str) -> RunInfo | None:
@@ -83,7 +86,14 @@ def read_run(directory: str, *, rows: bool = True) -> StoredRun:
                 raise
             except RecordingFormatError as error:
                 problems.append(f"{name}: {tag} cannot be read: {error}")
-    return StoredRun(*description, tuple(chunks[tag] for tag in sorted(chunks)), fresh, tuple(problems))
+    numbers = [int(tag[len(SAMPLES_TAG) :]) for tag in chunks if tag[len(SAMPLES_TAG) :].isdecimal()]
+    ordered = tuple(chunks[tag] for tag in sorted(chunks))
+    return StoredRun(*description, ordered, fresh, tuple(problems), max(numbers, default=-1) + 1)
+
+
+def _holds_run(names: list[str]) -> bool:
+    # A journal alone is what a full disk, or a sink that is not ours, leaves of a killed run.
+    return JOURNAL_NAME in names or any(map(_is_ours, names))
 
 
 def _is_ours(name: str) -> bool:
@@ -106,13 +116,19 @@ def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str
             if value.tag == RUN_TAG or value.tag.startswith(SAMPLES_TAG):
                 yield value.tag, b"".join(value.tensor.string_val)
     if size != len(data):
-        problems.append(f"{name} is cut off: {len(data) - size} of {len(data)} bytes at its end cannot be read.")
+        problems.append(f"{name} is cut off or damaged: {len(data) - size} of {len(data)} bytes cannot be read.")
 
 
 def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
     try:
         layout, rows = read_journal(read_bytes(join(directory, JOURNAL_NAME)))
+    except FileNotFoundError:
+        return None  # its process has stored its rows and removed it since it was listed
     except (OSError, RecordingFormatError) as error:
         problems.append(f"{JOURNAL_NAME} cannot be read: {error}")
         return None
-    return layout, rows[np.isfinite(rows).any(axis=1)]
+    # A crash of the machine may leave rows that never reached the disk: zeros, or what the disk held before.
+    intact = (rows[:, 0] >= 1) & (np.isnan(rows) | (np.abs(rows) <= _LARGEST)).all(axis=1)
+    if not intact.all():
+        problems.append(f"{JOURNAL_NAME} is cut off or damaged: {np.sum(~intact)} of {len(rows)} rows cannot be read.")
+    return layout, rows[intact]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import struct
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probe_set import ProbeSet
 from kerasmemwatch.probes.base import UNKNOWN, Probe
@@ -21,12 +24,10 @@ from kerasmemwatch.row_log import RowLog
 from kerasmemwatch.schema import to_samples
 from kerasmemwatch.store import Store
 
-__all__ = ["Recorder", "Snapshot"]
+__all__ = ["Recorder", "Snapshot", "release"]
 
-# Reading slowly (USS, the driver) may take this share of the time, at most; as a fit ends, so that the report is
-# fresh, a little more.
+# Reading slowly (USS, the driver) may take this share of the time, at most.
 _SLOW_SHARE = 0.005
-_SLOW_SHARE_AT_END = 0.02
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class _Stage:
     code: int
     epoch: float = UNKNOWN
     last_batch: int = -1
+    per_execution: int = 1
 
 
 class Recorder:
@@ -80,10 +82,11 @@ class Recorder:
         self._countdown = 1
         self._log: RowLog | None = None
         self._unread: list[float] = []
+        self._notes_described = 0
         self._slow_end = self._slow_cost_s = 0.0
-        # Keras on JAX ends batches in a pool of threads.
+        self._thread = threading.get_ident()
         self._lock = threading.Lock()
-        self.dropped = False
+        self.dropped = self._replaced = False
         _live.add(self)
 
     # -- stages ------------------------------------------------------------------------------------------------
@@ -98,27 +101,37 @@ class Recorder:
         """Whether there is a sample."""
         return self._log is not None
 
-    def begin_stage(self, stage: str) -> None:
-        """A fit, evaluate or predict begins, perhaps within another."""
+    @property
+    def directory(self) -> str | None:
+        """Where the run is written; ``None`` if nowhere."""
+        return self._log.directory if self._log is not None else None
+
+    def begin_stage(self, stage: str, per_execution: int = 1) -> None:
+        """A fit, evaluate or predict begins, perhaps within another.
+
+        Args:
+            stage: One of ``STAGES``.
+            per_execution: Batches that one execution runs.
+        """
         outer = self._stages[-1] if self._stages else None
-        self._stages.append(_Stage(STAGES.index(stage), outer.epoch if outer else UNKNOWN))
+        epoch = outer.epoch if outer else UNKNOWN
+        self._stages.append(_Stage(STAGES.index(stage), epoch, per_execution=per_execution))
         if outer is None:
+            self._thread = threading.get_ident()
             with self.faults.guard("probes", "Nothing is recorded."):
                 self._probes.open()
 
     def begin_epoch(self, epoch: int, *, resumed: bool = False) -> None:
         """An epoch of training begins; ``resumed`` if it continues an interrupted run."""
         self._resume |= resumed
+        self._leave_to("train")
         if self._stages:
             self._stages[-1].epoch, self._stages[-1].last_batch = float(epoch), -1
 
     def end_epoch(self) -> None:
         """Read what is slow into the newest row, unless that was done a moment ago."""
-        self._read_slowly(_SLOW_SHARE)
-
-    def _read_slowly(self, share: float) -> None:
         begun = self._clock()
-        if self._log is None or begun < self._slow_end + self._slow_cost_s / share:
+        if self._log is None or self.dropped or begun < self._slow_end + self._slow_cost_s / _SLOW_SHARE:
             return
         with self.faults.guard("slow probes", "Figures read at epoch ends are unknown."):
             values = self._probes.slow()
@@ -127,24 +140,42 @@ class Recorder:
             self._slow_end = self._clock()
             self._slow_cost_s = self._slow_end - begun
 
-    def end_stage(self, *, settle: bool = True) -> None:
-        """The innermost stage ends.
+    def end_stage(self, stage: str | None = None, *, settle: bool = True) -> None:
+        """A stage ends.
 
         Args:
+            stage: Which, with all that was begun within it; ``None`` for the innermost.
             settle: Whether the outermost stores what was recorded at once; if not, it is stored by and by.
         """
-        if len(self._stages) == 1 and self._log is not None:
+        if stage is not None:
+            self._leave_to(stage)
+        if len(self._stages) == 1 and self._log is not None and not self.dropped:
             with self.faults.guard("sample", "The last row is missing."), self._lock:
                 if self._step > self._row_step:
-                    self._sample()
-            self._read_slowly(_SLOW_SHARE_AT_END if settle else _SLOW_SHARE)
+                    self._sample(self._stages[0])
+            self.end_epoch()  # an evaluate or a predict of its own has no other
         del self._stages[-1:]
         if settle and not self._stages and self._log is not None:
+            self._describe_faults()
             self._log.settle()
 
     def abandon_stages(self) -> None:
         """Forget stages that ended in an exception, which Keras does not tell."""
         self._stages.clear()
+
+    def _leave_to(self, stage: str) -> None:
+        """Forget what was begun within a stage and ended in an exception that somebody caught."""
+        code = STAGES.index(stage)
+        if any(outer.code == code for outer in self._stages):
+            while self._stages[-1].code != code:
+                self._stages.pop()
+
+    def _return_to(self, code: int, batch: int) -> None:
+        """A stage goes on: those within it ended in an exception that somebody caught, or it was abandoned itself."""
+        while self._stages and self._stages[-1].code != code:
+            self._stages.pop()
+        if not self._stages:
+            self._stages.append(_Stage(code, last_batch=batch - 1))
 
     # -- the per-batch path ------------------------------------------------------------------------------------
 
@@ -164,16 +195,13 @@ class Recorder:
             code: Index of its stage in ``STAGES``.
         """
         if self.dropped:
+            if self._replaced:
+                error = MemWatchError(f"another watch continues the run {self._run.name!r}")
+                self.faults.report("run", error, "This one records nothing more in this fit. Give it another run_name.")
             return
         try:
             with self._lock:
-                if not self._stages or self._stages[-1].code != code:
-                    self._stages.append(_Stage(code))  # a stage that was abandoned goes on after all
-                stage = self._stages[-1]
-                executed = batch - stage.last_batch
-                if executed < 1:
-                    executed = 1
-                stage.last_batch = batch
+                stage, executed = self._executed(batch, code)
                 self._step += executed
                 if not stage.code:
                     self._train_step += executed
@@ -181,15 +209,34 @@ class Recorder:
                     self._countdown -= 1
                 else:
                     self._countdown = self._every
-                    self._sample()
+                    self._sample(stage)
         except Exception as error:
             self.faults.report("sample", error, "This batch was not recorded.")
 
-    def _sample(self) -> None:
+    def _executed(self, batch: int, code: int) -> tuple[_Stage, int]:
+        """The stage to which an execution belongs, and how many batches it ran."""
+        if threading.get_ident() != self._thread:
+            # Keras on JAX ends batches in a pool of threads: in any order, and when the next stage may have begun.
+            stage = next((stage for stage in reversed(self._stages) if stage.code == code), _Stage(code))
+            return stage, stage.per_execution
+        if not self._stages or self._stages[-1].code != code:
+            self._return_to(code, batch)
+        stage = self._stages[-1]
+        try:
+            executed = batch - stage.last_batch
+        except TypeError:  # who drives a list of callbacks by hand may pass anything; Keras' own tests pass logs
+            return stage, 1
+        stage.last_batch = batch
+        return stage, executed if executed > 1 else 1
+
+    def _sample(self, stage: _Stage) -> None:
         values = self._probes.end()
         log = self._log or self._open_run()
-        stage = self._stages[-1]
-        log.append((self._step, self._train_step, stage.epoch, stage.code, self._clock(), *values, *self._unread))
+        base = (self._step, self._train_step, stage.epoch, stage.code, self._clock())
+        try:
+            log.append((*base, *values, *self._unread))
+        except (struct.error, TypeError, OverflowError):  # a value is no number
+            log.append((*base, *self._probes.repaired(values), *self._unread))
         self._row_step = self._step
 
     # -- the run -----------------------------------------------------------------------------------------------
@@ -198,7 +245,7 @@ class Recorder:
         created = self._clock()
         try:
             store = self._open_store(created, self._resume)
-        except OSError as error:
+        except Exception as error:  # a remote file system raises errors of its own
             self.faults.report("log dir", error, "The run is kept in memory only. Choose another log_dir.")
             store = Store(self._run.name or "memory")
         self._unread = [UNKNOWN] * self._probes.slow_size
@@ -218,8 +265,8 @@ class Recorder:
         )
         self._layers = self._layers or store.previous.layers
         self._log = log
-        log.describe(self.run, self._layers)
-        weakref.finalize(self, _close, log, os.getpid()).atexit = False
+        self._describe()
+        weakref.finalize(self, _retire, log, os.getpid()).atexit = False
         return log
 
     @property
@@ -230,8 +277,17 @@ class Recorder:
     def describe(self, layers: Sequence[LayerMemory], **about: Any) -> None:
         """Set what is known about the model (fields of ``RunInfo``); stored with the next rows."""
         self._layers, self._run = tuple(layers), replace(self._run, **about)
+        self._describe()
+
+    def _describe(self) -> None:
+        self._notes_described = len(self.faults.notes)
         if self._log is not None:
             self._log.describe(self.run, self._layers)
+
+    def _describe_faults(self) -> None:
+        """Store the faults since the model was described, so that a reader knows of them too."""
+        if len(self.faults.notes) != self._notes_described:
+            self._describe()
 
     def snapshot(self) -> Snapshot:
         """What has been recorded so far."""
@@ -255,19 +311,41 @@ class Recorder:
         if self._log is not None and not self.dropped:
             self._log.flush()
 
+    def drop(self) -> None:
+        """Record nothing more, as in a forked child; what was recorded until then can still be read."""
+        self.dropped = True
+        self._lock = threading.Lock()  # another thread of the parent may hold the old one
+        if self._log is not None:
+            self._log.disown()
+
+    def release(self) -> None:
+        """Another recorder continues the run: store everything, and record nothing more."""
+        self.close()
+        self._replaced = True
+        self.drop()
+
     def close(self) -> None:
         """Store everything and give back what is held."""
         if self.dropped:
             return
         self.abandon_stages()
         if self._log is not None:
+            self._describe_faults()
             self._log.close()
         self._probes.close()
 
 
-def _close(log: RowLog, pid: int) -> None:
+def release(directory: str) -> None:
+    """Make whoever in this process records a run let go of it, since another is about to continue it."""
+    for recorder in list(_live):
+        if not recorder.dropped and recorder.directory == directory:
+            recorder.release()
+
+
+def _retire(log: RowLog, pid: int) -> None:
     if os.getpid() == pid:
-        log.close()
+        _retired.append(log)
+        log.retire()
 
 
 def _listed(facts: Mapping[str, Mapping[str, Any]], probe: str, name: str) -> tuple[Any, ...]:
@@ -275,18 +353,23 @@ def _listed(facts: Mapping[str, Mapping[str, Any]], probe: str, name: str) -> tu
 
 
 _live: weakref.WeakSet[Recorder] = weakref.WeakSet()
+# Logs of recorders that are gone; kept until they have surely been stored.
+_retired: deque[RowLog] = deque(maxlen=16)
 
 
 def _close_all() -> None:
     for recorder in list(_live):
         recorder.close()
+    while _retired:
+        _retired.popleft().close()
 
 
 def _drop_all() -> None:
     """In a forked child: the journal is the parent's, and an open descriptor still reads the parent."""
     for recorder in list(_live):
-        recorder.dropped = True
+        recorder.drop()
     _live.clear()
+    _retired.clear()
 
 
 atexit.register(_close_all)

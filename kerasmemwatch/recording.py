@@ -81,7 +81,9 @@ def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
     top = os.fspath(log_dir)
     if run is not None:
         path = join(top, run)
-        inside = is_remote(top) or os.path.realpath(path).startswith(os.path.realpath(top) + os.sep)
+        inside = is_remote(top) or (
+            "\0" not in run and os.path.realpath(path).startswith(os.path.realpath(top) + os.sep)
+        )
         if not inside or not is_run_dir(path):
             raise RecordingNotFoundError(
                 f"Expected the name of a run under {top!r}: {', '.join(map(repr, runs(top))) or 'there are none'}. "

@@ -50,8 +50,10 @@ class RowLog:
         self._tracked = list(_indices(layout, _TRACKED).values())
         self._created = self._last_flush = clock()
         self._chunks = list(store.previous.chunks)
+        self._next_index = max(len(self._chunks), store.previous.next_index)
         self._pending: list[Update] = []
-        self._rows_chunked = self._chunked = self._marked = 0
+        self._taken = [0] * len(store.sinks)  # how many of them each sink has
+        self._rows_chunked = self._chunked = self._marked = self._last_step = 0
         self._highest = np.full(self._size, np.nan)
         self._description: tuple[RunInfo, tuple[LayerMemory, ...]] | None = None
         self._journal: Journal | None = None
@@ -60,6 +62,11 @@ class RowLog:
         self._lock = threading.RLock()
         if store.previous.fresh is not None and len(store.previous.fresh[1]):
             self._add_chunk(*store.previous.fresh)
+
+    @property
+    def directory(self) -> str | None:
+        """The run's directory, while it is ours."""
+        return self._store.directory
 
     @property
     def last_steps(self) -> tuple[int, int]:
@@ -115,10 +122,26 @@ class RowLog:
             for sink in self._store.sinks:
                 sink.close()
 
+    def retire(self) -> None:
+        """Close before long, in the thread that stores: called by the garbage collector, in the middle of anything."""
+        flusher = self._flusher
+        if flusher is None:
+            self.close()  # there are no rows left to store
+        else:
+            flusher.close(self)
+
     @property
     def flush_interval_s(self) -> float:
         """Seconds between two flushes: longer as the run grows, so that their number stays small."""
         return max(_FLUSH_INTERVAL_S, 0.02 * (self._clock() - self._created))
+
+    def disown(self) -> None:
+        """Keep what was recorded readable; leave the files and the thread to another (after a fork, to the parent)."""
+        self._lock = threading.RLock()  # the parent's thread may hold the old one
+        self._store = Store(self._store.name)
+        self._pending, self._taken, self._description, self._flusher = [], [], None, None
+        if self._journal is not None:
+            self._journal.disown()
 
     def parts(self) -> list[tuple[Layout, Rows]]:
         """All rows: the chunks, then what is in the journal only."""
@@ -165,6 +188,7 @@ class RowLog:
         self._journal = None
         if self._flusher is not None:
             self._flusher.stop()
+            self._flusher = None
 
     def _store_rows(self, stop: int, *, forced: bool = False) -> bool:
         """Make a chunk of the rows before ``stop`` and send it; whether the sinks have everything."""
@@ -186,27 +210,33 @@ class RowLog:
 
     def _add_chunk(self, layout: Layout, rows: Rows) -> None:
         chunk = encode_rows(layout, rows)
-        self._pending.append(Update(len(self._chunks), layout, rows, chunk, int(rows[-1, 0]), float(rows[-1, 4])))
+        self._last_step = int(rows[-1, 0])
+        self._pending.append(Update(self._next_index, layout, rows, chunk, self._last_step, float(rows[-1, 4])))
+        self._next_index += 1
         self._chunks.append(chunk)
 
     def _send(self) -> bool:
         """Give pending updates to the sinks, in order; whether all of them were taken."""
         if self._description is not None:
             run, layers = self._description
-            step = self._pending[-1].step if self._pending else 0
+            step = self._pending[-1].step if self._pending else self._last_step
             nothing = np.empty((0, self._size))
             self._pending.append(Update(None, self.layout, nothing, b"", step, self._clock(), run, layers))
             self._description = None
-        while self._pending:
-            try:
-                for sink in self._store.sinks:
-                    sink.write(self._pending[0])
-            except Exception as error:
-                remedy = "What was recorded stays in memory, and is written as soon as that works again."
-                self._faults.report("writing", error, remedy)
-                return False
-            self._pending.pop(0)
-        return True
+        try:
+            for index, sink in enumerate(self._store.sinks):
+                try:
+                    for update in self._pending[self._taken[index] :]:
+                        sink.write(update)
+                        self._taken[index] += 1
+                except Exception as error:
+                    remedy = "What was recorded stays in memory, and is written as soon as that works again."
+                    self._faults.report("writing", error, remedy)
+        finally:
+            done = min(self._taken, default=len(self._pending))
+            del self._pending[:done]
+            self._taken = [taken - done for taken in self._taken]
+        return not self._pending
 
 
 def _indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:

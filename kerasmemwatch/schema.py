@@ -37,6 +37,7 @@ PLUGIN_NAME = "kerasmemwatch"
 VERSION = 1
 # A chunk holds a few thousand rows. The bound only keeps a damaged file from asking for all memory.
 _MAX_DECODED_BYTES = 256 * 1024**2
+_INT64_BOUND = 2.0**63
 
 Rows = NDArray[np.float64]
 Layout = tuple[Column, ...]
@@ -81,7 +82,7 @@ def decode_json(payload: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(_inflate(payload))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordingFormatError(
             f"Expected a compressed JSON object. Received {len(payload)} bytes: {error}."
         ) from error
@@ -105,7 +106,7 @@ def encode_rows(layout: Layout, rows: Rows) -> bytes:
         >>> decoded_layout == layout, bool(np.array_equal(decoded, rows, equal_nan=True))
         (True, True)
     """
-    whole = [bool(np.isfinite(values).all() and (values == np.trunc(values)).all()) for values in rows.T]
+    whole = [bool((np.abs(values) < _INT64_BOUND).all() and (values == np.trunc(values)).all()) for values in rows.T]
     columns = zip(rows.T.copy(), whole, strict=True)
     planes = [_pack(values.astype(np.int64) if is_whole else values.view(np.int64)) for values, is_whole in columns]
     header = json.dumps(
@@ -128,12 +129,12 @@ def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
         _check_version(header["version"])
         layout = layout_from_json(header["layout"])
         num_rows, whole = int(header["rows"]), header["whole"]
+        if num_rows < 0 or len(whole) != sum(column.size for column in layout):
+            raise ValueError(f"{num_rows} rows, {len(whole)} columns of values for the layout {layout}")
         planes = np.frombuffer(data, np.uint8, offset=4 + length).reshape(len(whole), 8, num_rows)
-        if len(whole) != sum(column.size for column in layout):
-            raise ValueError(f"{len(whole)} columns of values for the layout {layout}")
     except RecordingVersionError:
         raise
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
         raise RecordingFormatError(f"Expected a chunk of rows. Received {len(payload)} bytes: {error}.") from error
     rows = np.empty((num_rows, len(whole)))
     for index, is_whole in enumerate(whole):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +29,15 @@ class Store:
         name: The run's name.
         sinks: What receives its chunks.
         journal_path: The file that holds the newest rows; ``None`` if they stay in memory.
-        previous: What an earlier process recorded under this name, if this one continues it.
+        previous: What was recorded under this name before, if this continues it.
+        directory: The run's directory; ``None`` if it has none.
     """
 
     name: str
     sinks: tuple[Sink, ...] = ()
     journal_path: Path | None = None
     previous: StoredRun = field(default_factory=StoredRun)
+    directory: str | None = None
 
 
 def check_run_name(run_name: object) -> None:
@@ -54,9 +57,16 @@ def check_run_name(run_name: object) -> None:
             "Expected run_name to be the name of one directory, without '/', '\\' or NUL, and not '.' or '..'. "
             f"Received: run_name={run_name!r}. Put parent directories into log_dir."
         )
-    if len(run_name.encode()) > _MAX_NAME_BYTES:
+    try:
+        num_bytes = len(os.fsencode(run_name))
+    except UnicodeEncodeError as error:
         raise InvalidArgumentError(
-            f"Expected run_name to have at most {_MAX_NAME_BYTES} bytes. Received: {len(run_name.encode())} bytes."
+            "Expected run_name to be of characters that a file name may have. "
+            f"Received: run_name={run_name!r} ({error.reason})."
+        ) from None
+    if num_bytes > _MAX_NAME_BYTES:
+        raise InvalidArgumentError(
+            f"Expected run_name to have at most {_MAX_NAME_BYTES} bytes. Received: {num_bytes} bytes."
         )
 
 
@@ -67,6 +77,7 @@ def open_store(
     created: float,
     resume: bool = False,
     sinks: Sequence[Sink] | None = None,
+    release: Callable[[str], None] = lambda directory: None,
 ) -> Store:
     """Create a run's directory, or find the one that it continues.
 
@@ -76,6 +87,7 @@ def open_store(
         created: UNIX time of the first sample.
         resume: Whether an existing run of that name is continued. If not, a number is put behind the name.
         sinks: Used instead of the default ones.
+        release: Called with the directory of a run that is continued, before it is read.
 
     Raises:
         OSError: If the directory cannot be created.
@@ -84,12 +96,11 @@ def open_store(
     if log_dir is None:
         return Store(run_name or f"memwatch-{stamp}", tuple(sinks or ()))
     if run_name is not None and resume and is_run_dir(join(log_dir, run_name)):
+        release(join(log_dir, run_name))
         return _store(log_dir, run_name, sinks, read_run(join(log_dir, run_name)))
     number = 0
     while True:
-        name = (
-            f"memwatch-{stamp}-{number}" if run_name is None else run_name if not number else f"{run_name}-{number + 1}"
-        )
+        name = f"memwatch-{stamp}-{number}" if run_name is None else _numbered(run_name, number)
         if make_new_dir(join(log_dir, name)):
             return _store(log_dir, name, sinks, StoredRun())
         if run_name is not None and not number and not is_run_dir(join(log_dir, name)):
@@ -97,7 +108,15 @@ def open_store(
         number += 1
 
 
+def _numbered(run_name: str, number: int) -> str:
+    """The name with a number behind it from the second on; cut where a long one leaves no room."""
+    if not number:
+        return run_name
+    suffix = f"-{number + 1}"
+    return os.fsencode(run_name)[: _MAX_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix
+
+
 def _store(log_dir: str, name: str, sinks: Sequence[Sink] | None, previous: StoredRun) -> Store:
     directory = join(log_dir, name)
     journal = None if is_remote(log_dir) else Path(directory) / JOURNAL_NAME
-    return Store(name, (TensorBoardSink(directory),) if sinks is None else tuple(sinks), journal, previous)
+    return Store(name, (TensorBoardSink(directory),) if sinks is None else tuple(sinks), journal, previous, directory)

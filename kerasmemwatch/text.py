@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TextIO
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.chart import BLOCKS, PLAIN, chart
-from kerasmemwatch.records import DeviceInfo, LayerMemory
+from kerasmemwatch.records import DeviceInfo, LayerMemory, Samples
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
@@ -25,8 +26,9 @@ _TOP_LAYERS = 8
 _BRIEF_NOTES = 4
 
 
-def plain_text(report: Report, *, everything: bool = False, width: int = 100) -> str:
-    """The report as plain text, in ASCII if standard output can write nothing else."""
+def plain_text(report: Report, *, everything: bool = False, width: int = 100, file: TextIO | None = None) -> str:
+    """The report as plain text, of characters that ``file`` (standard output, if none is given) can write."""
+    encoding = _encoding(sys.stdout if file is None else file)
     console = Console(
         file=io.StringIO(),
         width=width,
@@ -35,25 +37,27 @@ def plain_text(report: Report, *, everything: bool = False, width: int = 100) ->
         force_jupyter=False,
         legacy_windows=False,
     )
-    console.print(renderable(report, everything=everything, blocks=_can_write_blocks(sys.stdout)))
+    console.print(renderable(report, everything=everything, blocks=_has_blocks(encoding)))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return str(lines.encode(encoding, "replace").decode(encoding))
 
 
 def print_report(report: Report, file: TextIO, *, everything: bool = False) -> None:
     """Write the report to a terminal or a file."""
     if file.isatty():
-        Console(file=file).print(renderable(report, everything=everything, blocks=_can_write_blocks(file)))
+        Console(file=file).print(renderable(report, everything=everything, blocks=_has_blocks(_encoding(file))))
     else:
-        print(plain_text(report, everything=everything), file=file)
+        print(plain_text(report, everything=everything, file=file), file=file)
 
 
 def renderable(report: Report, *, everything: bool = False, blocks: bool = True) -> RenderableType:
     """The report for rich. Names of runs and layers are text, never markup."""
+    report = _printable(report)
     parts: list[RenderableType] = [_title(report)]
     if report.samples.num_samples:
         parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report)]
-    parts += _layers(report, everything)
+    parts += _layers(report, everything, blocks)
     parts += _notes(report, everything)
     return Group(*parts)
 
@@ -74,7 +78,7 @@ def _facts(report: Report, everything: bool) -> Table:
     table.add_column(no_wrap=True, justify="right")
     table.add_column()
     for name, value, comment in [*_device_facts(report), *_host_facts(report, everything)]:
-        table.add_row(name, Text(value), Text(comment))
+        table.add_row(Text(name), Text(value), Text(comment))
     return table
 
 
@@ -143,6 +147,8 @@ def _host_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, st
     if everything:
         for name, words in _SLOW_HOST:
             value = _newest(samples, name)
+            if value is not None and name == "host_rss_peak_bytes":
+                value = max(value, highest or 0.0)  # a later sample may be higher than the last reading
             if value is not None:
                 yield "  " + words[0], format_bytes(value), words[1]
 
@@ -192,12 +198,12 @@ def _growth(report: Report) -> Iterator[RenderableType]:
         )
 
 
-def _layers(report: Report, everything: bool) -> Iterator[RenderableType]:
+def _layers(report: Report, everything: bool, blocks: bool) -> Iterator[RenderableType]:
     if not report.layers:
         return
     ranked = sorted(report.layers, key=lambda layer: -_held(layer))
     shown = list(report.layers) if everything else ranked[:_TOP_LAYERS]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=SIMPLE_HEAD if blocks else None, pad_edge=False, show_edge=False)
     table.add_column("Variables of", overflow="fold", ratio=3)
     table.add_column("class", overflow="fold", ratio=1)
     for heading in ("weights", "optimizer", "other"):
@@ -261,14 +267,35 @@ def _share(part: float | None, whole: float) -> str:
 
 
 def _name(name: str) -> str:
-    """A name of the user's on one line, shortened: control characters must not reach a terminal."""
-    safe = "".join(char if char.isprintable() else "?" for char in name)
-    return safe if len(safe) <= 80 else f"{safe[:50]}...{safe[-27:]}"
+    """A name of the user's, shortened."""
+    return name if len(name) <= 80 else f"{name[:50]}...{name[-27:]}"
 
 
-def _can_write_blocks(file: TextIO) -> bool:
+def _printable(value: Any) -> Any:
+    """The same value without control characters in its strings: those must not reach a terminal."""
+    if isinstance(value, str):
+        if value.isprintable():
+            return value
+        return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in value)
+    if isinstance(value, Samples):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_printable, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _printable(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+def _encoding(file: TextIO | None) -> str:
+    """What a file can write; one that holds text and not bytes can write anything."""
+    return "ascii" if file is None else getattr(file, "encoding", None) or "utf-8"
+
+
+def _has_blocks(encoding: str) -> bool:
     try:
-        BLOCKS.encode(getattr(file, "encoding", None) or "ascii")
+        BLOCKS.encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True

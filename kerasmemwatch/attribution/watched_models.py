@@ -31,6 +31,10 @@ class Inventories:
         self._found: dict[int, _Found] = {}
         self._next = 0
 
+    def __reduce__(self) -> tuple[type[Inventories], tuple[()]]:
+        # A copy has seen no models: those belong to the process, and to whoever trains them.
+        return Inventories, ()
+
     def knows(self, model: Any) -> bool:
         """Whether a model's variables are listed, its optimizer's too once it has been built."""
         found = self._found.get(self._models.get(model, -1))

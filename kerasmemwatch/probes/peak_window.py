@@ -7,7 +7,7 @@ reading: whoever resets the counter first hands what it saw to the others.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 __all__ = ["PeakWindow"]
 
@@ -19,55 +19,60 @@ class PeakWindow:
 
     Args:
         name: The allocator; readers of the same name share its counter.
-        read: ``read(name)`` returns ``{"current": bytes, "peak": bytes}``.
-        reset: ``reset(name)`` sets the allocator's peak to what is in use now.
-        resets: Whether this reader may reset; if not, its peak is the allocator's own, a maximum since
-            whoever reset it last.
+        read: Returns in-use bytes and peak.
+        read_and_reset: The same, and sets the peak to what is in use. ``None``: this reader never resets, and its
+            peak is the allocator's own, a maximum since whoever reset it last.
 
     Example:
-        >>> stats = {"current": 10, "peak": 50}
-        >>> window = PeakWindow("toy", lambda _: dict(stats), lambda _: stats.update(peak=stats["current"]))
+        >>> stats = [10, 50]
+        >>> def read_and_reset():
+        ...     found, stats[1] = tuple(stats), stats[0]
+        ...     return found
+        >>> window = PeakWindow("toy", lambda: tuple(stats), read_and_reset)
         >>> window.take(), window.take()
         ((10, 50), (10, 10))
     """
 
-    __slots__ = ("__weakref__", "_carried", "_name", "_others", "_read", "_reset", "_resets")
+    __slots__ = ("__weakref__", "_carried", "_name", "_others", "_read", "_read_and_reset")
 
     def __init__(
-        self, name: str, read: Callable[[str], Mapping[str, int]], reset: Callable[[str], None], *, resets: bool = True
+        self, name: str, read: Callable[[], tuple[int, int]], read_and_reset: Callable[[], tuple[int, int]] | None
     ) -> None:
-        self._name, self._read, self._reset, self._resets = name, read, reset, resets
+        self._name, self._read, self._read_and_reset = name, read, read_and_reset
         self._carried = 0
-        self._others: tuple[PeakWindow, ...] = ()
+        # Weakly: whoever ends in an exception closes nothing.
+        self._others: tuple[weakref.ref[PeakWindow], ...] = ()
         _windows.setdefault(name, weakref.WeakSet()).add(self)
         _introduce(name)
 
     def take(self) -> tuple[int, int]:
         """In-use bytes now, and the peak since the last call; begins a new window."""
-        info = self._read(self._name)
-        peak = info["peak"]
-        if self._resets:
-            self._reset(self._name)
-            for other in self._others:
-                if peak > other._carried:
-                    other._carried = peak
-        if self._carried > peak:
-            peak = self._carried
-        self._carried = 0
-        return info["current"], peak
+        if self._read_and_reset is None:
+            found = self._read()
+        else:
+            found = self._read_and_reset()
+            for reference in self._others:
+                other = reference()
+                if other is not None and found[1] > other._carried:
+                    other._carried = found[1]
+        if self._carried:
+            found = found[0], max(found[1], self._carried)
+            self._carried = 0
+        return found
 
     def peek(self) -> tuple[int, int]:
         """In-use bytes now, and the peak since the last ``take``; the window goes on."""
-        info = self._read(self._name)
-        return info["current"], max(info["peak"], self._carried)
+        current, peak = self._read()
+        return current, max(peak, self._carried)
 
     def close(self) -> None:
         """Stop sharing the counter."""
         _windows[self._name].discard(self)
+        self._others = ()
         _introduce(self._name)
 
 
 def _introduce(name: str) -> None:
     windows = tuple(_windows[name])
     for window in windows:
-        window._others = tuple(other for other in windows if other is not window)
+        window._others = tuple(weakref.ref(other) for other in windows if other is not window)

@@ -1,32 +1,17 @@
-"""TensorFlow's allocators: bytes in use, the peak of each batch, and the peak between batches.
-
-``tf.config.experimental.get_memory_info`` reads them. Whether the CPU's allocator counts every allocation depends
-on how TensorFlow was started, so it is tried out, not assumed.
-"""
+"""What TensorFlow's allocators hold: bytes in use, the peak of each batch, and the peak between batches."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.probes.allocators import allocators
+from kerasmemwatch.probes.base import UNKNOWN
 from kerasmemwatch.probes.peak_window import PeakWindow
-from kerasmemwatch.records import Column, DeviceInfo
-from kerasmemwatch.units import KIB, MIB
+from kerasmemwatch.records import Column
 
-__all__ = ["EXACT_CPU_REMEDY", "TensorFlowProbe", "allocators"]
-
-EXACT_CPU_REMEDY = (
-    "Start it with `kerasmemwatch run SCRIPT.py`, or set TF_CPU_ALLOCATOR_USE_BFC=1 before TensorFlow is imported."
-)
-# The default allocator under oneDNN keeps statistics of allocations of at least this size
-# (tensorflow/core/common_runtime/mkl_cpu_allocator.h: kSmallAllocationsThreshold).
-_ONEDNN_THRESHOLD_BYTES = 256 * KIB
-
-Reader = tuple[Callable[[str], Mapping[str, int]], Callable[[str], None]]
+__all__ = ["TensorFlowProbe"]
 
 
 class TensorFlowProbe:
@@ -67,7 +52,7 @@ class TensorFlowProbe:
             )
         found = allocators()
         self._windows = tuple(
-            PeakWindow(device.name, read, reset, resets=self._reset_peak) for device, (read, reset) in found
+            PeakWindow(one.info.name, one.read, one.read_and_reset if self._reset_peak else None) for one in found
         )
         self._only = self._windows[0] if len(found) == 1 else None
         width = len(found)
@@ -76,8 +61,8 @@ class TensorFlowProbe:
             Column("device_peak_bytes", width),
             Column("device_between_peak_bytes", width),
         )
-        self.facts = {"devices": [asdict(device) for device, _ in found]}
-        self._between = [float("nan")] * width
+        self.facts = {"devices": [asdict(one.info) for one in found]}
+        self._between = [UNKNOWN] * width
         for window in self._windows:
             window.take()
 
@@ -86,17 +71,29 @@ class TensorFlowProbe:
         if self._whole_window:
             self._between = [window.peek()[1] for window in self._windows]
         elif self._only is not None:
-            self._between[0] = self._only.take()[1]
+            peak = self._only.take()[1]
+            # A batch that began and never ended (data that ran out, an exception) belongs to the time between.
+            if not peak < self._between[0]:
+                self._between[0] = peak
         else:
-            self._between = [window.take()[1] for window in self._windows]
+            peaks = [window.take()[1] for window in self._windows]
+            self._between = [
+                earlier if peak < earlier else peak for peak, earlier in zip(peaks, self._between, strict=True)
+            ]
 
     def batch_end(self) -> Sequence[float]:
         """In-use bytes, the batch's peak and the peak before it, each for every allocator."""
         if self._only is not None:
             current, peak = self._only.take()
-            return (current, peak, self._between[0])
-        read = [window.take() for window in self._windows]
-        return [*[current for current, _ in read], *[peak for _, peak in read], *self._between]
+            between, self._between[0] = self._between[0], UNKNOWN
+            return (current, peak, between)
+        in_use, peaks = [], []
+        for window in self._windows:
+            current, peak = window.take()
+            in_use.append(current)
+            peaks.append(peak)
+        betweens, self._between = self._between, [UNKNOWN] * len(in_use)
+        return [*in_use, *peaks, *betweens]
 
     def epoch_end(self) -> Sequence[float]:
         """Nothing slow to read."""
@@ -107,87 +104,3 @@ class TensorFlowProbe:
         for window in self._windows:
             window.close()
         self._windows, self._only = (), None
-
-
-def allocators() -> list[tuple[DeviceInfo, Reader]]:
-    """Every allocator that keeps statistics, with the two calls that read and reset it.
-
-    Returns:
-        GPUs first, then the CPU. Logical CPU devices share one allocator, which is listed once.
-
-    Raises:
-        ProbeUnavailableError: If there is none.
-    """
-    tf = sys.modules.get("tensorflow")
-    if tf is None:
-        raise ProbeUnavailableError(
-            "Device memory is unknown: TensorFlow is not loaded.", "Train on the TensorFlow backend."
-        )
-    found = []
-    for logical in tf.config.list_logical_devices("GPU"):
-        name = logical.name.rpartition("device:")[2]
-        reader = _reader(tf, name)
-        if reader is not None:
-            found.append((DeviceInfo(name, limit_bytes=_gpu_limit_bytes(tf, name)), reader))
-    reader = _reader(tf, "CPU:0")
-    if reader is not None:
-        found.append((_cpu_info(tf, reader), reader))
-    if not found:
-        raise ProbeUnavailableError(
-            "Device memory is unknown: no allocator of TensorFlow keeps statistics here.", EXACT_CPU_REMEDY
-        )
-    return found
-
-
-def _reader(tf: Any, name: str) -> Reader | None:
-    try:
-        tf.config.experimental.get_memory_info(name)
-    except (ValueError, tf.errors.OpError):  # "Allocator stats not available for device"
-        return None
-    try:
-        # The same calls without two layers of checks: half the time, twice a batch. Looked up on each call, the
-        # handle of a context that is reset is None, which is an error and not a crash.
-        from tensorflow.python import pywrap_tfe
-        from tensorflow.python.eager import context
-
-        raw, get, reset = context.context(), pywrap_tfe.TFE_GetMemoryInfo, pywrap_tfe.TFE_ResetMemoryStats
-        get(raw._context_handle, name)
-    except (ImportError, AttributeError, TypeError):
-        return tf.config.experimental.get_memory_info, tf.config.experimental.reset_memory_stats
-    return lambda name: get(raw._context_handle, name), lambda name: reset(raw._context_handle, name)
-
-
-def _cpu_info(tf: Any, reader: Reader) -> DeviceInfo:
-    if _counts_small(tf, reader[0]):
-        limit = os.environ.get("TF_CPU_BFC_MEM_LIMIT_IN_MB", "")
-        return DeviceInfo("CPU:0", limit_bytes=int(limit) * MIB if limit.isdecimal() else None)
-    return DeviceInfo("CPU:0", "partial", _ONEDNN_THRESHOLD_BYTES, remedy=EXACT_CPU_REMEDY)
-
-
-def _counts_small(tf: Any, read: Callable[[str], Mapping[str, int]], tries: int = 3) -> bool:
-    """Whether a tensor of 256 bytes shows; several tries, as another thread may allocate in between."""
-    for _ in range(tries):
-        before = read("CPU:0")["current"]
-        with tf.device("CPU:0"):
-            # From a list: a numpy array may be taken over without a copy, and so without an allocation.
-            tensor = tf.convert_to_tensor([0.0] * 64)
-        seen = read("CPU:0")["current"] != before
-        del tensor
-        if not seen:
-            return False
-    return True
-
-
-def _gpu_limit_bytes(tf: Any, name: str) -> int | None:
-    """What the user set as the memory limit of a logical GPU, in bytes; ``None`` if nothing was set."""
-    try:
-        limits = [
-            configuration.memory_limit
-            for gpu in tf.config.list_physical_devices("GPU")
-            for configuration in tf.config.get_logical_device_configuration(gpu) or [None]
-            if configuration is not None
-        ]
-        limit = limits[int(name.rpartition(":")[2])]
-    except (AttributeError, IndexError, ValueError, RuntimeError):
-        return None
-    return None if limit is None else int(limit) * MIB

@@ -1,0 +1,154 @@
+"""Which allocators TensorFlow has in this process, how to read them, and how much of what happens they count.
+
+Whether the CPU's allocator counts every allocation depends on how TensorFlow was started, so it is tried out, not
+assumed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.records import DeviceInfo
+from kerasmemwatch.units import KIB, MIB
+
+__all__ = ["EXACT_CPU_REMEDY", "Allocator", "allocators"]
+
+EXACT_CPU_REMEDY = (
+    "Start it with `kerasmemwatch run SCRIPT.py`, or set TF_CPU_ALLOCATOR_USE_BFC=1 before TensorFlow is imported."
+)
+# The default allocator under oneDNN keeps statistics of allocations of at least this size
+# (tensorflow/core/common_runtime/mkl_cpu_allocator.h: kSmallAllocationsThreshold).
+_ONEDNN_THRESHOLD_BYTES = 256 * KIB
+
+Reading = Callable[[], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """One allocator that keeps statistics.
+
+    Attributes:
+        info: Its name, and what it counts.
+        read: Returns bytes in use and the peak.
+        read_and_reset: The same, and sets the peak to what is in use.
+    """
+
+    info: DeviceInfo
+    read: Reading
+    read_and_reset: Reading
+
+
+def allocators() -> list[Allocator]:
+    """Every allocator that keeps statistics.
+
+    Returns:
+        GPUs first, then the CPU. Logical CPU devices share one allocator, which is listed once.
+
+    Raises:
+        ProbeUnavailableError: If there is none.
+    """
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        raise ProbeUnavailableError(
+            "Device memory is unknown: TensorFlow is not loaded.", "Train on the TensorFlow backend."
+        )
+    found = []
+    for logical in tf.config.list_logical_devices("GPU"):
+        name = logical.name.rpartition("device:")[2]
+        if _keeps_statistics(tf, name):
+            found.append(Allocator(DeviceInfo(name, limit_bytes=_gpu_limit_bytes(tf, name)), *_readings(tf, name)))
+    if _keeps_statistics(tf, "CPU:0"):
+        read, read_and_reset = _readings(tf, "CPU:0")
+        found.append(Allocator(_cpu_info(tf, read), read, read_and_reset))
+    if not found:
+        raise ProbeUnavailableError(
+            "Device memory is unknown: no allocator of TensorFlow keeps statistics here.", EXACT_CPU_REMEDY
+        )
+    return found
+
+
+def _keeps_statistics(tf: Any, name: str) -> bool:
+    try:
+        tf.config.experimental.get_memory_info(name)
+    except (ValueError, tf.errors.OpError):  # "Allocator stats not available for device"
+        return False
+    return True
+
+
+def _readings(tf: Any, name: str) -> tuple[Reading, Reading]:
+    """``read`` and ``read_and_reset`` of one allocator, as few calls deep as possible: they run twice a batch."""
+    try:
+        # What tf.config calls, without two layers of checks, which take half the time. Looked up on each call, the
+        # handle of a context that is reset is None, which is an error and not a crash.
+        from tensorflow.python import pywrap_tfe
+        from tensorflow.python.eager import context
+
+        raw, get, reset = context.context(), pywrap_tfe.TFE_GetMemoryInfo, pywrap_tfe.TFE_ResetMemoryStats
+        get(raw._context_handle, name)
+    except (ImportError, AttributeError, TypeError):
+        public = tf.config.experimental
+
+        def get(_: Any, name: str) -> dict[str, int]:
+            return dict(public.get_memory_info(name))
+
+        def reset(_: Any, name: str) -> None:
+            public.reset_memory_stats(name)
+
+        raw = _NoContext()
+
+    def read() -> tuple[int, int]:
+        info = get(raw._context_handle, name)
+        return info["current"], info["peak"]
+
+    def read_and_reset() -> tuple[int, int]:
+        handle = raw._context_handle
+        info = get(handle, name)
+        reset(handle, name)
+        return info["current"], info["peak"]
+
+    return read, read_and_reset
+
+
+class _NoContext:
+    _context_handle = None
+
+
+def _cpu_info(tf: Any, read: Reading) -> DeviceInfo:
+    if _counts_small(tf, read):
+        limit = os.environ.get("TF_CPU_BFC_MEM_LIMIT_IN_MB", "")
+        return DeviceInfo("CPU:0", limit_bytes=int(limit) * MIB if limit.isdecimal() else None)
+    return DeviceInfo("CPU:0", "partial", _ONEDNN_THRESHOLD_BYTES, remedy=EXACT_CPU_REMEDY)
+
+
+def _counts_small(tf: Any, read: Reading, tries: int = 3) -> bool:
+    """Whether a tensor of 256 bytes shows; several tries, as another thread may allocate in between."""
+    for _ in range(tries):
+        before, _ = read()
+        with tf.device("CPU:0"):
+            # From a list: a numpy array may be taken over without a copy, and so without an allocation.
+            tensor = tf.convert_to_tensor([0.0] * 64)
+        after, _ = read()
+        del tensor
+        if after == before:
+            return False
+    return True
+
+
+def _gpu_limit_bytes(tf: Any, name: str) -> int | None:
+    """What the user set as the memory limit of a logical GPU, in bytes; ``None`` if nothing was set."""
+    try:
+        limits = [
+            configuration.memory_limit
+            for gpu in tf.config.list_physical_devices("GPU")
+            for configuration in tf.config.get_logical_device_configuration(gpu) or [None]
+            if configuration is not None
+        ]
+        limit = limits[int(name.rpartition(":")[2])]
+    except (AttributeError, IndexError, ValueError, RuntimeError):
+        return None
+    return None if limit is None else int(limit) * MIB

@@ -1,0 +1,52 @@
+"""The benchmarks run and print what README quotes. Their times are nobody's business here; sizes are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MIB = 2**20
+
+
+def benchmark(name: str, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / name), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_footprint_stays_small_and_the_planted_peak_is_found(tmp_path: Path) -> None:
+    steps = 20_000
+    output = benchmark("footprint.py", "--steps", str(steps), "--json", str(tmp_path / "found.json"))
+    assert "Footprint of 20,000 steps" in output
+    assert "target: own growth" in output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["peak_found"]
+    assert found["last_step"] == steps
+    # The first 4,096 rows are all kept; the file's sizes hang on when the writing thread runs, but little.
+    assert 4096 <= found["rows"] <= steps
+    assert 0 < found["recording_bytes"] < MIB / 2
+    assert 0 < found["scalars_bytes"] < MIB / 2
+    assert 0 < found["points_per_scalar"] <= 4096
+
+
+def test_overhead_measures_every_callback(tmp_path: Path) -> None:
+    output = benchmark("overhead.py", "--quick", "--json", str(tmp_path / "found.json"))
+    assert "Hooks driven by themselves" in output
+    assert "Whole fits, begin to end" in output
+    assert "heavy packages loaded by it: none" in output
+    assert output.count("target: ") == 9
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {"empty", "watch", "watch_more", "tensorboard", "psutil"} <= set(found["hooks"]["step_s"])
+    assert set(found["fits"]["fit_s"]) == {"watch", "watch_kept", "tensorboard", "psutil"}

@@ -1,0 +1,172 @@
+"""The command line on recordings that the sinks wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import FakeClock, append_payload, event_file, newer, write_run
+
+from kerasmemwatch import __version__
+from kerasmemwatch.cli import main
+from kerasmemwatch.schema import VERSION
+from kerasmemwatch.sinks.tensorboard import RUN_TAG
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> str:
+    for batches, name in enumerate(("zebra", "ape"), 1):
+        write_run(tmp_path / "logs", name, 20 * batches, clock=FakeClock(1000.0 * batches))
+    return str(tmp_path / "logs")
+
+
+def test_shows_the_newest_run(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", logs]) == 0
+    out = capsys.readouterr().out
+    assert "Memory of run ape" in out and "40 steps" in out
+
+
+def test_shows_a_run_by_name(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", logs, "--run", "zebra"]) == 0
+    assert "Memory of run zebra" in capsys.readouterr().out
+
+
+def test_lists_runs_one_a_line(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", logs, "--list"]) == 0
+    assert capsys.readouterr().out == "zebra\nape\n"
+
+
+def test_lists_odd_names_without_their_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path, "a\x1b[31m\nb [red]c[")
+    assert main(["show", str(tmp_path), "--list"]) == 0
+    assert capsys.readouterr().out == "a\\x1b[31m\\nb [red]c[\n"
+
+
+def test_lists_nothing_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(tmp_path), "--list"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_json_is_the_report(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", logs, "--json"]) == 0
+    raw = json.loads(capsys.readouterr().out)
+    assert raw["run"]["name"] == "ape" and raw["num_samples"] == 40
+    assert raw["peak"]["bytes"] == 40 and raw["peak"]["step"] == 40
+
+
+def test_all_says_no_less(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", logs]) == 0
+    brief = capsys.readouterr().out
+    assert main(["show", logs, "--all"]) == 0
+    assert len(capsys.readouterr().out) >= len(brief)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "{tmp}/none"], "no directory"),
+        (["show", "{tmp}"], "Expected a recording"),
+        (["show", "{tmp}/none", "--list"], "no directory"),
+        (["show", "{logs}", "--run", "cat"], "'zebra', 'ape'. Received: run='cat'"),
+        (["show", "{logs}", "--run", "../secret"], "Expected the name of a run"),
+        (["run"], "Expected a script"),
+        (["run", "{tmp}/none.py"], "Expected a script that exists"),
+        (["run", "--colour", "x.py"], "Expected --log-dir DIR"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    logs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"{tmp}": str(tmp_path / "empty"), "{logs}": logs}
+    for name, place in places.items():
+        arguments = [argument.replace(name, place) for argument in arguments]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("kerasmemwatch: ") and message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_newer_recording_says_upgrade(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    append_payload(Path(logs) / "ape", RUN_TAG, newer(VERSION + 1, of_rows=False))
+    assert main(["show", logs, "--run", "ape"]) == 2
+    assert "pip install -U kerasmemwatch" in capsys.readouterr().err
+
+
+def test_a_cut_off_recording_is_shown_with_a_note(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = event_file(Path(logs) / "ape")
+    path.write_bytes(path.read_bytes()[:-2])
+    assert main(["show", logs, "--run", "ape", "--all"]) == 0
+    assert "cut off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["show"],
+        ["show", "a", "b"],
+        ["show", "a", "--colour"],
+        ["demo", "--epochs", "0"],
+        ["demo", "--epochs", "x"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: kerasmemwatch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["show", "--help"], ["run", "--help"], ["demo", "-h"], ["doctor", "-h"]]
+)
+def test_help_is_exit_code_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    assert "usage: kerasmemwatch" in capsys.readouterr().out
+
+
+def test_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"kerasmemwatch {__version__}\n"
+
+
+def run_module(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "kerasmemwatch", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.parametrize("option", ["--all", "--json", "--list"])
+def test_showing_loads_no_framework(logs: str, option: str) -> None:
+    done = run_module("show", logs, option)
+    assert done.returncode == 0 and "ape" in done.stdout
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "kerasmemwatch" in loaded and not loaded & {"tensorflow", "keras", "jax", "torch"}
+
+
+def test_a_reader_that_goes_away_is_no_error(logs: str) -> None:
+    command = [sys.executable, "-m", "kerasmemwatch", "show", logs, "--json"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), error) == (0, b"")
+
+
+def test_an_ascii_terminal_is_enough(tmp_path: Path) -> None:
+    write_run(tmp_path, "caf\xe9")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    for option in ([], ["--list"], ["--json"]):
+        done = run_module("show", str(tmp_path), *option, env=environment)
+        assert done.returncode == 0 and "caf" in done.stdout, done.stderr[-500:]

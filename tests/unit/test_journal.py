@@ -1,0 +1,240 @@
+"""The ring of newest rows: what a reader finds at any moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasmemwatch.errors import RecordingFormatError
+from kerasmemwatch.journal import JOURNAL_NAME, Journal, read_journal
+from kerasmemwatch.records import Column
+
+LAYOUT = (Column("step"), Column("x", 2))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / JOURNAL_NAME
+
+
+def row(step: int) -> list[float]:
+    return [float(step), step + 0.25, step + 0.5]
+
+
+def fill(journal: Journal, start: int, stop: int) -> None:
+    for step in range(start, stop):
+        journal.append(row(step))
+
+
+def steps(path: Path) -> list[int]:
+    layout, rows = read_journal(path.read_bytes())
+    assert layout == LAYOUT
+    assert rows[:, 1:].tolist() == [row(int(step))[1:] for step in rows[:, 0]]
+    return [int(step) for step in rows[:, 0]]
+
+
+def test_rows_are_in_the_file_as_soon_as_they_are_appended(path: Path) -> None:
+    journal = Journal(LAYOUT, path, 8)
+    seen = [steps(path)]
+    for step in range(3):
+        journal.append(row(step))
+        seen.append(steps(path))
+    assert seen == [[], [0], [0, 1], [0, 1, 2]]
+    journal.close()
+
+
+def test_released_rows_are_not_read_again(path: Path) -> None:
+    journal = Journal(LAYOUT, path, 8)
+    fill(journal, 0, 5)
+    journal.release(3)
+    assert steps(path) == [3, 4]
+    journal.close()
+
+
+def test_the_ring_wraps(path: Path) -> None:
+    journal = Journal(LAYOUT, path, 8)
+    fill(journal, 0, 6)
+    journal.release(6)
+    fill(journal, 6, 14)
+    assert journal.full
+    assert steps(path) == list(range(6, 14))
+    assert journal.rows(6, 14)[:, 0].tolist() == list(range(6, 14))
+    journal.release(10)
+    assert not journal.full
+    fill(journal, 14, 18)
+    assert steps(path) == list(range(10, 18))
+    journal.close()
+
+
+def test_is_full_when_the_next_row_would_overwrite_one() -> None:
+    journal = Journal(LAYOUT, None, 4)
+    filled = []
+    for step in range(4):
+        filled.append(journal.full)
+        journal.append(row(step))
+    assert filled == [False] * 4 and journal.full
+    journal.release(1)
+    assert not journal.full
+    journal.close()
+
+
+def test_rows_are_copies_that_later_rows_leave_alone() -> None:
+    journal = Journal(LAYOUT, None, 4)
+    fill(journal, 0, 4)
+    rows = journal.rows(0, 4)
+    journal.release(4)
+    fill(journal, 4, 8)
+    assert rows[:, 0].tolist() == [0, 1, 2, 3]
+    journal.close()
+
+
+def test_amending_changes_the_newest_row_only(path: Path) -> None:
+    journal = Journal(LAYOUT, path, 4)
+    fill(journal, 0, 6)
+    assert journal.amend(2, [7.0])
+    assert read_journal(path.read_bytes())[1].tolist() == [row(2), row(3), row(4), [5.0, 5.25, 7.0]]
+    assert journal.amend(1, [8.0, 9.0])
+    assert journal.rows(5, 6).tolist() == [[5.0, 8.0, 9.0]]
+    journal.close()
+
+
+def test_a_stored_row_is_amended_no_more() -> None:
+    journal = Journal(LAYOUT, None, 4)
+    assert not journal.amend(0, [1.0])
+    fill(journal, 0, 1)
+    journal.release(1)
+    assert not journal.amend(0, [1.0])
+    journal.close()
+
+
+def test_a_row_that_is_being_written_is_not_read(path: Path) -> None:
+    journal = Journal(LAYOUT, path, 4)
+    fill(journal, 0, 2)
+    data = bytearray(path.read_bytes())
+    # The row comes before the counter, so a reader or a crash in between sees the row without the counter.
+    struct.pack_into("<3d", data, 4096 + 2 * 24, 99, 99, 99)
+    assert read_journal(bytes(data))[1][:, 0].tolist() == [0, 1]
+    journal.close()
+
+
+def test_a_reader_that_is_overtaken_gets_the_rows_that_are_there(path: Path) -> None:
+    # head says 9, tail still 0: the writer released and went on between two reads.
+    journal = Journal(LAYOUT, path, 4)
+    fill(journal, 0, 9)
+    assert steps(path) == [5, 6, 7, 8]
+    journal.close()
+
+
+@pytest.mark.parametrize(("released", "stays"), [(0, True), (2, True), (3, False)])
+def test_the_file_goes_when_all_its_rows_are_stored(path: Path, released: int, stays: bool) -> None:
+    journal = Journal(LAYOUT, path, 4)
+    fill(journal, 0, 3)
+    journal.release(released)
+    journal.close()
+    assert path.exists() == stays
+
+
+def test_a_file_that_somebody_removed_is_no_error(path: Path) -> None:
+    journal = Journal(LAYOUT, path, 4)
+    path.unlink()
+    journal.append(row(0))
+    journal.release(1)
+    journal.close()
+
+
+def test_the_whole_file_is_allocated_at_once(path: Path) -> None:
+    journal = Journal(LAYOUT, path, 1024)
+    assert path.stat().st_size == journal.size_bytes == 4096 + 1024 * 24
+    assert path.stat().st_blocks * 512 >= journal.size_bytes
+    journal.close()
+
+
+def test_a_full_disk_is_told_at_creation_and_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        Journal(LAYOUT, path, 8)
+    assert not path.exists()
+    if descriptors:
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_system_without_allocation_still_gets_a_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    journal = Journal(LAYOUT, path, 8)
+    fill(journal, 0, 2)
+    assert steps(path) == [0, 1]
+    journal.close()
+
+
+def test_a_layout_too_long_for_the_header_is_refused(path: Path) -> None:
+    with pytest.raises(ValueError, match="Expected a layout of at most 4096 bytes"):
+        Journal(tuple(Column(f"column_{i}") for i in range(500)), path, 8)
+    assert not path.exists()
+
+
+def journal_bytes(path: Path) -> bytes:
+    journal = Journal(LAYOUT, path, 8)
+    fill(journal, 0, 5)
+    data = path.read_bytes()
+    journal.close()
+    return data
+
+
+@pytest.mark.parametrize("size", [0, 1, 39, 40, 60])
+def test_a_file_cut_off_in_its_header_raises_our_error(path: Path, size: int) -> None:
+    with pytest.raises(RecordingFormatError):
+        read_journal(journal_bytes(path)[:size])
+
+
+@pytest.mark.parametrize(
+    ("size", "whole"), [(4095, 0), (4096, 0), (4096 + 23, 0), (4096 + 24, 1), (4096 + 4 * 24 + 1, 4)]
+)
+def test_a_file_cut_off_in_its_rows_gives_the_whole_ones(path: Path, size: int, whole: int) -> None:
+    _, rows = read_journal(journal_bytes(path)[:size])
+    assert rows[:whole].tolist() == [row(step) for step in range(whole)]
+    assert np.isnan(rows[whole:]).all() and len(rows) == 5
+
+
+@pytest.mark.parametrize(
+    ("offset", "packed"),
+    [
+        (0, b"KMWRING9"),
+        (8, struct.pack("<I", 0)),  # capacity
+        (8, struct.pack("<I", 2**32 - 1)),
+        (12, struct.pack("<I", 4)),  # values a row
+        (12, struct.pack("<I", 2**32 - 1)),
+        (16, struct.pack("<I", 3)),  # JSON bytes
+        (24, struct.pack("<q", -1)),  # head
+        (32, struct.pack("<q", 6)),  # tail, behind head
+        (32, struct.pack("<q", -1)),
+        (40, b"{" * 20),
+        (40, b"\xff" * 20),
+    ],
+)
+def test_a_damaged_header_raises_our_error(path: Path, offset: int, packed: bytes) -> None:
+    data = bytearray(journal_bytes(path))
+    data[offset : offset + len(packed)] = packed
+    with pytest.raises(RecordingFormatError):
+        read_journal(bytes(data))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_damage_of_the_header_never_escapes_our_error(path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    data = bytearray(journal_bytes(path))
+    for _ in range(3):
+        data[random.integers(0, 90)] = random.integers(0, 256)
+    try:
+        layout, rows = read_journal(bytes(data))
+    except RecordingFormatError:
+        return
+    assert rows.shape[1] == sum(column.size for column in layout)

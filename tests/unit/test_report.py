@@ -1,0 +1,231 @@
+"""What a recording is judged to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kerasmemwatch.probe_set import BASE_COLUMNS
+from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples
+from kerasmemwatch.report import Report, find_growth, find_peak, make_report
+from kerasmemwatch.schema import to_samples
+
+NAN = float("nan")
+TRAIN, TEST = 0, 1
+
+
+def run(*devices: str, **configuration: object) -> RunInfo:
+    return RunInfo("run", 0.0, devices=tuple(map(DeviceInfo, devices)), configuration=configuration)
+
+
+def recorded(
+    within: Sequence[Sequence[float]],
+    between: Sequence[Sequence[float]] | None = None,
+    in_use: Sequence[Sequence[float]] | None = None,
+    rss: Sequence[float] | None = None,
+    stages: Sequence[int] | None = None,
+    epochs: Sequence[float] | None = None,
+) -> Samples:
+    """Samples of steps 10, 20, ..., with a value for each device in each row."""
+    rows, width = len(within), len(within[0])
+    steps = 10.0 * np.arange(1, rows + 1)
+    unknown = np.full((rows, width), NAN)
+    layout = (
+        *BASE_COLUMNS,
+        *(Column(name, width) for name in ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes")),
+        Column("host_rss_bytes"),
+    )
+    table = np.column_stack(
+        [
+            steps,
+            steps,
+            np.zeros(rows) if epochs is None else epochs,
+            np.zeros(rows) if stages is None else stages,
+            steps,
+            within,
+            unknown if between is None else between,
+            unknown if in_use is None else in_use,
+            np.full(rows, NAN) if rss is None else rss,
+        ]
+    )
+    return to_samples([(layout, table)])
+
+
+# -- peak ------------------------------------------------------------------------------------------------------
+
+
+def test_the_peak_is_the_highest_batch() -> None:
+    samples = recorded([[5], [9], [7]], [[1], [1], [1]], epochs=[0, 1, 2])
+    peak = find_peak(run("GPU:0"), samples)
+    assert (peak.bytes, peak.step, peak.device, peak.stage, peak.epoch, peak.phase) == (
+        9,
+        20,
+        "GPU:0",
+        "train",
+        1,
+        None,
+    )
+
+
+def test_a_peak_between_two_batches_is_the_runs_peak() -> None:
+    peak = find_peak(run("GPU:0"), recorded([[5], [9], [7]], [[1], [2], [30]]))
+    assert (peak.bytes, peak.step, peak.phase) == (30, 30, "between")
+
+
+@pytest.mark.parametrize("configuration", [{"reset_peak": False}, {"sample_every": 5}])
+def test_where_windows_overlap_the_phase_is_unknown(configuration: dict[str, object]) -> None:
+    assert find_peak(run("GPU:0", **configuration), recorded([[5]], [[30]])).phase is None
+
+
+def test_over_devices_it_is_the_maximum_and_never_a_sum() -> None:
+    peak = find_peak(run("GPU:0", "GPU:1"), recorded([[5, 6], [6, 7]], [[1, 1], [1, 1]]))
+    assert (peak.bytes, peak.device, peak.step) == (7, "GPU:1", 20)
+
+
+def test_of_equal_peaks_it_is_the_first() -> None:
+    assert find_peak(run("GPU:0"), recorded([[5], [5]], [[5], [5]])).step == 10
+
+
+def test_unknown_values_are_passed_over() -> None:
+    peak = find_peak(run("A", "B"), recorded([[NAN, 3], [NAN, NAN]], [[NAN, NAN], [NAN, 2]]))
+    assert (peak.bytes, peak.device, peak.step) == (3, "B", 10)
+
+
+def test_a_peak_outside_of_training_has_no_epoch() -> None:
+    peak = find_peak(run("A"), recorded([[3]], stages=[TEST], epochs=[NAN]))
+    assert (peak.stage, peak.epoch, peak.bytes) == ("test", None, 3)
+
+
+@pytest.mark.parametrize("samples", [to_samples([]), recorded([[NAN], [NAN]]), recorded([[]])])
+def test_without_an_allocator_it_is_unknown(samples: Samples) -> None:
+    peak = find_peak(run("A"), samples)
+    assert (peak.bytes, peak.step, peak.device) == (None, None, None)
+
+
+def test_large_values_stay_exact() -> None:
+    big = 2**53 - 1
+    assert find_peak(run("A"), recorded([[big], [big - 1]])).bytes == big
+
+
+# -- growth ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(0.0, 100.0), (4096.0, 1e9), (-250.0, 1e6)])
+def test_growth_on_an_exact_line_is_its_slope(slope: float, offset: float) -> None:
+    steps = 10.0 * np.arange(1, 101)
+    values = offset + slope * steps
+    expected = np.polyfit(steps, values, 1)[0]
+    device, host = find_growth(run("GPU:0"), recorded(values[:, None], in_use=values[:, None], rss=values))
+    assert (device.series, host.series) == ("device_in_use_bytes GPU:0", "host_rss_bytes")
+    for growth in (device, host):
+        assert growth.bytes_per_step == pytest.approx(expected, abs=1e-6 * max(1, abs(slope)))
+        assert growth.low == pytest.approx(growth.high) == pytest.approx(growth.bytes_per_step)
+        assert growth.num_samples == 90  # the first tenth is warm-up
+
+
+def test_a_few_outliers_do_not_move_the_slope() -> None:
+    steps = 10.0 * np.arange(1, 201)
+    values = 1000 * steps
+    values[::20] *= 5
+    [growth] = find_growth(run(), recorded([[]] * 200, rss=values))
+    assert growth.bytes_per_step == pytest.approx(1000, rel=0.01)
+
+
+def test_warm_up_is_left_out() -> None:
+    values = [0.0] * 10 + [1e9] * 90
+    [growth] = find_growth(run(), recorded([[]] * 100, rss=values))
+    assert growth.bytes_per_step == growth.low == growth.high == 0
+
+
+def test_a_long_run_is_thinned_and_keeps_its_slope() -> None:
+    values = 8.0 * 10.0 * np.arange(1, 20_001)
+    [growth] = find_growth(run(), recorded([[]] * 20_000, rss=values))
+    assert growth.bytes_per_step == pytest.approx(8) and growth.num_samples == 18_000
+
+
+def test_only_training_counts_if_there_is_any() -> None:
+    stages = [TRAIN, TEST] * 50
+    values = [100.0 * step if stage == TRAIN else 1e12 for step, stage in enumerate(stages)]
+    [growth] = find_growth(run(), recorded([[]] * 100, rss=values, stages=stages))
+    assert growth.bytes_per_step == pytest.approx(10) and growth.num_samples == 45
+    [growth] = find_growth(run(), recorded([[]] * 100, rss=np.arange(100.0), stages=[TEST] * 100))
+    assert growth.bytes_per_step == pytest.approx(0.1)
+
+
+def test_too_few_samples_say_nothing() -> None:
+    assert find_growth(run(), recorded([[]] * 9, rss=np.arange(9.0))) == []
+    assert find_growth(run(), recorded([[]] * 100, rss=[NAN] * 95 + [1.0] * 5)) == []
+    assert find_growth(run("A"), to_samples([])) == []
+
+
+def test_unknown_samples_are_left_out() -> None:
+    values = np.arange(100.0)
+    values[::3] = NAN
+    [growth] = find_growth(run(), recorded([[]] * 100, rss=values))
+    assert growth.bytes_per_step == pytest.approx(0.1)
+
+
+def test_each_device_has_its_own_growth() -> None:
+    in_use = np.column_stack([np.arange(50.0), np.arange(50.0) * 2])
+    found = find_growth(run("GPU:0", "GPU:1"), recorded(in_use, in_use=in_use))
+    assert [(growth.series, growth.bytes_per_step) for growth in found] == [
+        ("device_in_use_bytes GPU:0", pytest.approx(0.1)),
+        ("device_in_use_bytes GPU:1", pytest.approx(0.2)),
+    ]
+
+
+# -- the whole -------------------------------------------------------------------------------------------------
+
+
+def layer(path: str, **sizes: int | None) -> LayerMemory:
+    return LayerMemory(path, "Dense", **sizes)
+
+
+def test_totals_are_sums_over_layers() -> None:
+    report = make_report(
+        run(),
+        to_samples([]),
+        (layer("a", weights_bytes=1, optimizer_bytes=2), layer("b", weights_bytes=3, optimizer_bytes=0)),
+    )
+    assert (report.weights_bytes, report.optimizer_bytes) == (4, 2)
+
+
+def test_a_total_with_an_unknown_part_is_unknown() -> None:
+    report = make_report(run(), to_samples([]), (layer("a", weights_bytes=1), layer("b")))
+    assert report.weights_bytes is None and report.optimizer_bytes is None
+    assert make_report(run(), to_samples([])).weights_bytes is None
+
+
+def test_peaks_that_equal_what_is_in_use_are_doubted() -> None:
+    values = [[5.0 + row] for row in range(20)]
+    assert "reset_memory_stats" in make_report(run("A"), recorded(values, in_use=values)).notes[-1]
+    # One in twenty may be another thread's doing, one in four is what batches are like.
+    once, often = ([[value + (not row % every)] for row, [value] in enumerate(values)] for every in (20, 4))
+    assert len(make_report(run("A"), recorded(once, in_use=values)).notes) == 1
+    assert make_report(run("A"), recorded(often, in_use=values)).notes == ()
+    assert make_report(run("A"), recorded(values[:5], in_use=values[:5])).notes == ()
+    unknown = [[NAN]] * 20
+    assert make_report(run("A"), recorded(unknown, in_use=unknown)).notes == ()
+
+
+def test_a_dictionary_is_json_without_nan() -> None:
+    information = RunInfo(
+        "run", NAN, ("t",), (DeviceInfo("A"),), {"python": "3"}, {"x": [NAN, (1,)]}, {}, ({"total": NAN},), ("n",)
+    )
+    values = np.arange(50.0)[:, None]
+    report = make_report(information, recorded(values, in_use=values), (layer("a", weights_bytes=1),))
+    raw: dict[str, Any] = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert raw["run"]["created"] is None and raw["run"]["configuration"] == {"x": [None, [1]]}
+    assert raw["num_samples"] == 50 and raw["peak"]["bytes"] == 49 and raw["weights_bytes"] == 1
+    assert raw["layers"][0]["path"] == "a" and raw["layers"][0]["total_bytes"] is None
+    assert raw["growth"][0]["bytes_per_step"] == pytest.approx(0.1)
+
+
+def test_later_findings_have_their_place() -> None:
+    report = make_report(run(), to_samples([]))
+    assert (report.leaks, report.coverage, report.growth) == ((), None, ())
+    assert isinstance(report, Report)
