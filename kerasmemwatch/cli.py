@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `kerasmemwatch show logs | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # a file that cannot be read
+        print(f"kerasmemwatch: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -121,7 +121,10 @@ def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str
 
 def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
     try:
-        layout, rows = read_journal(read_bytes(join(directory, JOURNAL_NAME)))
+        data = read_bytes(join(directory, JOURNAL_NAME))
+        if not data:
+            return None  # its process has only just begun
+        layout, rows = read_journal(data)
     except FileNotFoundError:
         return None  # its process has stored its rows and removed it since it was listed
     except (OSError, RecordingFormatError) as error:

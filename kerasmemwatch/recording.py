@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 
-from kerasmemwatch.errors import RecordingNotFoundError
+from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
 from kerasmemwatch.files import is_remote, join
 from kerasmemwatch.reader import StoredRun, is_run_dir, read_run, run_dirs
 from kerasmemwatch.records import LayerMemory, RunInfo, Samples
@@ -55,8 +55,7 @@ def runs(log_dir: str | PathLike[str]) -> list[str]:
         []
     """
     top = os.fspath(log_dir)
-    found = [(_created(read_run(path, rows=False)), _name(top, path)) for path in _existing(top)]
-    return [name for _, name in sorted(found)]
+    return [name for _, name in sorted((_created(path), _name(top, path)) for path in _existing(top))]
 
 
 def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
@@ -96,7 +95,7 @@ def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
             f"Expected a recording under {top!r}. Received: log_dir={top!r}, where there is none. "
             "Record one with model.fit(..., callbacks=[kerasmemwatch.MemoryWatch(log_dir)])."
         )
-    newest = max(paths, key=lambda path: (_created(read_run(path, rows=False)), path))
+    newest = max(paths, key=lambda path: (_created(path), path))
     return _recording(read_run(newest), _name(top, newest))
 
 
@@ -116,8 +115,12 @@ def _recording(stored: StoredRun, name: str) -> Recording:
     return Recording(replace(run, notes=(*run.notes, *stored.problems)), to_samples(parts), stored.layers)
 
 
-def _created(stored: StoredRun) -> float:
-    return stored.run.created if stored.run is not None else 0.0
+def _created(path: str) -> float:
+    try:
+        run = read_run(path, rows=False).run
+    except RecordingVersionError:
+        return math.inf  # written by a newer version: loading it says so, unless another run is named
+    return run.created if run is not None else 0.0
 
 
 def _name(top: str, path: str) -> str:

@@ -101,11 +101,23 @@ def open_store(
     number = 0
     while True:
         name = f"memwatch-{stamp}-{number}" if run_name is None else _numbered(run_name, number)
-        if make_new_dir(join(log_dir, name)):
+        directory = join(log_dir, name)
+        # A directory of the user's without a run in it will do, if it has the very name that was asked for.
+        usable = make_new_dir(directory) or (name == run_name and not is_run_dir(directory))
+        if usable and _claimed(directory):
             return _store(log_dir, name, sinks, StoredRun())
-        if run_name is not None and not number and not is_run_dir(join(log_dir, name)):
-            return _store(log_dir, name, sinks, StoredRun())  # a directory of the user's, without a run in it
         number += 1
+
+
+def _claimed(directory: str) -> bool:
+    """Whether the directory is ours: of two processes that begin at once, the first to create the journal has it."""
+    if is_remote(directory):
+        return True
+    try:
+        (Path(directory) / JOURNAL_NAME).open("xb").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _numbered(run_name: str, number: int) -> str:

@@ -21,7 +21,7 @@ class PeakWindow:
         name: The allocator; readers of the same name share its counter.
         read: Returns in-use bytes and peak.
         read_and_reset: The same, and sets the peak to what is in use. ``None``: this reader never resets, and its
-            peak is the allocator's own, a maximum since whoever reset it last.
+            peak is the highest it has seen, whoever else resets the counter.
 
     Example:
         >>> stats = [10, 50]
@@ -57,7 +57,8 @@ class PeakWindow:
                     other._carried = found[1]
         if self._carried:
             found = found[0], max(found[1], self._carried)
-            self._carried = 0
+            if self._read_and_reset is not None:
+                self._carried = 0
         return found
 
     def peek(self) -> tuple[int, int]:

@@ -127,3 +127,12 @@ def test_a_reader_that_is_garbage_is_gone_and_the_others_go_on() -> None:
     allocator.use(60, 10)
     assert window.take() == (10, 60)
     assert another.take() == (10, 60)
+
+
+def test_a_reader_that_may_not_reset_has_a_maximum_that_never_falls() -> None:
+    allocator = Allocator()
+    quiet, resetting = allocator.window(resets=False), allocator.window()
+    allocator.use(50, 20)
+    resetting.take()
+    assert quiet.take() == (20, 50)
+    assert quiet.take() == (20, 50)

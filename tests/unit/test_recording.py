@@ -121,6 +121,7 @@ def test_a_newer_version_is_told(logs: Path) -> None:
     with pytest.raises(RecordingVersionError):
         load(logs)
     assert load(logs, "mouse").run.name == "mouse"
+    assert runs(logs) == ["zebra", "mouse", "ape"]
 
 
 @pytest.mark.parametrize("code", ["kmw.load(path)", "print(kmw.load(path).report)", "kmw.runs(path)"])

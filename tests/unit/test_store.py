@@ -99,3 +99,9 @@ def test_a_file_in_the_way_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "logs").touch()
     with pytest.raises(OSError):
         open_store(str(tmp_path / "logs"), None, created=0.0)
+
+
+def test_of_two_processes_that_begin_at_once_only_one_has_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()  # as the other process leaves it for a moment
+    first, second = (open_store(str(tmp_path), "run", created=0.0) for _ in range(2))
+    assert [first.name, second.name] == ["run", "run-2"]
