@@ -130,7 +130,7 @@ def test_the_journal_gives_what_is_not_stored_yet(tmp_path: Path, monkeypatch: p
     assert read_run(str(tmp_path / "run")).fresh is None
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage", bytes(5000)])
+@pytest.mark.parametrize("data", [b"garbage", bytes(5000)])
 def test_a_garbage_journal_is_told_and_the_rest_is_read(tmp_path: Path, data: bytes) -> None:
     run_dir = chunked(tmp_path)
     (run_dir / JOURNAL_NAME).write_bytes(data)
@@ -138,6 +138,11 @@ def test_a_garbage_journal_is_told_and_the_rest_is_read(tmp_path: Path, data: by
     assert steps(run) == [1, 2, 3, 4, 5, 6] and run.fresh is None
     [note] = run.problems
     assert JOURNAL_NAME in note
+
+
+def test_a_run_that_has_only_just_begun_has_no_rows_and_no_problem(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL_NAME).touch()
+    assert read_run(str(tmp_path)) == StoredRun()
 
 
 def test_finds_runs_at_and_below_a_directory(tmp_path: Path) -> None:
