@@ -1,0 +1,200 @@
+"""Budgets against real leaks, and against fits that leak nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from kerasmemwatch.budget import MemoryBudget
+from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.errors import MemoryBudgetExceededError, MemWatchError
+from kerasmemwatch.units import MIB
+
+pytestmark = pytest.mark.usefixtures("exact_counting")
+
+LEAK_BYTES = 4 * MIB
+STEPS = 60
+
+
+def in_use(tools: Any) -> int:
+    return int(tools.memory()["current"])
+
+
+@pytest.fixture
+def leak(tools: Any) -> Any:
+    """``leak(kept, kind, until)``: a callback that keeps 4 MiB more after each batch, up to one batch."""
+
+    def leak(kept: list[Any], kind: str = "device", until: int = STEPS) -> Any:
+        def keep(batch: int) -> None:
+            if batch < until:
+                numbers = LEAK_BYTES // 4
+                kept.append(tf.fill((numbers,), 1.0) if kind == "device" else np.ones(numbers, "float32"))
+
+        return tools.callback(on_train_batch_end=keep)
+
+    return leak
+
+
+@pytest.mark.parametrize("options", [{}, {"action": "raise"}, {"device": None, "host": None}])
+def test_a_budget_without_a_limit(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Expected a limit") as caught:
+        MemoryBudget(**options)
+    assert isinstance(caught.value, MemWatchError)
+
+
+@pytest.mark.parametrize("limit", [0, -1, "0%", "101%", "-5%", "nan%", "a%", "12 bananas"])
+@pytest.mark.parametrize("kind", ["device", "host"])
+def test_a_limit_that_is_none(kind: str, limit: Any) -> None:
+    with pytest.raises(ValueError, match=f"{kind}="):
+        MemoryBudget(**{kind: limit})
+
+
+@pytest.mark.parametrize("kind", ["device", "host"])
+@pytest.mark.parametrize("budget_first", [True, False])
+def test_a_leak_stops_the_fit_before_the_limit(
+    build: Any, tools: Any, leak: Any, kind: str, budget_first: bool
+) -> None:
+    def used() -> int:
+        return in_use(tools) if kind == "device" else int(psutil.Process().memory_info().rss)
+
+    case, kept, stored = build(), [], []
+    case.fit_steadily(1)
+    before = used()
+    limit = before + 40 * LEAK_BYTES
+    budget = MemoryBudget(**{kind: limit}, action="stop")
+    measure = tools.callback(on_train_batch_end=lambda batch: stored.append(used()))
+    leaking = leak(kept, kind)
+    case.fit_steadily(STEPS, callbacks=[budget, leaking, measure] if budget_first else [leaking, budget, measure])
+    assert budget.reason is not None
+    assert max(stored) < limit
+    # Not much too early either: RSS has some slack in how the system gives memory back.
+    assert 30 <= len(kept) <= 40
+    assert len(stored) == len(kept)
+    assert re.search(r"at \+4\.\d* MiB a step it will be met in 2 steps", budget.reason), budget.reason
+
+
+def test_a_leak_raises(build: Any, tools: Any, leak: Any) -> None:
+    case, kept = build(), []
+    case.fit_steadily(1)
+    limit = in_use(tools) + 40 * LEAK_BYTES
+    budget = MemoryBudget(device=limit, action="raise")
+    with pytest.raises(MemoryBudgetExceededError, match=re.escape("CPU:0 is at")) as caught:
+        case.fit_steadily(STEPS, callbacks=[leak(kept), budget])
+    assert isinstance(caught.value, MemoryError)
+    assert in_use(tools) < limit
+    assert len(kept) <= 40
+    kept.clear()
+    # A fit that has room goes through.
+    case.fit_steadily(STEPS, callbacks=[MemoryBudget(device=limit, action="raise")])
+
+
+def test_a_leak_that_may_go_on_warns(build: Any, tools: Any, leak: Any, our_log: Any) -> None:
+    case, kept = build(), []
+    case.fit_steadily(1)
+    budget = MemoryBudget(device=in_use(tools) + 40 * LEAK_BYTES, action="warn")
+    case.fit_steadily(STEPS, callbacks=[leak(kept), budget])
+    assert len(kept) == STEPS
+    assert budget.reason is not None
+    [record] = our_log()
+    assert record.levelno == logging.WARNING
+    # As soon as it grows steadily, long before the limit.
+    steps = re.search(r"met in (\d+) steps, at about step (\d+)\.$", record.getMessage())
+    assert steps is not None, record.getMessage()
+    assert 20 <= int(steps[1]) <= 25
+    assert 38 <= int(steps[2]) <= 42
+
+
+def test_a_limit_that_is_met_at_once(build: Any, tools: Any) -> None:
+    case, budget = build(), MemoryBudget(device=1)
+    history = case.fit_steadily(STEPS, epochs=3, callbacks=[budget])
+    assert history.epoch == [0]
+    assert int(case.model.optimizer.iterations) == 1
+    assert budget.reason is not None and "it was met" in budget.reason
+
+
+def test_evaluate_and_predict_are_stopped_too(build: Any, tools: Any) -> None:
+    case, batches = build(), []
+    count = tools.callback(on_test_batch_end=batches.append, on_predict_batch_end=batches.append)
+    case.model.evaluate(case.x, case.y, batch_size=8, verbose=0, callbacks=[MemoryBudget(device=1), count])
+    case.model.predict(case.x, batch_size=8, verbose=0, callbacks=[MemoryBudget(device=1), count])
+    assert batches == [0, 0]
+
+
+def test_a_fit_that_evaluates_within_goes_on_being_watched(build: Any, tools: Any, leak: Any) -> None:
+    def evaluate(batch: int) -> None:
+        case.model.evaluate(case.x, case.y, verbose=0, callbacks=[budget])
+
+    case, kept = build(), []
+    case.fit_steadily(1)
+    budget = MemoryBudget(device=in_use(tools) + 40 * LEAK_BYTES)
+    nested = tools.callback(on_train_batch_end=lambda batch: batch == 2 and evaluate(batch))
+    case.fit_steadily(STEPS, callbacks=[leak(kept), budget, nested])
+    assert budget.reason is not None
+    assert 30 <= len(kept) <= 40
+
+
+def test_a_fit_after_one_that_raised_is_watched(build: Any, tools: Any) -> None:
+    def fail(batch: int) -> None:
+        raise ValueError("on purpose")
+
+    case, budget = build(), MemoryBudget(device="1 TiB")
+    with pytest.raises(ValueError, match="on purpose"):
+        case.fit(callbacks=[budget, tools.callback(on_train_batch_end=fail)])
+    budget.device = 1
+    case.fit(callbacks=[budget])
+    assert budget.reason is not None
+
+
+def test_a_share_of_the_memory(build: Any, tools: Any) -> None:
+    case = build()
+    fine, met = MemoryBudget(device="90%", host="99.5%"), MemoryBudget(device="0.0000001%", host="100%")
+    case.fit_steadily(5, callbacks=[fine])
+    assert fine.reason is None
+    case.fit_steadily(5, callbacks=[met])
+    assert met.reason is not None and met.reason.startswith("Memory of CPU:0 is at")
+    met = MemoryBudget(host="0.0000001%")
+    case.fit_steadily(5, callbacks=[met])
+    assert met.reason is not None and met.reason.startswith("Host memory")
+
+
+@pytest.mark.parametrize("budget_first", [True, False])
+def test_beside_a_watch_both_are_exact(
+    build: Any, tools: Any, tmp_path: Path, our_log: Any, budget_first: bool
+) -> None:
+    def spike(batch: int) -> None:
+        if batch == 5:
+            tf.fill((16 * LEAK_BYTES // 4,), 1.0).numpy()
+
+    spiking = tools.callback(on_train_batch_begin=spike)
+    case, alone = build(), MemoryWatch(None, strict=True)
+    case.fit_steadily(12, callbacks=[alone, spiking])
+    peak = alone.report.peak.bytes or 0
+    watch = MemoryWatch(tmp_path, strict=True)
+    budgets = [MemoryBudget(device=peak - LEAK_BYTES, action="warn"), MemoryBudget(device=peak + 16 * LEAK_BYTES)]
+    case.fit_steadily(12, callbacks=[*budgets, watch, spiking] if budget_first else [watch, *budgets, spiking])
+    recording = tools.read_back(watch, tmp_path)
+    high = recording.samples["device_peak_bytes"][:, 0] >= 16 * LEAK_BYTES
+    assert recording.samples["step"][high].tolist() == [6]
+    assert budgets[0].reason is not None
+    assert budgets[1].reason is None
+    shown = re.search(r"is at ([\d.]+) MiB", our_log()[0].getMessage())
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(recording.samples["device_peak_bytes"].max() / MIB, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_clean_fit_raises_no_alarm(build: Any, tools: Any, our_log: Any, name: str) -> None:
+    case, watch = build(name), MemoryWatch(None, strict=True)
+    case.fit(epochs=4, callbacks=[watch])
+    limit = int(1.3 * (watch.report.peak.bytes or 0))
+    budget = MemoryBudget(device=limit, action="raise")
+    case.fit(epochs=38, callbacks=[budget])  # 304 steps
+    assert budget.reason is None
+    assert not our_log()

@@ -1,0 +1,170 @@
+"""Recorded figures against the allocator's own, the operating system's, and sums over the variables."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.units import MIB
+
+pytestmark = pytest.mark.usefixtures("exact_counting")
+
+MODELS = ["mlp", "cnn", "lstm", "shared", "raw_variable"]
+STEPS = 20
+
+
+class Witness(keras.callbacks.Callback):
+    """Reads what the watch reads, a moment before it."""
+
+    def __init__(self, memory: Any) -> None:
+        super().__init__()
+        self._memory = memory
+        self.within: list[dict[str, int]] = []
+        self.between: list[dict[str, int]] = []
+        self.rss: list[int] = []
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.between.append(self._memory())
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.within.append(self._memory())
+        self.rss.append(psutil.Process().memory_info().rss)
+
+
+def test_the_guard_can_fail(run_python: Any) -> None:
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from conftest import counts_exactly
+        print(counts_exactly())
+    """
+    assert run_python(script, TF_CPU_ALLOCATOR_USE_BFC="0").stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_peaks_and_in_use_bytes_are_the_allocators_own(build: Any, tools: Any, tmp_path: Path, name: str) -> None:
+    case = build(name)
+    witness, watch = Witness(tools.memory), MemoryWatch(tmp_path, strict=True)
+    case.fit_steadily(STEPS, callbacks=[witness, watch])
+    samples = tools.read_back(watch, tmp_path).samples
+    assert samples["device_peak_bytes"].shape == (STEPS, 1)
+    assert samples["device_peak_bytes"].dtype == np.int64
+    assert samples["device_peak_bytes"][:, 0].tolist() == [info["peak"] for info in witness.within]
+    assert samples["device_in_use_bytes"][:, 0].tolist() == [info["current"] for info in witness.within]
+    assert samples["device_between_peak_bytes"][:, 0].tolist() == [info["peak"] for info in witness.between]
+    assert (samples["device_peak_bytes"] >= samples["device_in_use_bytes"]).all()
+    assert len(set(samples["device_peak_bytes"][:, 0].tolist()) | {0}) > 1
+    [device] = watch.recording.run.devices
+    assert (device.name, device.counting, device.remedy) == ("CPU:0", "exact", "")
+    peak = watch.report.peak
+    highest = max(info["peak"] for info in [*witness.within, *witness.between])
+    assert (peak.bytes, peak.device) == (highest, "CPU:0")
+
+
+@pytest.mark.parametrize("mode", [{"run_eagerly": True}, {"jit_compile": True}], ids=["eager", "xla"])
+def test_peaks_are_the_allocators_own_in_other_modes(build: Any, tools: Any, mode: dict[str, bool]) -> None:
+    case = build("cnn", **mode)
+    witness, watch = Witness(tools.memory), MemoryWatch(None, strict=True)
+    case.fit_steadily(8, callbacks=[witness, watch])
+    samples = watch.recording.samples
+    assert samples["device_peak_bytes"][:, 0].tolist() == [info["peak"] for info in witness.within]
+    assert samples["device_in_use_bytes"][:, 0].tolist() == [info["current"] for info in witness.within]
+
+
+def test_arrays_differ_by_no_more_than_the_batches_that_are_prefetched(build: Any, tools: Any) -> None:
+    case = build("cnn")
+    witness, watch = Witness(tools.memory), MemoryWatch(None, strict=True)
+    case.fit(callbacks=[witness, watch], epochs=3)
+    peaks = watch.recording.samples["device_peak_bytes"][:, 0]
+    # A thread fills the pipeline all the while, also between the two readings; a peak can only have risen.
+    surplus = peaks - np.array([info["peak"] for info in witness.within])
+    assert (surplus >= 0).all()
+    assert (surplus <= 4 * (case.x.nbytes + case.y.nbytes)).all()
+
+
+@pytest.mark.parametrize(
+    ("hook", "watch_first", "step"),
+    [
+        ("on_train_batch_end", True, 3),
+        ("on_train_batch_begin", False, 2),
+        ("on_epoch_begin", True, 9),
+        ("on_epoch_begin", False, 9),
+        ("on_epoch_end", True, 17),
+        ("on_epoch_end", False, 17),
+    ],
+)
+def test_a_peak_between_batches_is_caught(
+    build: Any, tools: Any, tmp_path: Path, hook: str, watch_first: bool, step: int
+) -> None:
+    calls: list[int] = []
+
+    def allocate(number: int) -> None:
+        calls.append(number)
+        if len(calls) == 2:
+            tf.fill((64 * MIB // 4,), 1.0).numpy()
+
+    case, watch = build(), MemoryWatch(tmp_path, strict=True)
+    other = tools.callback(**{hook: allocate})
+    case.fit(epochs=3, callbacks=[watch, other] if watch_first else [other, watch])
+    samples = tools.read_back(watch, tmp_path).samples
+    # Once, in the row of the batch that comes after.
+    high = samples["device_between_peak_bytes"][:, 0] >= 64 * MIB
+    assert samples["step"][high].tolist() == [step]
+    assert (samples["device_peak_bytes"] < 64 * MIB).all()
+    peak = watch.report.peak
+    assert (peak.phase, peak.step) == ("between", step)
+    assert peak.bytes == samples["device_between_peak_bytes"].max()
+    assert 64 * MIB <= peak.bytes < 80 * MIB
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end"])
+def test_what_happens_within_the_window_of_a_batch_is_its_peak(build: Any, tools: Any, hook: str) -> None:
+    def allocate(batch: int) -> None:
+        if batch == 4:
+            tf.fill((64 * MIB // 4,), 1.0).numpy()
+
+    case, watch = build(), MemoryWatch(None, strict=True)
+    other = tools.callback(**{hook: allocate})
+    case.fit(callbacks=[watch, other] if hook == "on_train_batch_begin" else [other, watch])
+    samples = watch.recording.samples
+    assert samples["step"][samples["device_peak_bytes"][:, 0] >= 64 * MIB].tolist() == [5]
+    assert (samples["device_between_peak_bytes"] < 64 * MIB).all()
+    assert (watch.report.peak.phase, watch.report.peak.step) == (None, 5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_and_optimizer_are_sums_over_the_variables(
+    build: Any, tools: Any, tmp_path: Path, name: str, optimizer: str
+) -> None:
+    def size(variables: Any) -> int:
+        return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
+
+    case, watch = build(name, optimizer=optimizer), MemoryWatch(tmp_path, strict=True)
+    case.fit(callbacks=[watch])
+    report = tools.read_back(watch, tmp_path).report
+    raw = sum(variable.numpy().nbytes for variable in case.raw)
+    assert report.weights_bytes == size(case.model.weights) + raw
+    assert report.optimizer_bytes == size(case.model.optimizer.variables)
+    assert report.weights_bytes > 0
+    assert report.optimizer_bytes > 0
+
+
+def test_rss_is_the_operating_systems(build: Any, tools: Any, tmp_path: Path) -> None:
+    case = build()
+    ballast = []
+    grow = tools.callback(on_train_batch_begin=lambda batch: ballast.append(np.ones(4 * MIB, "uint8")))
+    witness, watch = Witness(tools.memory), MemoryWatch(tmp_path, strict=True)
+    case.fit_steadily(STEPS, callbacks=[grow, witness, watch])
+    rss = tools.read_back(watch, tmp_path).samples["host_rss_bytes"]
+    # The kernel counts by CPU and adds up in batches of pages; what psutil itself touches is between the readings.
+    assert np.abs(rss - np.array(witness.rss)).max() <= MIB
+    assert rss[-1] - rss[0] >= (STEPS - 2) * 4 * MIB
