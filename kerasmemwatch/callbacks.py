@@ -15,6 +15,7 @@ from kerasmemwatch.attribution.watched_models import Inventories, with_covered_s
 from kerasmemwatch.callback_lists import running_lists
 from kerasmemwatch.environment import configuration, disabled, versions
 from kerasmemwatch.epoch_line import show_beside_loss
+from kerasmemwatch.faults import Faults
 from kerasmemwatch.options import Options
 from kerasmemwatch.probes import default_probes
 from kerasmemwatch.probes.base import Probe
@@ -114,6 +115,8 @@ class MemoryWatch(keras.callbacks.Callback):
             sinks,
             strict,
         )
+        # For what happens outside of a recorder, which has its own.
+        self._faults = Faults(strict=strict)
         self._recorder: Recorder | None = None
         self._kept: Recording | None = None
         self._inventories = Inventories()
@@ -174,7 +177,8 @@ class MemoryWatch(keras.callbacks.Callback):
         # Under steps_per_execution, Keras numbers an epoch's last execution as if it were a full one.
         self._last_batch = ((self.params or {}).get("steps") or sys.maxsize) - 1
         if self._begin("train") and self._shows_memory():
-            show_beside_loss(self, self._epoch_logs)
+            with self._faults.guard("epoch line", "It does not show memory."):
+                show_beside_loss(self, self._epoch_logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """A fit ends."""
@@ -275,6 +279,11 @@ class MemoryWatch(keras.callbacks.Callback):
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _begin(self, stage: str) -> bool:
+        with self._faults.guard("begin", "Nothing is recorded."):
+            return self._begin_stage(stage)
+        return False
+
+    def _begin_stage(self, stage: str) -> bool:
         if disabled():
             self._kept, self._recorder = self.recording, None
             return False
@@ -344,6 +353,9 @@ class MemoryWatch(keras.callbacks.Callback):
         return bool((self.params or {}).get("verbose", 0)) if verbose == "auto" else bool(verbose)
 
     def _epoch_logs(self) -> dict[str, float]:
-        if self._recorder is None:
+        recorder = self._recorder
+        if recorder is None:
             return {}
-        return {_LOG_NAMES[name]: value / MIB for name, value in self._recorder.epoch_bytes().items()}
+        with recorder.faults.guard("epoch logs", "They lack memory."):
+            return {_LOG_NAMES[name]: value / MIB for name, value in recorder.epoch_bytes().items()}
+        return {}

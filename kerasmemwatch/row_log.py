@@ -185,6 +185,8 @@ class RowLog:
     def _close_journal(self) -> None:
         assert self._journal is not None
         self._journal.close()
+        if self._journal.path is None and self._store.journal_path is not None:
+            self._store.journal_path.unlink(missing_ok=True)  # empty, from when the directory was made
         self._journal = None
         if self._flusher is not None:
             self._flusher.stop()
