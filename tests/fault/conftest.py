@@ -1,0 +1,64 @@
+"""Fault tests: each breaks something on purpose; scripts are run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parent / "scripts"
+ROOT = str(Path(__file__).parents[2])
+TIMEOUT_S = 240
+
+collect_ignore = ["scripts"]
+sys.path.insert(0, str(SCRIPTS))  # for fault_kit, which the scripts import as well
+
+
+def _environment(**changes: str) -> dict[str, str]:
+    base = {name: value for name, value in os.environ.items() if not name.startswith(("KERASMEMWATCH", "TF_", "KERAS"))}
+    return {**base, "PYTHONPATH": ROOT, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **changes}
+
+
+@pytest.fixture(scope="session")
+def execute() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script of ``scripts/`` to its end: ``execute(name, *arguments, flags=(), **environment)``."""
+
+    def run(
+        name: str, *arguments: object, flags: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *flags, str(SCRIPTS / name), *map(str, arguments)],
+            env=_environment(**environment),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Start a script of ``scripts/`` with its input and output in pipes; it is killed as the test ends."""
+    started = []
+
+    def run(name: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPTS / name), *map(str, arguments)],
+            env=_environment(**environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)

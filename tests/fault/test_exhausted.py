@@ -1,0 +1,35 @@
+"""A real out-of-memory error."""
+
+from __future__ import annotations
+
+import json
+
+from kerasmemwatch.recording import load
+
+
+def test_an_out_of_memory_error_in_a_fit(execute, tmp_path):
+    done = execute(
+        "exhausted.py",
+        tmp_path,
+        TF_CPU_ALLOCATOR_USE_BFC="1",
+        TF_CPU_BFC_MEM_LIMIT_IN_MB="256",
+        TF_ENABLE_ONEDNN_OPTS="0",
+    )
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    before = list(range(1, 7))
+    assert found["error"] == ["ResourceExhaustedError", True, True]
+    assert found["recording"] == found["disk"] == before
+    assert found["report"].endswith("run")
+    assert found["next fit"] == list(range(1, 6 + 16 + 1))
+    assert found["messages"] == []
+    # The second one ended the process.
+    assert done.returncode == 1
+    assert "ResourceExhaustedError" in done.stderr and "Fatal Python error" not in done.stderr
+    recording = load(tmp_path)
+    samples = recording.samples
+    assert samples["step"].tolist() == list(range(1, 6 + 16 + 6 + 1))
+    assert recording.run.devices[0].limit_bytes in (None, 256 * 1024**2)
+    assert (samples["device_peak_bytes"] < 256 * 1024**2).all()
+    [path] = (tmp_path / "run").iterdir()
+    assert "tfevents" in path.name
