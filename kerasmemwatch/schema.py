@@ -107,12 +107,15 @@ def encode_rows(layout: Layout, rows: Rows) -> bytes:
         (True, True)
     """
     whole = [bool((np.abs(values) < _INT64_BOUND).all() and (values == np.trunc(values)).all()) for values in rows.T]
-    columns = zip(rows.T.copy(), whole, strict=True)
-    planes = [_pack(values.astype(np.int64) if is_whole else values.view(np.int64)) for values, is_whole in columns]
     header = json.dumps(
         {"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole}, separators=(",", ":")
     ).encode()
-    return zlib.compress(struct.pack("<I", len(header)) + header + b"".join(planes), 6)
+    deflater = zlib.compressobj(6)
+    parts = [deflater.compress(struct.pack("<I", len(header)) + header)]
+    for values, is_whole in zip(rows.T, whole, strict=True):  # one by one, as a whole copy would be our largest array
+        integers = values.astype(np.int64) if is_whole else np.ascontiguousarray(values).view(np.int64)
+        parts.append(deflater.compress(_pack(integers)))
+    return b"".join((*parts, deflater.flush()))
 
 
 def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
