@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.probes.peak_window import Reading
 from kerasmemwatch.records import DeviceInfo
 from kerasmemwatch.units import KIB, MIB
 
@@ -24,8 +24,6 @@ EXACT_CPU_REMEDY = (
 # The default allocator under oneDNN keeps statistics of allocations of at least this size
 # (tensorflow/core/common_runtime/mkl_cpu_allocator.h: kSmallAllocationsThreshold).
 _ONEDNN_THRESHOLD_BYTES = 256 * KIB
-
-Reading = Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.allocators import allocators
 from kerasmemwatch.probes.base import UNKNOWN
-from kerasmemwatch.probes.peak_window import PeakWindow
+from kerasmemwatch.probes.peak_window import PeakWindow, Reading
 from kerasmemwatch.records import Column
 
 __all__ = ["TensorFlowProbe"]
@@ -34,8 +34,10 @@ class TensorFlowProbe:
         self.facts: dict[str, object] = {}
         self._reset_peak, self._whole_window = reset_peak, whole_window
         self._windows: tuple[PeakWindow, ...] = ()
-        self._only: PeakWindow | None = None  # most machines have one: without a loop, which costs time
+        self._takes: tuple[Reading, ...] = ()
+        self._only: Reading | None = None  # most machines have one: without a loop, which costs time
         self._between: list[float] = []
+        self._unknown: list[float] = []
 
     def open(self) -> None:
         """Find the allocators; the first call also begins the first window.
@@ -54,7 +56,8 @@ class TensorFlowProbe:
         self._windows = tuple(
             PeakWindow(one.info.name, one.read, one.read_and_reset if self._reset_peak else None) for one in found
         )
-        self._only = self._windows[0] if len(found) == 1 else None
+        self._takes = tuple(window.take for window in self._windows)
+        self._only = self._takes[0] if len(found) == 1 else None
         width = len(found)
         self.columns = (
             Column("device_in_use_bytes", width),
@@ -62,7 +65,8 @@ class TensorFlowProbe:
             Column("device_between_peak_bytes", width),
         )
         self.facts = {"devices": [asdict(one.info) for one in found]}
-        self._between = [UNKNOWN] * width
+        self._unknown = [UNKNOWN] * width
+        self._between = self._unknown.copy()
         for window in self._windows:
             window.take()
 
@@ -70,30 +74,25 @@ class TensorFlowProbe:
         """End the window between two batches, begin the batch's."""
         if self._whole_window:
             self._between = [window.peek()[1] for window in self._windows]
-        elif self._only is not None:
-            peak = self._only.take()[1]
+            return
+        between = self._between
+        for index, take in enumerate(self._takes):
+            peak = take()[1]
             # A batch that began and never ended (data that ran out, an exception) belongs to the time between.
-            if not peak < self._between[0]:
-                self._between[0] = peak
-        else:
-            peaks = [window.take()[1] for window in self._windows]
-            self._between = [
-                earlier if peak < earlier else peak for peak, earlier in zip(peaks, self._between, strict=True)
-            ]
+            if not peak < between[index]:
+                between[index] = peak
 
     def batch_end(self) -> Sequence[float]:
         """In-use bytes, the batch's peak and the peak before it, each for every allocator."""
+        between, self._between = self._between, self._unknown.copy()
         if self._only is not None:
-            current, peak = self._only.take()
-            between, self._between[0] = self._between[0], UNKNOWN
-            return (current, peak, between)
+            return (*self._only(), between[0])
         in_use, peaks = [], []
-        for window in self._windows:
-            current, peak = window.take()
+        for take in self._takes:
+            current, peak = take()
             in_use.append(current)
             peaks.append(peak)
-        betweens, self._between = self._between, [UNKNOWN] * len(in_use)
-        return [*in_use, *peaks, *betweens]
+        return in_use + peaks + between
 
     def epoch_end(self) -> Sequence[float]:
         """Nothing slow to read."""
@@ -103,4 +102,4 @@ class TensorFlowProbe:
         """Stop sharing the peak counters."""
         for window in self._windows:
             window.close()
-        self._windows, self._only = (), None
+        self._windows, self._takes, self._only = (), (), None
