@@ -48,7 +48,7 @@ class MemoryBudget(keras.callbacks.Callback):
     """Acts before a limit is met: when it is expected within two more steps, or at once when a step has met it.
 
     A step's use of a device is its highest peak, of the host the resident set size. As soon as either has grown
-    steadily for 16 steps, a warning says when the limit will be met.
+    steadily for 16 steps, or for 4 with the limit near, a warning says when it will be met.
 
     Args:
         device: Limit of each device: bytes, a size such as ``"12 GiB"``, or a share such as ``"90%"`` of what its

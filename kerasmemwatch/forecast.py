@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import pairwise
+from statistics import median
 
 __all__ = ["Forecast"]
 
 _WINDOW = 16
+_FEWEST = 4
+# Steps to the limit at which growth of a few steps counts.
+_NEAR = 16
 
 
 class Forecast:
     """Follows one series towards a limit.
 
     A step's peak jitters by up to 20 % without any growth (the allocator's chunks fall differently), so what is
-    followed is the highest value so far. It rises steadily if at least half of the last 16 steps raised it.
+    followed is the highest value so far. It rises steadily if at least half of the last 16 steps raised it. It also
+    does if each of the last 4 did, but that is how many a training begins, so it counts only where the limit is near.
 
     Args:
         limit_bytes: The limit.
@@ -43,11 +49,11 @@ class Forecast:
     @property
     def bytes_per_step(self) -> float:
         """Steady growth; 0 if there is none."""
-        recent = self._recent
-        if len(recent) <= _WINDOW:
-            return 0.0
-        raised = sum(later > earlier for earlier, later in zip(recent, list(recent)[1:], strict=False))
-        return (recent[-1] - recent[0]) / _WINDOW if raised >= _WINDOW / 2 else 0.0
+        raises = [later - earlier for earlier, later in pairwise(self._recent)]
+        if len(raises) == _WINDOW and sum(raised > 0 for raised in raises) >= _WINDOW / 2:
+            return sum(raises) / _WINDOW
+        growth = median(raises[-_FEWEST:]) if len(raises) >= _FEWEST and min(raises[-_FEWEST:]) > 0 else 0.0
+        return growth if self.highest_bytes + _NEAR * growth >= self.limit_bytes else 0.0
 
     @property
     def steps_left(self) -> int | None:

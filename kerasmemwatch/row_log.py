@@ -25,7 +25,8 @@ __all__ = ["RowLog"]
 _FLUSH_INTERVAL_S = 10.0
 # Each chunk is a tag in TensorBoard: so many are written eagerly, then only as the flush interval allows.
 _EAGER_CHUNKS = 32
-_WAKE_MASK = 2047
+# The thread that stores is woken early where the journal, of twice as many rows, has been half filled.
+_WAKE_MASK = 4095
 _TRACKED = ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes", "host_rss_bytes")
 
 

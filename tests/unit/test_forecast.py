@@ -47,6 +47,13 @@ def test_growth_needs_sixteen_steps() -> None:
     assert after(10_000, list(values)[:17]).steps_left is not None
 
 
+def test_near_the_limit_four_steps_are_enough() -> None:
+    assert after(1600, [1000, 1100, 1200, 1300]).steps_left is None
+    assert after(1600, [1000, 1100, 1200, 1300, 1400]).steps_left == 2
+    assert after(1600, [10, 1100, 1200, 1300, 1400]).steps_left == 2  # the first jump is no measure of growth
+    assert after(1600, [1000, 1100, 1100, 1300, 1400]).steps_left is None
+
+
 @pytest.mark.parametrize("values", [[500] * 100, [500, 499] * 50, list(range(1000, 0, -10))])
 def test_what_does_not_grow_never_meets_it(values: list[int]) -> None:
     assert after(10**6, values).steps_left is None
