@@ -19,7 +19,7 @@ from tensorboard.util import grpc_util
 from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.schema import PLUGIN_NAME, decode_rows, decode_run, encode_run, to_samples
-from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, SCALARS
+from kerasmemwatch.sinks.tensorboard import _DENSE_POINTS, RUN_TAG, SAMPLES_TAG, SCALARS
 from kerasmemwatch.units import MIB
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
@@ -169,7 +169,7 @@ def test_a_long_fit_has_fewer_points_with_every_maximum(build: Any, tools: Any, 
     check_scalars(loaded, recording)
     check_tensors(loaded, recording)
     for points in loaded.scalars(recording.run.name).values():
-        assert 500 <= len(points) <= 1000
+        assert _DENSE_POINTS <= len(points) <= 2 * _DENSE_POINTS
 
 
 def test_several_fits(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
