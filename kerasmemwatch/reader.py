@@ -53,11 +53,6 @@ def is_run_dir(directory: str) -> bool:
     return _holds_run(next(iter(walk(directory)), ("", []))[1])
 
 
-def read_description(directory: str) -> RunInfo | None:
-    """The newest description of the run in a directory."""
-    return read_run(directory, rows=False).run
-
-
 def read_run(directory: str, *, rows: bool = True) -> StoredRun:
     """Read a run's directory, also while it is being written or after its process was killed.
 

@@ -1,8 +1,8 @@
 """Which rows of a long run are kept: a pure function that widens its buckets as the run grows.
 
-The first ``DENSE_ROWS`` rows are all kept. From then on the width of a bucket doubles each time the run's length
-does, and a bucket keeps its first row, its last, and the rows that hold the maximum of a tracked column. So a
-million steps cost some 100,000 rows, and no peak is ever lost.
+The first two times ``DENSE_ROWS`` rows are all kept. From then on the width of a bucket doubles each time the run's
+length does, and a bucket keeps its first row, its last, and the rows that hold the maximum of a tracked column. So a
+million steps cost some 140,000 rows (benchmarks/footprint.py), and no peak is ever lost.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ SCALARS = {
     "device_in_use_bytes": ("memory/device_in_use_mib", "Allocator's bytes in use at the end of a batch, MiB"),
     "host_rss_bytes": ("memory/host_rss_mib", "Resident set size of the process, MiB"),
 }
-# From 256 to 512 points for a run of any length that has been doubled often; TensorBoard shows 1,000 at most.
+# Points of the first so many rows and of each doubling of the run after them; TensorBoard keeps 1,000 of a scalar.
 _DENSE_POINTS = 256
 
 
