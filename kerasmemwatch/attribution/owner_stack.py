@@ -55,6 +55,7 @@ class Frame(NamedTuple):
 
 BASE = Frame(INPUT_PIPELINE, "", "input")
 AFTER_LAYERS = Frame(LOSS, "", "forward")
+_LOSS_BACKWARD = Frame(LOSS, "", "backward")
 _AFTER_BACKWARD, _AFTER_UPDATE = Frame(OPTIMIZER, "", "update"), Frame(METRICS, "", "update")
 
 
@@ -84,11 +85,42 @@ def _nothing() -> None:
     pass
 
 
-class _Local(threading.local):
+class _Thread:
+    """One thread's stack, and who is on top of it.
+
+    Attributes:
+        frames: Who has begun and not ended, the innermost last.
+        base: Whose what is made outside of all of them is.
+        own_code: Whose that will be, once a layer has been called.
+        differentiated: Whose gradients a tape computed last.
+        top: Who is on top.
+        log: UNIX times in nanoseconds, and who is on top from then; ``None`` while no step is captured here.
+    """
+
+    __slots__ = ("base", "differentiated", "frames", "log", "own_code", "top")
+
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.base, self.own_code = BASE, AFTER_LAYERS
-        self.differentiated = Frame(LOSS, "", "backward")
+        self.differentiated = _LOSS_BACKWARD
+        self.top = BASE
+        self.log: list[tuple[int, Frame]] | None = None
+
+    def changed(self) -> None:
+        """Find who is on top now."""
+        top = self.frames[-1] if self.frames else self.base
+        if not top.owner:
+            # Between two gradient functions a tape adds gradients up: those of whom it differentiated last.
+            top = self.differentiated
+        if top is not self.top:
+            self.top = top
+            if self.log is not None:
+                self.log.append((time.time_ns(), top))
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.thread = _Thread()
 
 
 class OwnerStack:
@@ -117,17 +149,12 @@ class OwnerStack:
         self.arguments: set[int] = set()
         self.calls: list[tuple[int, int]] = []
         self.num_made, self._most_made, self._too_many = 0, sys.maxsize, _nothing
-        self._log: list[tuple[int, Frame]] | None = None
-        self._log_thread = 0
+        self._timed: _Thread | None = None
 
     @property
     def top(self) -> Frame:
         """Who is on top on this thread."""
-        local = self._local
-        if not local.frames:
-            return local.base
-        # Between two gradient functions a tape adds gradients up: those of whom it differentiated last.
-        return local.frames[-1] if local.frames[-1].owner else local.differentiated
+        return self._local.thread.top
 
     def begin(self, stage: str, own_code: Frame = AFTER_LAYERS) -> None:
         """A step begins on this thread.
@@ -137,58 +164,57 @@ class OwnerStack:
             own_code: Whose the operations are that the step makes outside of all layers, once one has been called.
         """
         self.stage = stage
-        self._local.frames.clear()
-        self._local.base, self._local.own_code = BASE, own_code
-        self._note()
+        thread = self._local.thread
+        thread.frames.clear()
+        thread.base, thread.own_code = BASE, own_code
+        thread.changed()
 
     @property
     def depth(self) -> int:
         """How many frames this thread's stack has."""
-        return len(self._local.frames)
+        return len(self._local.thread.frames)
 
     def leave_input(self) -> None:
         """What comes now, outside of all layers, is no longer the input pipeline's."""
-        local = self._local
-        if local.base is BASE:
-            local.base = local.own_code
-            self._note()
+        thread = self._local.thread
+        if thread.base is BASE:
+            thread.base = thread.own_code
+            thread.changed()
 
     def differentiated_all(self) -> None:
         """A loop has its gradients: what it now does itself, outside of all layers, is its update."""
-        local = self._local
-        if not local.frames:
-            local.base = _AFTER_BACKWARD
-            self._note()
+        thread = self._local.thread
+        if not thread.frames:
+            thread.base = _AFTER_BACKWARD
+            thread.changed()
 
     def push(self, frame: Frame) -> None:
         """Somebody begins; each push has its ``pop``."""
-        local = self._local
-        local.frames.append(frame)
-        if self._log is not None:
-            self._note()
+        thread = self._local.thread
+        thread.frames.append(frame)
+        thread.changed()
 
     def pop(self) -> None:
         """Whoever is on top ends."""
-        local = self._local
-        ended = local.frames.pop()
+        thread = self._local.thread
+        ended = thread.frames.pop()
         if ended.phase == "backward":
-            local.differentiated = ended if ended.owner else Frame(LOSS, "", "backward")
-        if not local.frames:
+            thread.differentiated = ended if ended.owner else _LOSS_BACKWARD
+        if not thread.frames:
             if ended.phase == "update":
-                local.base = _AFTER_UPDATE
+                thread.base = _AFTER_UPDATE
             elif ended.class_name and ended.phase == "forward":
-                local.base = local.own_code
-        if self._log is not None:
-            self._note()
+                thread.base = thread.own_code
+        thread.changed()
 
     def layer(self, owner: str, class_name: str) -> Frame:
         """The frame of a layer that is called now: backward if it recomputes for the backward pass."""
-        backward = any(frame.phase == "backward" for frame in self._local.frames)
+        backward = any(frame.phase == "backward" for frame in self._local.thread.frames)
         return Frame(owner, class_name, "backward" if backward else "forward")
 
     def parent(self) -> str:
         """Path of the innermost layer that is running, ``""`` if none is."""
-        return next((frame.owner for frame in reversed(self._local.frames) if frame.class_name), "")
+        return next((frame.owner for frame in reversed(self._local.thread.frames) if frame.class_name), "")
 
     def rename(self, paths: Mapping[str, str]) -> None:
         """Paths of layers are others from now on: the new by the old."""
@@ -197,8 +223,9 @@ class OwnerStack:
         for graph in self.graphs:
             graph.ops = {name: _renamed(frame, paths) for name, frame in graph.ops.items()}
         self.outputs = {(stage, paths.get(owner, owner)): specs for (stage, owner), specs in self.outputs.items()}
-        if self._log is not None:
-            self._log[:] = [(time_ns, _renamed(frame, paths)) for time_ns, frame in self._log]
+        log = None if self._timed is None else self._timed.log
+        if log is not None:
+            log[:] = [(time_ns, _renamed(frame, paths)) for time_ns, frame in log]
 
     # -- what was made -----------------------------------------------------------------------------------------
 
@@ -258,27 +285,21 @@ class OwnerStack:
     @property
     def is_timing(self) -> bool:
         """Whether a step is being captured."""
-        return self._log is not None
+        return self._timed is not None
 
     def called(self, begin_ns: int, end_ns: int) -> None:
         """A function ran on this thread: its operations have names of their own, whoever is on top."""
-        if self._log is not None and threading.get_ident() == self._log_thread:
+        if self._timed is self._local.thread:
             self.calls.append((begin_ns, end_ns))
             self.leave_input()
 
     @contextmanager
     def timing(self) -> Iterator[list[tuple[int, Frame]]]:
         """Note the UNIX time in nanoseconds of each change of this thread's top, with who is on top from then."""
-        log: list[tuple[int, Frame]] = []
-        self._log, self._log_thread = log, threading.get_ident()
+        thread = self._timed = self._local.thread
+        log = thread.log = [(time.time_ns(), thread.top)]
         self.calls, self.arguments = [], set()
-        self._note()
         try:
             yield log
         finally:
-            self._log = None
-
-    def _note(self) -> None:
-        log = self._log
-        if log is not None and threading.get_ident() == self._log_thread:
-            log.append((time.time_ns(), self.top))
+            self._timed = thread.log = None

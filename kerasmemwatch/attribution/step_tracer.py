@@ -29,6 +29,7 @@ from kerasmemwatch.attribution.layer_hooks import LayerHooks, makes_function
 from kerasmemwatch.attribution.live_objects import Census
 from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE, OwnerStack
 from kerasmemwatch.attribution.patches import unseen
+from kerasmemwatch.attribution.stack_room import with_room
 from kerasmemwatch.attribution.step_analysis import CapturedStep, Learned, analysed
 from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
 from kerasmemwatch.attribution.waiting_batches import not_repeated, waiting_bytes
@@ -89,7 +90,7 @@ class StepTracer:
                     return original(*args, **kwargs)
                 self.disarm()
                 with self.around(stage, reason, model, args, is_first=is_first):
-                    return original(*args, **kwargs)
+                    return with_room(original, args, kwargs)
 
         setattr(model, name, once)
         self._armed = (model, name, once, original)

@@ -17,12 +17,11 @@ from typing import Any
 
 from kerasmemwatch.attribution.known_buffers import tensor_address
 from kerasmemwatch.attribution.owner_stack import BASE, Frame, OwnerStack, Reference
-from kerasmemwatch.attribution.patches import patched, unseen
+from kerasmemwatch.attribution.patches import leave_out, patched, unseen
 
 __all__ = ["eager_owners", "tensorflow_hooks", "traced_functions"]
 
 _BACKWARD = Frame("", "", "backward")
-_MARK = "/.memwatch"
 # Operations that hand on their input's buffer, or work in it where nobody else needs it.
 _IN_PLACE = frozenset(
     {
@@ -57,7 +56,7 @@ def eager_owners(stack: OwnerStack) -> Iterator[None]:
     This costs time, so only while a step is captured.
     """
     with ExitStack() as exits:
-        _install(exits, _slow_path(), stack, "What the backward pass makes in eager mode has no layer.")
+        _install(exits, _recorded_operations(stack), stack, "What the backward pass makes in eager mode has no layer.")
         _install(exits, _calls(stack), stack, "Operations of functions may be taken for eager ones.")
         yield
 
@@ -89,26 +88,52 @@ def _install(exits: ExitStack, hook: AbstractContextManager[None], stack: OwnerS
         stack.missing[consequence] = f"This TensorFlow is not as expected: {error}. {consequence}"
 
 
-@contextmanager
-def _slow_path() -> Iterator[None]:
-    """TensorFlow's fast path records an operation for its gradient in C++.
+class _OpType(str):
+    """The type of an operation, with who is at work when its gradient is computed.
 
-    Declined, the operation takes the path in Python that TensorFlow has for what the fast path cannot run, where
-    ``execute.record_gradient`` is hooked.
+    TensorFlow records this very object with the operation and hands it to the gradient function. A tape that is used
+    when the hooks are gone finds a string.
     """
+
+    __slots__ = ("backward",)
+
+    backward: Frame
+
+
+def _marks(stack: OwnerStack) -> Callable[[Any], Any]:
+    """What marks types of operations with who is on top; one object for each of both."""
+    marks: dict[tuple[str, Frame], _OpType] = {}
+
+    def mark(op_type: Any) -> Any:
+        frame = stack.top
+        found = marks.get((op_type, frame))
+        if found is None:
+            if not isinstance(op_type, str):
+                return op_type
+            found = marks[op_type, frame] = _OpType(op_type)
+            found.backward = frame._replace(phase="backward")
+        return found
+
+    return mark
+
+
+@contextmanager
+def _recorded_operations(stack: OwnerStack) -> Iterator[None]:
+    """Eager operations, which TensorFlow records for their gradients in C++."""
     from tensorflow.python import pywrap_tfe
-    from tensorflow.python.eager import core
 
     fast, nothing_records = pywrap_tfe.TFE_Py_FastPathExecute, pywrap_tfe.TFE_Py_TapeSetIsEmpty
-    declined = core._FallbackException
+    mark = _marks(stack)
 
-    def decline(*arguments: Any) -> Any:
-        with unseen:
-            if nothing_records():
-                return fast(*arguments)  # the backward pass, as a rule, and the update
-            raise declined
+    def execute(context: Any, op_type: Any, *args: Any) -> Any:
+        try:
+            # Nothing records the backward pass, as a rule, and the update.
+            return fast(context, op_type if nothing_records() else mark(op_type), *args)
+        except BaseException as error:
+            leave_out(error)
+            raise
 
-    with patched(pywrap_tfe, "TFE_Py_FastPathExecute", decline):
+    with patched(pywrap_tfe, "TFE_Py_FastPathExecute", execute):
         yield
 
 
@@ -309,54 +334,30 @@ def _same_buffer(operation: Any, ops: Mapping[str, Frame]) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Marks:
-    """Numbers frames. Of the whole process: a tape may be used in a later step than it was made in."""
-
-    def __init__(self) -> None:
-        self._frames: list[Frame] = []
-        self._numbers: dict[Frame, int] = {}
-
-    def mark(self, frame: Frame) -> str:
-        number = self._numbers.setdefault(frame, len(self._numbers))
-        if number == len(self._frames):
-            self._frames.append(frame)
-        return f"{_MARK}{number}"
-
-    def split(self, scope: str) -> tuple[str, Frame | None]:
-        """A name scope without its mark, and the frame that this stands for."""
-        before, mark, number = scope.rpartition(_MARK)
-        return (before, self._frames[int(number)]) if mark else (scope, None)
-
-
-_marks = _Marks()
-
-
 @contextmanager
 def _gradient_functions(stack: OwnerStack) -> Iterator[None]:
-    """Who runs an operation travels with it to its gradient function: as one more part of its name scope.
-
-    A tape that is used when the hooks are gone then has that part in its gradients' names, which is harmless.
-    """
+    """Who runs an operation travels with it to its gradient function: its type says so."""
     from tensorflow.python import pywrap_tfe
     from tensorflow.python.eager import backprop, execute
-    from tensorflow.python.framework import ops
 
-    original, scope_now, record = backprop._gradient_function, ops.get_name_scope, pywrap_tfe.TFE_Py_RecordGradient
+    original, record = backprop._gradient_function, execute.record_gradient
     _expect(original, 8, "forward_pass_name_scope")
-    _expect(execute.record_gradient, 4, "outputs")
+    _expect(record, 4, "outputs")
+    mark = _marks(stack)
 
-    def recorded(*args: Any) -> None:
-        record(*args, f"{scope_now()}{_marks.mark(stack.top)}")
+    def recorded(op_type: Any, *args: Any) -> None:
+        record(mark(op_type), *args)
 
-    def differentiate(*args: Any) -> Any:
-        scope, frame = _marks.split(args[-1] or "")
-        if frame is None:
+    def differentiate(op_type: Any, *args: Any) -> Any:
+        if type(op_type) is not _OpType:
             with unseen:
-                return original(*args)
-        stack.push(frame._replace(phase="backward"))
+                return original(op_type, *args)
+        stack.push(op_type.backward)
         try:
-            with unseen:
-                return original(*args[:-1], scope)
+            return original(op_type, *args)
+        except BaseException as error:
+            leave_out(error)
+            raise
         finally:
             stack.pop()
 

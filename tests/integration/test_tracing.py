@@ -119,6 +119,73 @@ def test_an_exception_in_a_traced_step_is_the_same_as_without(mode: str, kind: t
     assert issubclass(plain[0], kind)
 
 
+class FailingOperation(keras.layers.Layer):
+    """Its operation fails, or the gradient of its operation."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def call(self, inputs: Any) -> Any:
+        if self.where == "operation":
+            return tf.gather(inputs, [99])
+        return inputs + tf.linalg.lu(tf.matmul(inputs, inputs, transpose_a=True))[0][0]
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+@pytest.mark.parametrize("where", ["operation", "gradient"])
+def test_a_failing_operation_in_a_traced_step_is_the_same_as_without(where: str) -> None:
+    x, y = np.ones((32, 3), np.float32), np.ones((32, 1), np.float32)
+
+    def fit(callbacks: list[Any]) -> Callable[[], Any]:
+        model = keras.Sequential([keras.layers.Dense(3), FailingOperation(where), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", **MODES["eager"])
+        return lambda: model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
+
+    plain = raised_by(fit([keras.callbacks.Callback()]))
+    watched = raised_by(fit([MemoryWatch(None, trace=[1], strict=True)]))
+    assert watched[0] is plain[0]
+    assert issubclass(plain[0], {"operation": tf.errors.InvalidArgumentError, "gradient": LookupError}[where])
+    assert [frame for frame in watched[2] if frame not in plain[2]] == []
+
+
+@pytest.mark.usefixtures("nothing_is_left")
+def test_a_tape_of_a_traced_step_is_used_when_the_hooks_are_gone() -> None:
+    tapes: list[tuple[tf.GradientTape, Any]] = []
+
+    class Keeping(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(1, use_bias=False)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs)
+
+        def train_step(self, data: Any) -> dict[str, Any]:
+            x, y = data
+            with tf.GradientTape(persistent=True) as tape:
+                loss = tf.reduce_mean(tf.square(self(x, training=True) - y))
+            self.optimizer.apply_gradients(
+                zip(tape.gradient(loss, self.trainable_weights), self.trainable_weights, strict=True)
+            )
+            tapes.append((tape, loss))
+            return {"loss": loss}
+
+    def train(callbacks: list[Any]) -> list[Any]:
+        tapes.clear()
+        keras.utils.set_random_seed(0)
+        model = Keeping()
+        model.compile("sgd", **MODES["eager"])
+        model.fit(x, y, batch_size=8, verbose=0, shuffle=False, callbacks=callbacks)
+        return [tape.gradient(loss, model.trainable_weights)[0].numpy() for tape, loss in tapes]
+
+    x, y = np.random.default_rng(0).random((32, 3), np.float32), np.ones((32, 1), np.float32)
+    watch = MemoryWatch(None, trace=[1, 3], strict=True)
+    watched = train([watch])
+    assert [step.step for step in watch.recording.steps] == [1, 3]
+    np.testing.assert_array_equal(watched, train([]))
+
+
 @pytest.mark.usefixtures("nothing_is_left")
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_train_begin"])

@@ -125,6 +125,21 @@ def test_changes_of_the_top_are_noted_with_their_times(stack: OwnerStack) -> Non
     assert not stack.is_timing
 
 
+def test_who_stays_on_top_is_noted_once(stack: OwnerStack) -> None:
+    backward = DENSE._replace(phase="backward")
+    with stack.timing() as log:
+        stack.push(Frame("", "", "backward"))
+        for _ in range(3):
+            # A tape differentiates a layer's operations one by one, and adds up between two.
+            stack.push(backward)
+            stack.pop()
+        stack.push(INNER)
+        stack.pop()
+        stack.pop()
+    assert [frame for _, frame in log] == [BASE, Frame(LOSS, "", "backward"), backward, INNER, backward, BASE]
+    assert stack.top == BASE
+
+
 def test_of_operations_of_one_name_the_newest_of_the_stage_comes_first(stack: OwnerStack) -> None:
     first, other_stage, second = Graph(), Graph(), Graph()
     stack.graph(first).ops.update({"x": DENSE, "only": DENSE})

@@ -36,7 +36,7 @@ attribution.row_frames
 attribution.holdings attribution.variable_size
 attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
-attribution.inventory
+attribution.inventory attribution.stack_room
 attribution.known_buffers attribution.watched
 attribution.first_calls attribution.chunk_places
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-from kerasmemwatch.attribution.patches import patched, unseen
+from kerasmemwatch.attribution.patches import leave_out, patched, unseen
 
 
 class Base:
@@ -71,14 +72,29 @@ def between() -> None:
         fails()
 
 
-def test_a_traceback_leaves_the_function_out() -> None:
+def often_between() -> None:
+    try:
+        fails()
+    except ValueError as error:
+        leave_out(error)
+        raise
+
+
+@pytest.mark.parametrize("function", [between, often_between])
+def test_a_traceback_leaves_the_function_out(function: Callable[[], None]) -> None:
     with pytest.raises(ValueError, match="mine") as caught:
-        between()
+        function()
     assert [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)] == [
         "test_a_traceback_leaves_the_function_out",
         "fails",
     ]
     assert caught.value.__context__ is None
+
+
+def test_an_error_that_was_not_raised_stays_as_it_is() -> None:
+    error = ValueError("mine")
+    leave_out(error)
+    assert error.__traceback__ is None
 
 
 def test_each_level_leaves_out_itself() -> None:
