@@ -17,7 +17,7 @@ from kerasmemwatch.attribution.trace_capture import Capture
 from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.tracing import AHEAD
 
-__all__ = ["measure_auto", "measure_million", "measure_row"]
+__all__ = ["measure_auto", "measure_million", "measure_plain", "measure_row"]
 
 # An epoch long enough that its first batches, which fill the input pipeline, are not compared with traced ones.
 _EPOCH_STEPS, _FIRST_COMPARED = 24, 4
@@ -108,15 +108,25 @@ def measure_row(name: str, mode: str) -> dict[str, Any]:
 
 
 def measure_auto(name: str, mode: str) -> dict[str, Any]:
-    """Train a model with ``trace="auto"``: what traced steps took longer, the capture, and all else once a fit."""
-    zoo = build(name, mode)
-    watch, clock, fit_s = _fit(zoo, "auto")
+    """Train a model for an epoch with ``trace="auto"``: what each step took, and what the watch took around it."""
+    watch, clock, fit_s = _fit(build(name, mode), "auto", epochs=1)
     taken = {step.step for step in watch.recording.steps}
-    usual = statistics.median(_untraced(clock, taken))
-    longer_s = sum(max(0.0, clock.function_s[step - 1] - usual) for step in taken)
-    around_s = (_capture_s(clock, taken) or 0.0) * len(taken)
-    parts = {"longer_s": longer_s, "capture_s": around_s, "once_s": clock.hooks_s}
-    return {"auto_s": sum(parts.values()), **parts, "traced": sorted(taken), "fit_s": fit_s}
+    left_out = _not_ordinary(clock, taken)
+    return {
+        "step_s": clock.function_s,
+        "traced": sorted(taken),
+        "ordinary": [step for step in range(1, _EPOCH_STEPS + 1) if step not in left_out and _compared(step)],
+        "capture_s": (_capture_s(clock, taken) or 0.0) * len(taken),
+        "once_s": clock.hooks_s,
+        "fit_s": fit_s,
+    }
+
+
+def measure_plain(name: str, mode: str) -> dict[str, Any]:
+    """Train a model for an epoch without a watch: what each step took."""
+    clock = _Clock()
+    build(name, mode).fit(_EPOCH_STEPS, [_First(clock), _Last(clock)], epochs=1)
+    return {"step_s": clock.function_s}
 
 
 def measure_million() -> dict[str, Any]:
@@ -140,11 +150,13 @@ def measure_million() -> dict[str, Any]:
     }
 
 
-def _fit(zoo: ZooModel, trace: Any, bare: frozenset[int] = frozenset()) -> tuple[MemoryWatch, _Clock, float]:
+def _fit(
+    zoo: ZooModel, trace: Any, bare: frozenset[int] = frozenset(), *, epochs: int = _MOST_EPOCHS
+) -> tuple[MemoryWatch, _Clock, float]:
     clock, watch = _Clock(bare), MemoryWatch(None, trace=trace, strict=True)
     _time_hooks(watch, clock)
     begun = time.perf_counter()
-    zoo.fit(_EPOCH_STEPS, [_First(clock), watch, _Last(clock)], epochs=_MOST_EPOCHS)
+    zoo.fit(_EPOCH_STEPS, [_First(clock), watch, _Last(clock)], epochs=epochs)
     return watch, clock, time.perf_counter() - begun
 
 

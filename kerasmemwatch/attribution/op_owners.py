@@ -127,12 +127,17 @@ def _is_inside(owner: str, around: str) -> bool:
 
 def _scopes(ops: Mapping[str, Sequence[Frame]]) -> dict[str, Frame]:
     """The owner of each scope: who made what is in it, or of several the one that the others are parts of."""
+    # Each once: a scope has many operations.
+    made = dict.fromkeys(
+        (name[: name.rfind("/") + 1], frame)
+        for name, made_by in ops.items()
+        for frame in made_by
+        if frame.owner and frame.phase in ("forward", "update")
+    )
     makers: dict[str, dict[str, Frame]] = {}
-    for name, made_by in ops.items():
-        for frame in made_by:
-            if frame.owner and frame.phase in ("forward", "update"):
-                for scope in _above(name):
-                    makers.setdefault(scope, {}).setdefault(frame.owner, frame)
+    for within, frame in made:
+        for scope in _above(within):
+            makers.setdefault(scope, {}).setdefault(frame.owner, frame)
     found = {}
     for scope, frames in makers.items():
         first = min(frames, key=len)

@@ -30,6 +30,8 @@ _IN_PLACE = frozenset(
     }
 )
 _FEW = 4
+# Some 100 bytes each: kinds of operations times layers that make them.
+_MOST_MARKS = 1 << 12
 
 
 @contextmanager
@@ -100,21 +102,14 @@ class _OpType(str):
     backward: Frame
 
 
-def _marks(stack: OwnerStack) -> Callable[[Any], Any]:
-    """What marks types of operations with who is on top; one object for each of both."""
-    marks: dict[tuple[str, Frame], _OpType] = {}
-
-    def mark(op_type: Any) -> Any:
-        frame = stack.top
-        found = marks.get((op_type, frame))
-        if found is None:
-            if not isinstance(op_type, str):
-                return op_type
-            found = marks[op_type, frame] = _OpType(op_type)
-            found.backward = frame._replace(phase="backward")
-        return found
-
-    return mark
+@functools.lru_cache(_MOST_MARKS)
+def _marked(op_type: Any, frame: Frame) -> Any:
+    """A type of operation with whoever made it; the same object for the same two."""
+    if not isinstance(op_type, str):
+        return op_type
+    found = _OpType(op_type)
+    found.backward = Frame(frame.owner, frame.class_name, "backward")
+    return found
 
 
 @contextmanager
@@ -123,12 +118,11 @@ def _recorded_operations(stack: OwnerStack) -> Iterator[None]:
     from tensorflow.python import pywrap_tfe
 
     fast, nothing_records = pywrap_tfe.TFE_Py_FastPathExecute, pywrap_tfe.TFE_Py_TapeSetIsEmpty
-    mark = _marks(stack)
 
     def execute(context: Any, op_type: Any, *args: Any) -> Any:
         try:
             # Nothing records the backward pass, as a rule, and the update.
-            return fast(context, op_type if nothing_records() else mark(op_type), *args)
+            return fast(context, op_type if nothing_records() else _marked(op_type, stack.top), *args)
         except BaseException as error:
             leave_out(error)
             raise
@@ -343,10 +337,9 @@ def _gradient_functions(stack: OwnerStack) -> Iterator[None]:
     original, record = backprop._gradient_function, execute.record_gradient
     _expect(original, 8, "forward_pass_name_scope")
     _expect(record, 4, "outputs")
-    mark = _marks(stack)
 
     def recorded(op_type: Any, *args: Any) -> None:
-        record(mark(op_type), *args)
+        record(_marked(op_type, stack.top), *args)
 
     def differentiate(op_type: Any, *args: Any) -> Any:
         if type(op_type) is not _OpType:

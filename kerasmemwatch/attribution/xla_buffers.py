@@ -143,8 +143,8 @@ def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tap
         raise UnscheduledModuleError(
             f"Expected a scheduled program with a buffer assignment. Received: {module.name!r}."
         )
-    logical = {buffer.id: buffer for buffer in assignment.logical_buffers}
-    program = HloProgram(module, {_place(buffer): id for id, buffer in logical.items()})
+    places = {buffer.id: _place(buffer) for buffer in assignment.logical_buffers}
+    program = HloProgram(module, {place: value for value, place in places.items()})
     names = OpNames(program, is_backward)
     allocations, buffers, values = [], [], []
     for allocation in assignment.buffer_allocations:
@@ -154,7 +154,7 @@ def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tap
         for assigned in allocation.assigned:
             value = assigned.logical_buffer_id
             if value in program.first:
-                buffers.append(_buffer(program, names, allocations[-1], logical[value], assigned))
+                buffers.append(_buffer(program, names, allocations[-1], places[value], assigned))
                 values.append(value)
     buffers, conflicts = _share(buffers, values, program)
     return XlaModule(
@@ -199,23 +199,26 @@ def _allocation(allocation: Any) -> XlaAllocation:
     return XlaAllocation(int(allocation.index), int(allocation.size), kind, parameter, bool(allocation.maybe_live_out))
 
 
-def _buffer(program: HloProgram, names: OpNames, allocation: XlaAllocation, logical: Any, assigned: Any) -> XlaBuffer:
-    instruction_id, index = _place(logical)
+def _buffer(
+    program: HloProgram, names: OpNames, allocation: XlaAllocation, place: tuple[int, Index], assigned: Any
+) -> XlaBuffer:
+    value = assigned.logical_buffer_id
+    instruction_id, index = place
     instruction = program.instructions[instruction_id]
     shape = instruction.shape
     for number in index:
         shape = shape.tuple_shapes[number]
     is_parameter = instruction.opcode == "parameter" and allocation.kind == "parameter"
-    if is_parameter and program.first[logical.id] == 0:
+    if is_parameter and program.first[value] == 0:
         kind = "parameter"
     elif allocation.kind == "constant":
         kind = "constant"
     else:
-        kind = "output" if logical.id in program.results else "temp"
+        kind = "output" if value in program.results else "temp"
     # What the program does not own is there for as long as it runs.
     is_kept = kind == "constant" or (kind == "parameter" and not allocation.is_output)
-    op_name, op_from = names.of(logical.id)
-    same = program.versions.get(program.variables.get(logical.id, logical.id), [logical.id])
+    op_name, op_from = names.of(value)
+    same = program.versions.get(program.variables.get(value, value), [value])
     return XlaBuffer(
         name=instruction.name + ("{" + ",".join(map(str, index)) + "}" if index else ""),
         op_name=op_name,
@@ -225,12 +228,12 @@ def _buffer(program: HloProgram, names: OpNames, allocation: XlaAllocation, logi
         allocation_index=allocation.index,
         offset=int(assigned.offset),
         kind=kind,
-        first=0 if is_kept else program.first[logical.id],
-        last=len(program) - 1 if is_kept else program.last[logical.id],
-        copy_of=_copied(program, logical.id, shape) if kind == "temp" else None,
+        first=0 if is_kept else program.first[value],
+        last=len(program) - 1 if is_kept else program.last[value],
+        copy_of=_copied(program, value, shape) if kind == "temp" else None,
         in_parameter=allocation.parameter,
         alias_of=None,
-        used_by=tuple(dict.fromkeys(name for value in same for name in names.of_users(value))),
+        used_by=tuple(dict.fromkeys(name for each in same for name in names.of_users(each))),
     )
 
 
