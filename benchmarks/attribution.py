@@ -1,6 +1,6 @@
 """Whose is each byte at the peak? A zoo of models in three modes, each against independent counts.
 
-    python benchmarks/attribution.py                                   # about 40 minutes on two cores
+    python benchmarks/attribution.py                                   # about half an hour on two cores
     python benchmarks/attribution.py --models cnn,gru --modes graph    # some rows
 
 Each row is measured in a process of its own. In a fit with several traced steps its shares are those of the worst
