@@ -98,7 +98,7 @@ def measure_row(name: str, mode: str) -> dict[str, Any]:
         "report_by_category": dict(report.peak.by_category),
         "report_by_layer_bytes": _sum(row.total_bytes for row in report.peak.by_layer),
         "report_coverage": report.coverage,
-        "step_s": statistics.median(_untraced(clock, taken)),
+        "step_s": statistics.median(clock.function_s[step - 1] for step in _ordinary(clock, taken)),
         "ratio": _ratio(clock, taken, taken),
         "profiler_ratio": _ratio(clock, {step for step in bare if step <= len(clock.function_s)}, taken),
         "capture_s": _capture_s(clock, taken),
@@ -109,16 +109,14 @@ def measure_row(name: str, mode: str) -> dict[str, Any]:
 
 def measure_auto(name: str, mode: str) -> dict[str, Any]:
     """Train a model for an epoch with ``trace="auto"``: what each step took, and what the watch took around it."""
-    watch, clock, fit_s = _fit(build(name, mode), "auto", epochs=1)
+    watch, clock, _ = _fit(build(name, mode), "auto", epochs=1)
     taken = {step.step for step in watch.recording.steps}
-    left_out = _not_ordinary(clock, taken)
     return {
         "step_s": clock.function_s,
         "traced": sorted(taken),
-        "ordinary": [step for step in range(1, _EPOCH_STEPS + 1) if step not in left_out and _compared(step)],
+        "ordinary": _ordinary(clock, taken),
         "capture_s": (_capture_s(clock, taken) or 0.0) * len(taken),
         "once_s": clock.hooks_s,
-        "fit_s": fit_s,
     }
 
 
@@ -166,10 +164,11 @@ def _time_hooks(watch: MemoryWatch, clock: _Clock) -> None:
         setattr(watch, name, _adding(getattr(watch, name), clock))
 
 
-def _untraced(clock: _Clock, taken: set[int]) -> list[float]:
-    """Seconds of steps that are like the traced ones: neither the first nor early in an epoch."""
+def _ordinary(clock: _Clock, taken: set[int]) -> list[int]:
+    """Steps that are like the traced ones, but for that: neither the first nor early in an epoch."""
     left_out = _not_ordinary(clock, taken)
-    return [seconds for step, seconds in enumerate(clock.function_s, 1) if step not in left_out and _compared(step)]
+    steps = range(1, len(clock.function_s) + 1)
+    return [step for step in steps if step not in left_out and _compared(step)]
 
 
 def _not_ordinary(clock: _Clock, taken: set[int]) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,24 @@ def test_backward_keeps_the_outputs_of_the_forward_pass(mode: str) -> None:
     assert forward[kept].all()
     # None outlives the step: the graph's executor and the tape have let go of all.
     assert (step.timeline.death[kept] < step.timeline.num_events).all()
+
+
+@pytest.mark.parametrize("mode", ["graph", "eager"])
+def test_what_the_backward_pass_makes_is_the_layers_that_is_differentiated(mode: str) -> None:
+    """As large as a layer's output are the gradients by it: of that layer's activation, and of the next one's input."""
+    widths = (96, 160, 224)
+    layers = [keras.layers.Dense(width, activation="softplus", name=f"dense_{width}") for width in widths]
+    model = keras.Sequential([keras.Input((16,)), *layers, keras.layers.Dense(1, name="head")])
+    model.compile("sgd", "mse", **MODES[mode])
+    [step] = traced(model, np.ones((64, 16), np.float32)).recording.steps
+    timeline = step.timeline
+    made = (timeline.phase == PHASES.index("backward")) & (timeline.birth >= 0)
+    for layer, following in itertools.pairwise([*layers, model.layers[-1]]):
+        rows = made & (timeline.requested_bytes == 64 * layer.units * FLOAT)
+        owners = {timeline.owners[owner] for owner in timeline.owner[rows].tolist()}
+        # A graph's executor may reuse a buffer instead.
+        assert owners and owners <= {layer.name, following.name}
+        assert mode == "graph" or owners == {layer.name, following.name}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import traceback
 
 import pytest
@@ -18,6 +20,30 @@ def test_calls_may_go_deep_and_nest() -> None:
         return left and 1 + (with_room(depth, (left - 1,), {}) if left % 50 == 0 else depth(left - 1))
 
     assert with_room(depth, (300,), {}) == 300
+
+
+def most_faults(deepest: int, times: int) -> int:
+    """Pages that so many calls of one function touch for the first time, at the depth where they are most."""
+
+    def leaf() -> None:
+        pass
+
+    def calls() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(times):
+            leaf()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    def at(depth: int) -> int:
+        return calls() if not depth else at(depth - 1)
+
+    return max(at(depth) for depth in range(deepest))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="whether a later Python maps memory for a call is not known")
+def test_no_depth_makes_each_call_map_memory() -> None:
+    assert most_faults(300, 100) >= 100
+    assert with_room(most_faults, (300, 100), {}) < 100
 
 
 def test_it_is_in_no_traceback() -> None:
