@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 import traceback
 
@@ -42,8 +43,10 @@ def most_faults(deepest: int, times: int) -> int:
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="whether a later Python maps memory for a call is not known")
 def test_no_depth_makes_each_call_map_memory() -> None:
-    assert most_faults(300, 100) >= 100
-    assert with_room(most_faults, (300, 100), {}) < 100
+    # In a process of its own: what runs the tests may have a large chunk already.
+    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True)
+    without, within = map(int, done.stdout.split())
+    assert without > 50 > within
 
 
 def test_it_is_in_no_traceback() -> None:
@@ -54,3 +57,7 @@ def test_it_is_in_no_traceback() -> None:
         with_room(fails, (), {})
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert names == ["test_it_is_in_no_traceback", "fails"]
+
+
+if __name__ == "__main__":
+    print(most_faults(300, 100), with_room(most_faults, (300, 100), {}))
