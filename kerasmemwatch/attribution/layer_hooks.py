@@ -17,6 +17,7 @@ from kerasmemwatch.attribution.known_buffers import tensor_address
 from kerasmemwatch.attribution.layer_paths import PathedLayer
 from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, LOSS, METRICS, OPTIMIZER, Frame, OwnerStack
 from kerasmemwatch.attribution.patches import patched, unseen
+from kerasmemwatch.attribution.recursion_room import RecursionRoom
 from kerasmemwatch.attribution.watched import Watched
 
 __all__ = ["LayerHooks", "makes_function"]
@@ -43,7 +44,7 @@ class LayerHooks:
         self._paths: dict[int, PathedLayer] = {}
         self._noted: set[tuple[str, str]] = set()
         self._hooked: set[tuple[type, str]] = set()
-        self._exits = ExitStack()
+        self._exits, self._room = ExitStack(), RecursionRoom()
         self._look()
 
     def _look(self) -> None:
@@ -61,6 +62,8 @@ class LayerHooks:
 
         with ExitStack() as exits:
             self._exits = exits
+            exits.enter_context(self._room)
+            self._reserve_room()
             self._hook(keras.layers.Layer, "__call__", self._layer_frame, self._note_outputs)
             self._hook(keras.Operation, "__call__", self._operation_frame)
             for optimizer in (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer):
@@ -126,7 +129,11 @@ class LayerHooks:
         self._watched.found(model)
         self._look()
         self._hook_models()
+        self._reserve_room()
         return id(model) in self._paths
+
+    def _reserve_room(self) -> None:
+        self._room.reserve(1 + max((layer.depth for layer in self._paths.values()), default=0))
 
     def _operation_frame(self, operation: Any) -> Frame | None:
         import keras
