@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
@@ -76,6 +76,8 @@ class Kinds:
 
     by_name: tuple[tuple[str, tuple[type, ...]], ...]
     modules: tuple[type, ...]
+    # By class, since a model of thousands of layers has few. For one walk: it would keep users' classes alive.
+    _known: dict[type, str | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def loaded(cls) -> Kinds:
@@ -95,7 +97,13 @@ class Kinds:
 
     def of(self, value: Any) -> str | None:
         """Tell the kind of a value; ``None`` if it is none of them."""
-        return next((name for name, classes in self.by_name if isinstance(value, classes)), None)
+        kind = type(value)
+        if kind in self._known:
+            return self._known[kind]
+        found = next((name for name, classes in self.by_name if isinstance(value, classes)), None)
+        if getattr(value, "__class__", kind) is kind:  # a proxy passes for what it stands for
+            self._known[kind] = found
+        return found
 
     def of_class(self, kind: type) -> str | None:
         """Tell the kind of a class's instances, a user's ``tf.Module`` being a ``"module"``."""
@@ -117,9 +125,9 @@ def is_bookkeeping(name: str) -> bool:
     return name in _BOOKKEEPING or name.startswith("_self_")
 
 
-def is_module(value: Any) -> bool:
+def is_module(value: Any, kinds: Kinds | None = None) -> bool:
     """Whether a value is a ``tf.Module`` and nothing that has a kind of its own."""
-    kinds = Kinds.loaded()
+    kinds = kinds or Kinds.loaded()
     return bool(kinds.modules) and isinstance(value, kinds.modules) and kinds.of(value) is None
 
 
@@ -145,7 +153,7 @@ def modules_of(module: Any) -> list[Any]:
         if id(value) in entered:
             continue
         entered.add(id(value))
-        if kinds.of(value) == "layer" or is_module(value):
+        if kinds.of(value) == "layer" or is_module(value, kinds):
             found.append(value)
         elif kinds.of(value) is None:
             stack.extend(part for _, part in reversed(_parts("", value, kinds)))

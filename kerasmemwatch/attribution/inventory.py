@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from kerasmemwatch.attribution.holdings import Held, Kinds, closure, held_by, is_module
+from kerasmemwatch.attribution.holdings import Kinds, closure, held_by, is_module
 from kerasmemwatch.attribution.layer_paths import PathedLayer, layer_paths, paths_of_all, post_order, unique_path
 from kerasmemwatch.attribution.optimizer_slots import optimizer_state, optimizer_variables, references, slots
 from kerasmemwatch.attribution.variable_ledger import Ledger, VariableMemory
@@ -18,8 +18,6 @@ from kerasmemwatch.errors import InvalidTypeError
 from kerasmemwatch.records import LayerMemory
 
 __all__ = ["VariableMemory", "check_model", "inventory", "is_model", "layer_memory", "ledger", "variable_bytes"]
-
-_Holdings = Sequence[tuple[PathedLayer, Sequence[Held]]]
 
 
 def inventory(
@@ -78,13 +76,12 @@ def _count(
     for model in models:
         check_model(model)
     layers = paths_of_all(models)
-    holdings = [(layer, list(held_by(layer.layer, kinds))) for layer in layers]
-    held_optimizers = [item.value for _, held in holdings for item in held if item.kind == "optimizer"]
+    held_optimizers = [item.value for layer in layers for item in layer.held if item.kind == "optimizer"]
     trainers = closure([*held_optimizers, *optimizers], "optimizer", kinds)
-    metrics = closure(_metrics(holdings), "metric", kinds)
+    metrics = closure(_metrics(layers), "metric", kinds)
     account = Ledger(reserved={variable_key(v) for owner in trainers for v in optimizer_variables(owner)})
     account.reserved |= {variable_key(variable) for metric in metrics for variable in metric.variables}
-    _count_layers(account, layers, holdings)
+    _count_layers(account, layers)
     updated = [variable for optimizer in trainers for variable in references(optimizer)]
     layers += _count_loose(account, [*updated, *variables], {layer.path for layer in layers})
     _count_metrics(account, metrics, kinds)
@@ -130,29 +127,27 @@ def variable_bytes(variables: Iterable[VariableMemory], category: str | None = N
     return total
 
 
-def _metrics(holdings: _Holdings) -> Iterator[Any]:
-    for layer, held in holdings:
+def _metrics(layers: Sequence[PathedLayer]) -> Iterator[Any]:
+    for layer in layers:
         yield from getattr(layer.layer, "_metrics", None) or ()
-        yield from (item.value for item in held if item.kind == "metric")
+        yield from (item.value for item in layer.held if item.kind == "metric")
         # A compiled loss is no metric and holds one for each part of the loss.
         yield from getattr(getattr(layer.layer, "_compile_loss", None), "metrics", None) or ()
 
 
-def _count_layers(ledger: Ledger, layers: Sequence[PathedLayer], holdings: _Holdings) -> None:
+def _count_layers(ledger: Ledger, layers: Sequence[PathedLayer]) -> None:
     # Sub-layers first: a parent that keeps its child's variable in an attribute lists it too.
     for layer in post_order(layers):
         for variable in _listed(layer.layer):
             role = "trainable" if getattr(variable, "trainable", False) else "non_trainable"
             ledger.add(variable, layer, "weights", role, f"{layer.path}/{_name(variable)}")
     # So too here: a module lists what the modules within it hold.
-    held_by_layer = {id(layer.layer): held for layer, held in holdings}
     for layer in post_order(layers):
-        held = held_by_layer[id(layer.layer)]
         seeds = [*(getattr(layer.layer, "_seed_generators", None) or ())]
-        seeds += [item.value for item in held if item.kind == "seed"]
+        seeds += [item.value for item in layer.held if item.kind == "seed"]
         for seed in seeds:
             ledger.add(seed.state, layer, "other", "seed", f"{layer.path}/{_name(seed.state)}")
-        for item in held:
+        for item in layer.held:
             if item.kind == "variable":
                 ledger.add(item.value, layer, "weights", "raw", f"{layer.path}/{item.where}")
 

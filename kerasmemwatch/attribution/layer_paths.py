@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-from kerasmemwatch.attribution.holdings import Kinds, held_by, is_module, modules_of
+from kerasmemwatch.attribution.holdings import Held, Kinds, held_by, is_module, modules_of
 
 __all__ = ["PathedLayer", "layer_paths", "paths_of_all", "post_order", "unique_path"]
 
@@ -20,11 +20,13 @@ class PathedLayer:
         path: ``"encoder/block_3/attention"``; the watched model itself has its own name.
         layer: The Keras layer, or the ``tf.Module``.
         depth: Number of levels under the watched model, which is at 0.
+        held: What the layer holds in its attributes.
     """
 
     path: str
     layer: Any
     depth: int
+    held: tuple[Held, ...] = ()
 
 
 def layer_paths(model: Any) -> tuple[PathedLayer, ...]:
@@ -39,16 +41,15 @@ def layer_paths(model: Any) -> tuple[PathedLayer, ...]:
     Returns:
         The model, then its layers, each before its sub-layers.
     """
-    seen, taken = {id(model)}, set[str]()
-    found = [PathedLayer("", model, 0)]
-    found += _descend([(child, "", 1) for child in _children(model)], seen, taken)
-    kinds = Kinds.loaded()
+    seen, taken, kinds = {id(model)}, set[str](), Kinds.loaded()
+    found = [PathedLayer("", model, 0, tuple(held_by(model, kinds)))]
+    found += _descend([(child, "", 1) for child in _children(model, kinds)], seen, taken, kinds)
     # A hidden reference to a layer must not take its place in the model, so tracked layers are named first.
     for parent in found:
-        hidden = [item.value for item in held_by(parent.layer, kinds) if item.kind == "layer"]
+        hidden = [item.value for item in parent.held if item.kind == "layer"]
         prefix = f"{parent.path}/" if parent.depth else ""
-        found += _descend([(layer, prefix, parent.depth + 1) for layer in hidden], seen, taken)
-    found[0] = PathedLayer(unique_path(_name(model), taken), model, 0)
+        found += _descend([(layer, prefix, parent.depth + 1) for layer in hidden], seen, taken, kinds)
+    found[0] = replace(found[0], path=unique_path(_name(model), taken))
     return tuple(found)
 
 
@@ -94,7 +95,7 @@ def post_order(layers: Sequence[PathedLayer]) -> Iterator[PathedLayer]:
     yield from reversed(unfinished)
 
 
-def _descend(start: list[tuple[Any, str, int]], seen: set[int], taken: set[str]) -> list[PathedLayer]:
+def _descend(start: list[tuple[Any, str, int]], seen: set[int], taken: set[str], kinds: Kinds) -> list[PathedLayer]:
     # A stack of our own: models nest deeper than Python's recursion limit.
     found, stack = [], start[::-1]
     while stack:
@@ -103,13 +104,13 @@ def _descend(start: list[tuple[Any, str, int]], seen: set[int], taken: set[str])
             continue
         seen.add(id(layer))
         path = unique_path(prefix + _name(layer), taken)
-        found.append(PathedLayer(path, layer, depth))
-        stack.extend((child, f"{path}/", depth + 1) for child in reversed(_children(layer)))
+        found.append(PathedLayer(path, layer, depth, tuple(held_by(layer, kinds))))
+        stack.extend((child, f"{path}/", depth + 1) for child in reversed(_children(layer, kinds)))
     return found
 
 
-def _children(layer: Any) -> list[Any]:
-    if is_module(layer):
+def _children(layer: Any, kinds: Kinds) -> list[Any]:
+    if is_module(layer, kinds):
         return modules_of(layer)
     children = getattr(layer, "_layers", None)
     if children is None:
