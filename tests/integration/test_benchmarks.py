@@ -66,6 +66,16 @@ def test_overhead_measures_every_callback(tmp_path: Path) -> None:
         assert all(second > 0 for pair in times["step_s"] for second in pair)
 
 
+def test_many_layers_times_first_and_later_fits(tmp_path: Path) -> None:
+    arguments = ("--layers", "20", "--fresh", "1", "--warm", "1", "--json", str(tmp_path / "found.json"))
+    output = benchmark("many_layers.py", *arguments)
+    assert "Fits of 12 steps of 20 layers" in output
+    assert output.count("target: ") == 2
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert set(found["fresh"]) == set(found["warm"]) == {"none", "untraced", "traced"}
+    assert all(seconds > 0 for times in found.values() for case in times.values() for seconds in case)
+
+
 @pytest.mark.browser
 def test_dashboard_asks_every_route_and_draws_in_a_browser(tmp_path: Path) -> None:
     output = benchmark("dashboard.py", "--quick", "--json", str(tmp_path / "found.json"))
