@@ -102,11 +102,13 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from kerasmemwatch.recording import load, runs
+    from kerasmemwatch.recording import load, runs, unreadable_runs
 
     if options.list:
         for name in map(_on_one_line, runs(options.log_dir)):
             print(_writable(name))
+        for name, problem in unreadable_runs(options.log_dir).items():
+            print(f"kerasmemwatch: {_on_one_line(f'the run {name!r} cannot be read: {problem}')}", file=sys.stderr)
         return 0
     report = load(options.log_dir, options.run).report
     if options.json:

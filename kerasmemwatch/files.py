@@ -86,13 +86,24 @@ def walk(top: str) -> Iterator[tuple[str, list[str]]]:
         yield str(directory), list(names)
 
 
-def read_bytes(path: str) -> bytes:
-    """All of a file."""
+def read_bytes(path: str, most: int = -1) -> bytes:
+    """All of a file, or its first bytes.
+
+    Args:
+        path: The file's.
+        most: How many bytes; all if negative.
+
+    Raises:
+        OSError: If it cannot be read, or is something else: a pipe would make the reader wait.
+    """
     if is_remote(path):
         with _gfile().GFile(path, "rb") as file:
-            return bytes(file.read())
+            data = bytes(file.read())  # the two interfaces that it may have differ in how they are asked for less
+            return data if most < 0 else data[:most]
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"Expected a file. Received: {path!r}.")
     with open(path, "rb") as file:
-        return file.read()
+        return file.read(most)
 
 
 def open_for_append(path: str) -> AppendFile:

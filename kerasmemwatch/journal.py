@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from kerasmemwatch.errors import RecordingFormatError
-from kerasmemwatch.schema import Layout, Rows, layout_from_json, layout_to_json
+from kerasmemwatch.schema import MAX_VALUES, Layout, Rows, layout_from_json, layout_to_json
 
-__all__ = ["JOURNAL_NAME", "Journal", "read_journal"]
+__all__ = ["JOURNAL_NAME", "MAX_JOURNAL_BYTES", "Journal", "read_journal"]
 
 JOURNAL_NAME = "rows.journal"
 CAPACITY = 8192
@@ -27,8 +27,8 @@ _MAGIC = b"KMWRING1"
 _FIXED = struct.Struct("<8sIIIIqq")  # magic, capacity, values a row, JSON bytes, unused, head, tail
 _HEAD, _TAIL = 3, 4  # where these two are, in 8 bytes
 _HEADER_BYTES = 4096
-# Keeps a damaged header from asking for all memory.
-_MOST_ROWS = 1 << 20
+# The largest that is written: a damaged header cannot ask for more.
+MAX_JOURNAL_BYTES = _HEADER_BYTES + CAPACITY * MAX_VALUES * 8
 
 
 class Journal:
@@ -56,6 +56,8 @@ class Journal:
         description = json.dumps(layout_to_json(layout), separators=(",", ":")).encode()
         if _FIXED.size + len(description) > _HEADER_BYTES:
             raise ValueError(f"Expected a layout of at most {_HEADER_BYTES} bytes. Received: {len(description)}.")
+        if size > MAX_JOURNAL_BYTES:
+            raise ValueError(f"Expected at most {MAX_VALUES} values a row. Received: {self._values}.")
         header = _FIXED.pack(_MAGIC, capacity, self._values, len(description), 0, 0, 0) + description
         if path is not None:
             _create(path, header, size)
@@ -155,8 +157,9 @@ def read_journal(data: bytes) -> tuple[Layout, Rows]:
         layout = layout_from_json(json.loads(data[_FIXED.size : _FIXED.size + length]))
         if (
             not 0 <= tail <= head
-            or not 1 <= capacity <= _MOST_ROWS
+            or capacity < 1
             or values < 1
+            or _HEADER_BYTES + capacity * values * 8 > MAX_JOURNAL_BYTES
             or sum(column.size for column in layout) != values
         ):
             raise ValueError(f"impossible counters: head={head}, tail={tail}, capacity={capacity}, values={values}")

@@ -14,9 +14,11 @@ import numpy as np
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.event_file import read_records
 from kerasmemwatch.files import join, read_bytes, walk
-from kerasmemwatch.journal import JOURNAL_NAME, read_journal
+from kerasmemwatch.journal import JOURNAL_NAME, MAX_JOURNAL_BYTES, read_journal
 from kerasmemwatch.records import LayerMemory, RunInfo
-from kerasmemwatch.schema import Layout, Rows, decode_rows, decode_run
+from kerasmemwatch.run_codec import decode_run
+from kerasmemwatch.run_parts import Allowance, decode_chunk, possible_rows
+from kerasmemwatch.schema import Layout, Rows
 from kerasmemwatch.sinks.tensorboard import FILE_SUFFIX, RUN_TAG, SAMPLES_TAG, STEPS_TAG
 from kerasmemwatch.step_codec import decode_step
 
@@ -24,6 +26,8 @@ __all__ = ["StoredRun", "is_run_dir", "read_run", "run_dirs"]
 
 # Whole numbers beyond it are not exact in a float64; no count of bytes or steps comes near.
 _LARGEST = 2.0**53
+# Digits of a chunk's number; one with more was never given by us.
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -75,26 +79,31 @@ def read_run(directory: str, *, rows: bool = True) -> StoredRun:
     problems: list[str] = []
     # First the journal: a chunk that is written in between is then in both, and its rows count once.
     fresh = _journal_rows(directory, problems) if rows and JOURNAL_NAME in names else None
+    allowance = Allowance()
+    if fresh is not None:
+        allowance.rows(*fresh)
     description: tuple[RunInfo | None, tuple[LayerMemory, ...]] = (None, ())
     chunks: dict[str, bytes] = {}
     steps: dict[str, bytes] = {}
     for name in sorted(filter(_is_ours, names)):
-        for tag, payload in _payloads(read_bytes(join(directory, name)), name, problems):
+        data = _event_bytes(directory, name, problems)
+        allowance.stored(len(data))
+        for tag, payload in _payloads(data, name, problems):
             try:
                 if tag == RUN_TAG:
                     description = decode_run(payload)
                 elif rows and tag.startswith(SAMPLES_TAG):
-                    decode_rows(payload)
+                    allowance.rows(*decode_chunk(payload))
                     chunks[tag] = payload
                 elif rows and tag.startswith(STEPS_TAG):
-                    decode_step(payload)
+                    allowance.step(decode_step(payload))
                     steps[tag] = payload
             except RecordingVersionError as error:
                 if not tag.startswith(STEPS_TAG):
                     raise
-                problems.append(f"{name}: {tag} cannot be read: {error}")  # without it the rest is still of use
+                problems.append(f"{name}: {tag[:80]} cannot be read: {error}")  # the rest is still of use
             except RecordingFormatError as error:
-                problems.append(f"{name}: {tag} cannot be read: {error}")
+                problems.append(f"{name}: {tag[:80]} cannot be read: {error}")
     return StoredRun(
         *description,
         _ordered(chunks),
@@ -112,7 +121,7 @@ def _ordered(payloads: dict[str, bytes]) -> tuple[bytes, ...]:
 
 def _next_number(tags: Iterable[str]) -> int:
     numbers = [tag.rpartition("/")[2] for tag in tags]
-    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+    return max((int(number) for number in numbers if number.isdecimal() and len(number) <= _MAX_DIGITS), default=-1) + 1
 
 
 def _holds_run(names: list[str]) -> bool:
@@ -122,6 +131,16 @@ def _holds_run(names: list[str]) -> bool:
 
 def _is_ours(name: str) -> bool:
     return name.endswith(FILE_SUFFIX) and "tfevents" in PurePath(name).name
+
+
+def _event_bytes(directory: str, name: str, problems: list[str]) -> bytes:
+    try:
+        return read_bytes(join(directory, name))
+    except FileNotFoundError:
+        return b""  # a sink has removed what it could not write since it was listed
+    except OSError as error:
+        problems.append(f"{name} cannot be read: {error}")
+        return b""
 
 
 def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -145,7 +164,7 @@ def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str
 
 def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
     try:
-        data = read_bytes(join(directory, JOURNAL_NAME))
+        data = read_bytes(join(directory, JOURNAL_NAME), MAX_JOURNAL_BYTES)
         if not data:
             return None  # its process has only just begun
         layout, rows = read_journal(data)
@@ -155,7 +174,7 @@ def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | 
         problems.append(f"{JOURNAL_NAME} cannot be read: {error}")
         return None
     # A crash of the machine may leave rows that never reached the disk: zeros, or what the disk held before.
-    intact = (rows[:, 0] >= 1) & (np.isnan(rows) | (np.abs(rows) <= _LARGEST)).all(axis=1)
+    intact = possible_rows(layout, rows) & (np.isnan(rows) | (np.abs(rows) <= _LARGEST)).all(axis=1)
     if not intact.all():
         problems.append(f"{JOURNAL_NAME} is cut off or damaged: {np.sum(~intact)} of {len(rows)} rows cannot be read.")
     return layout, rows[intact]

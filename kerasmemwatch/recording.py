@@ -19,7 +19,7 @@ from kerasmemwatch.step_codec import decode_step
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.workers import absences, gather, group_name, merge
 
-__all__ = ["Recording", "load", "runs"]
+__all__ = ["Recording", "load", "runs", "unreadable_runs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,20 @@ def runs(log_dir: str | PathLike[str]) -> list[str]:
         []
     """
     top = os.fspath(log_dir)
-    return [name for _, name in sorted((_about(path).created, _name(top, path)) for path in _existing(top))]
+    return [name for _, name in sorted((about.created, _name(top, path)) for path, about in _known(top)[0].items())]
+
+
+def unreadable_runs(log_dir: str | PathLike[str]) -> dict[str, str]:
+    """Runs under a log dir whose description cannot be read, and why: the others are not affected.
+
+    Args:
+        log_dir: The directory given to ``MemoryWatch``, or one above it.
+
+    Raises:
+        RecordingNotFoundError: If there is no such directory.
+    """
+    top = os.fspath(log_dir)
+    return {_name(top, path): problem for path, problem in _known(top)[1].items()}
 
 
 def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
@@ -95,8 +108,8 @@ def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
             "\0" not in run and os.path.realpath(path).startswith(os.path.realpath(top) + os.sep)
         )
         if inside and is_run_dir(path):
-            return _recording(read_run(path), run)
-        known = {path: _about(path) for path in _existing(top)}
+            return _read(path, run)
+        known, problems = _known(top)
         workers = [path for path, about in known.items() if about.worker and _group(top, path, about) == run]
         if not inside or not workers:
             raise RecordingNotFoundError(
@@ -104,13 +117,20 @@ def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
                 f"Received: run={run!r}."
             )
         return _with_workers(top, _newest(workers, known), known)
-    known = {path: _about(path) for path in _existing(top)}
+    known, problems = _known(top)
     if not known:
         raise RecordingNotFoundError(
             f"Expected a recording under {top!r}. Received: log_dir={top!r}, where there is none. "
             "Record one with model.fit(..., callbacks=[kerasmemwatch.MemoryWatch(log_dir)])."
         )
-    return _with_workers(top, _newest(list(known), known), known)
+    newest = _newest(list(known), known)
+    recording = _with_workers(top, newest, known)
+    passed_over = [
+        f"The run {_name(top, path)!r} may be newer. When it began cannot be read: {problem}"
+        for path, problem in problems.items()
+        if path != newest
+    ]
+    return replace(recording, run=replace(recording.run, notes=(*recording.run.notes, *passed_over)))
 
 
 def _existing(top: str) -> list[str]:
@@ -119,6 +139,13 @@ def _existing(top: str) -> list[str]:
             f"Expected a directory of recordings. Received: log_dir={top!r}, which is no directory."
         )
     return run_dirs(top)
+
+
+def _read(path: str, name: str) -> Recording:
+    try:
+        return _recording(read_run(path), name)
+    except RecordingVersionError as error:
+        raise RecordingVersionError(f"The run {name!r} cannot be read. {error}") from error
 
 
 def _recording(stored: StoredRun, name: str) -> Recording:
@@ -133,11 +160,14 @@ def _recording(stored: StoredRun, name: str) -> Recording:
 def _with_workers(top: str, path: str, known: Mapping[str, RunInfo]) -> Recording:
     """A run, and if it is a worker's, those of the others that trained together with it."""
 
-    def read(path: str) -> Recording:
-        return _recording(read_run(path), _name(top, path))
+    def read_other(path: str) -> Recording:
+        try:
+            return _read(path, _name(top, path))
+        except RecordingVersionError as error:  # of its rows: the description was read
+            return _recording(StoredRun(known[path], problems=(str(error),)), _name(top, path))
 
-    chosen = read(path)
-    others = ((about, partial(read, other)) for other, about in known.items() if other != path)
+    chosen = _read(path, _name(top, path))
+    others = ((about, partial(read_other, other)) for other, about in known.items() if other != path)
     if chosen.run.worker is None:
         return chosen
     workers, left_out = gather(chosen, others)
@@ -149,12 +179,22 @@ def _newest(paths: list[str], known: Mapping[str, RunInfo]) -> str:
     return max(paths, key=lambda path: (known[path].created, path))
 
 
-def _about(path: str) -> RunInfo:
-    """What describes a run; of a run that does not tell, when it is taken to have begun."""
-    try:
-        return read_run(path, rows=False).run or RunInfo("", 0.0)
-    except RecordingVersionError:
-        return RunInfo("", math.inf)  # written by a newer version: loading it says so, unless another run is named
+def _known(top: str) -> tuple[dict[str, RunInfo], dict[str, str]]:
+    """What describes each run, by path; and of those that do not tell, why: they are taken to be the oldest."""
+    known, problems = {}, {}
+    for path in _existing(top):
+        try:
+            stored = read_run(path, rows=False)
+        except RecordingVersionError as error:
+            # The newest, then: loading it says so, unless another run is named.
+            known[path], problems[path] = RunInfo("", math.inf), str(error)
+            continue
+        known[path] = stored.run or RunInfo("", 0.0)
+        if math.isnan(known[path].created):
+            known[path] = replace(known[path], created=0.0)
+        if stored.run is None and stored.problems:
+            problems[path] = " ".join(stored.problems)
+    return known, problems
 
 
 def _group(top: str, path: str, about: RunInfo) -> str:

@@ -6,29 +6,27 @@ compressed with zlib (which also checks them). What describes the run is JSON.
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.records import STAGES, Column, DeviceInfo, LayerMemory, RunInfo, Samples, WorkerInfo
+from kerasmemwatch.json_fields import MAX_JSON_BYTES, checked, dump_json, parse_json
+from kerasmemwatch.records import STAGES, Column, Samples
 
 __all__ = [
+    "MAX_VALUES",
     "PLUGIN_NAME",
     "VERSION",
     "check_version",
     "decode_json",
     "decode_rows",
-    "decode_run",
     "encode_json",
     "encode_rows",
-    "encode_run",
     "inflate",
     "layout_from_json",
     "layout_to_json",
@@ -40,8 +38,10 @@ __all__ = [
 
 PLUGIN_NAME = "kerasmemwatch"
 VERSION = 1
-# A chunk holds a few thousand rows. The bound only keeps a damaged file from asking for all memory.
-_MAX_DECODED_BYTES = 256 * 1024**2
+# Values in a row; the layout of so many fills a journal's header.
+MAX_VALUES = 512
+# A journal full of rows, or a traced step: no chunk is larger, and a small file can't ask for all memory.
+_MAX_DECODED_BYTES = 32 * 1024**2
 _INT64_BOUND = 2.0**63
 
 Rows = NDArray[np.float64]
@@ -66,16 +66,32 @@ def layout_to_json(layout: Layout) -> list[list[Any]]:
     return [[column.name, column.width, column.integer] for column in layout]
 
 
-def layout_from_json(raw: Iterable[Sequence[Any]]) -> Layout:
-    """The inverse of ``layout_to_json``."""
-    return tuple(
-        Column(str(name), None if width is None else int(width), bool(integer)) for name, width, integer in raw
+def layout_from_json(raw: object) -> Layout:
+    """The inverse of ``layout_to_json``.
+
+    Raises:
+        ValueError: If it is no layout, or one of more values than a row has.
+    """
+    columns = checked(tuple[tuple[Any, ...], ...], raw, "layout")
+    if len(columns) > MAX_VALUES or any(len(column) != 3 for column in columns):
+        raise ValueError(f"{len(columns)} columns for at most {MAX_VALUES}, or some without a width and a kind")
+    layout = tuple(
+        Column(checked(str, name, "name"), checked(int | None, width, "width_count"), checked(bool, integer, "integer"))
+        for name, width, integer in columns
     )
+    num_values = sum(column.size for column in layout)
+    if num_values > MAX_VALUES:
+        raise ValueError(f"{num_values} values in a row, for at most {MAX_VALUES}")
+    return layout
 
 
 def encode_json(value: Mapping[str, Any]) -> bytes:
-    """Compress a JSON object, with the format's version put in."""
-    return zlib.compress(json.dumps({"version": VERSION, **value}, separators=(",", ":")).encode(), 6)
+    """Compress a JSON object, with the format's version put in.
+
+    Raises:
+        RecordingFormatError: If it is larger than what ``decode_json`` reads.
+    """
+    return zlib.compress(dump_json({"version": VERSION, **value}), 6)
 
 
 def decode_json(payload: bytes) -> dict[str, Any]:
@@ -85,14 +101,7 @@ def decode_json(payload: bytes) -> dict[str, Any]:
         RecordingFormatError: If the bytes are damaged.
         RecordingVersionError: If a newer version wrote them.
     """
-    try:
-        value = json.loads(inflate(payload))
-    except (ValueError, RecursionError) as error:
-        raise RecordingFormatError(
-            f"Expected a compressed JSON object. Received {len(payload)} bytes: {error}."
-        ) from error
-    if not isinstance(value, dict):
-        raise RecordingFormatError(f"Expected a JSON object. Received: {type(value).__name__}.")
+    value = parse_json(inflate(payload, MAX_JSON_BYTES))
     check_version(value.get("version"))
     return value
 
@@ -112,9 +121,7 @@ def encode_rows(layout: Layout, rows: Rows) -> bytes:
         (True, True)
     """
     whole = [bool((np.abs(values) < _INT64_BOUND).all() and (values == np.trunc(values)).all()) for values in rows.T]
-    header = json.dumps(
-        {"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole}, separators=(",", ":")
-    ).encode()
+    header = dump_json({"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole})
     deflater = zlib.compressobj(6)
     parts = [deflater.compress(struct.pack("<I", len(header)) + header)]
     for values, is_whole in zip(rows.T, whole, strict=True):  # one by one, as a whole copy would be our largest array
@@ -128,11 +135,11 @@ def split_header(data: bytes) -> tuple[dict[str, Any], int]:
 
     Raises:
         RecordingVersionError: If a newer version wrote it.
-        ValueError, KeyError, TypeError, struct.error: If it is damaged.
+        RecordingFormatError, struct.error: If it is damaged.
     """
     (length,) = struct.unpack_from("<I", data)
-    header = json.loads(data[4 : 4 + length])
-    check_version(header["version"])
+    header = parse_json(data[4 : 4 + min(length, MAX_JSON_BYTES + 1)])
+    check_version(header.get("version"))
     return header, 4 + length
 
 
@@ -147,45 +154,20 @@ def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
     try:
         header, start = split_header(data)
         layout = layout_from_json(header["layout"])
-        num_rows, whole = int(header["rows"]), header["whole"]
-        if num_rows < 0 or len(whole) != sum(column.size for column in layout):
-            raise ValueError(f"{num_rows} rows, {len(whole)} columns of values for the layout {layout}")
+        num_rows, whole = checked(int, header["rows"], "rows"), checked(tuple[bool, ...], header["whole"], "whole")
+        size = num_rows * len(whole) * 8
+        if len(whole) != sum(column.size for column in layout) or size != len(data) - start or (num_rows and not whole):
+            raise ValueError(f"{num_rows} rows of {len(whole)} values in {len(data) - start} bytes")
         planes = np.frombuffer(data, np.uint8, offset=start).reshape(len(whole), 8, num_rows)
     except RecordingVersionError:
         raise
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
+    except (ValueError, KeyError, struct.error) as error:
         raise RecordingFormatError(f"Expected a chunk of rows. Received {len(payload)} bytes: {error}.") from error
     rows = np.empty((num_rows, len(whole)))
     for index, is_whole in enumerate(whole):
         integers = _unpack(planes[index])
         rows[:, index] = integers if is_whole else integers.view(np.float64)
     return layout, rows
-
-
-def encode_run(run: RunInfo, layers: Sequence[LayerMemory]) -> bytes:
-    """Compress what describes a run."""
-    kept = [{key: value for key, value in asdict(layer).items() if value not in (None, "")} for layer in layers]
-    return encode_json({"run": asdict(run), "layers": kept})
-
-
-def decode_run(payload: bytes) -> tuple[RunInfo, tuple[LayerMemory, ...]]:
-    """Read what ``encode_run`` wrote.
-
-    Raises:
-        RecordingFormatError: If the bytes are damaged.
-        RecordingVersionError: If a newer version wrote them.
-    """
-    value = decode_json(payload)
-    try:
-        raw = _known(RunInfo, value["run"])
-        raw["tags"], raw["notes"] = tuple(raw.get("tags", ())), tuple(raw.get("notes", ()))
-        raw["devices"] = tuple(DeviceInfo(**_known(DeviceInfo, device)) for device in raw.get("devices", ()))
-        raw["drivers"] = tuple(raw.get("drivers", ()))
-        raw["worker"] = _worker(raw.get("worker"))
-        layers = tuple(LayerMemory(**_known(LayerMemory, layer)) for layer in value["layers"])
-        return RunInfo(**raw), layers
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecordingFormatError(f"Expected a description of a run. Received: {error!r}.") from error
 
 
 def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
@@ -200,14 +182,12 @@ def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
             known = widths.get(column.name)
             if known is None or known.size < column.size:
                 widths[column.name] = column
-    columns = {name: _joined(parts, column) for name, column in widths.items()}
     for column in ALWAYS:
-        if column.name not in columns:
-            widths[column.name] = column
-            columns[column.name] = _joined(parts, column)
-    _, first = np.unique(columns["step"], return_index=True)
-    typed = {name: _typed(values[first], widths[name]) for name, values in columns.items()}
-    codes = np.nan_to_num(columns["stage"][first], nan=0).astype(int).clip(0, len(STAGES) - 1)
+        widths.setdefault(column.name, column)
+    _, first = np.unique(_joined(parts, widths["step"]), return_index=True)
+    # Column by column, as a second copy of all rows would be our largest array.
+    typed = {name: _typed(_joined(parts, column)[first], column) for name, column in widths.items()}
+    codes = np.nan_to_num(_joined(parts, widths["stage"])[first], nan=0).astype(int).clip(0, len(STAGES) - 1)
     typed["stage"] = np.asarray(STAGES)[codes]
     return Samples(typed)
 
@@ -222,19 +202,24 @@ def unzigzag(naturals: NDArray[np.uint64]) -> NDArray[np.int64]:
     return (naturals >> np.uint64(1)).view(np.int64) ^ -(naturals & np.uint64(1)).view(np.int64)
 
 
-def inflate(payload: bytes) -> bytes:
+def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
     """Decompress a whole payload.
+
+    Args:
+        payload: What zlib wrote.
+        most_bytes: How large it may become; by default as large as a chunk or a traced step.
 
     Raises:
         RecordingFormatError: If it is damaged, cut off, or larger than any part of a recording.
     """
     inflater = zlib.decompressobj()
     try:
-        data = inflater.decompress(payload, _MAX_DECODED_BYTES)
+        data = inflater.decompress(payload, _MAX_DECODED_BYTES if most_bytes is None else most_bytes)
     except zlib.error as error:
         raise RecordingFormatError(f"Expected compressed bytes. Received {len(payload)} bytes: {error}.") from error
     if not inflater.eof:
-        raise RecordingFormatError(f"Expected a whole chunk. Received one cut off after {len(payload)} bytes.")
+        wrong = f"more than {len(data)} bytes" if inflater.unconsumed_tail else f"one cut off after {len(payload)}"
+        raise RecordingFormatError(f"Expected a whole payload of a recording. Received: {wrong}.")
     return data
 
 
@@ -245,11 +230,11 @@ def check_version(version: object) -> None:
         RecordingFormatError: If it is no version.
         RecordingVersionError: If it is newer than this one.
     """
-    if not isinstance(version, int):
+    if isinstance(version, bool) or not isinstance(version, int):
         raise RecordingFormatError(f"Expected a format version (int). Received: version={version!r}.")
     if version > VERSION:
         raise RecordingVersionError(
-            f"Expected a recording of format version {VERSION} or older. Received: version={version}. "
+            f"Expected a recording of format version {VERSION} or older. Received: version={min(version, 10**9)}. "
             "Upgrade with: pip install -U kerasmemwatch"
         )
 
@@ -269,19 +254,9 @@ def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
 
 
 def _typed(values: Rows, column: Column) -> NDArray[Any]:
+    """Whole numbers as such where all are known. What no counter comes to (infinity, 2**63) is unknown."""
+    values = np.where(np.abs(values) < _INT64_BOUND, values, np.nan)
     return values.astype(np.int64) if column.integer and np.isfinite(values).all() else values
-
-
-def _worker(raw: Mapping[str, Any] | None) -> WorkerInfo | None:
-    if raw is None:
-        return None
-    worker = WorkerInfo(**_known(WorkerInfo, raw))
-    # Workers are put in order by these.
-    if not (isinstance(worker.cluster, str) and isinstance(worker.type, str)):
-        raise TypeError(f"worker={raw!r}")
-    if not (isinstance(worker.index, int) and isinstance(worker.count, int)):
-        raise TypeError(f"worker={raw!r}")
-    return worker
 
 
 def _pack(integers: NDArray[np.int64]) -> bytes:
@@ -290,8 +265,3 @@ def _pack(integers: NDArray[np.int64]) -> bytes:
 
 def _unpack(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.cumsum(unzigzag(np.ascontiguousarray(plane.T).view(np.uint64).ravel()), dtype=np.int64)
-
-
-def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(cls)}
-    return {key: value for key, value in raw.items() if key in names}

@@ -8,16 +8,16 @@ so a table of those and an index into it are stored.
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
+from kerasmemwatch.json_fields import checked, dump_json
 from kerasmemwatch.schema import VERSION, inflate, split_header, unzigzag, zigzag
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
@@ -29,13 +29,27 @@ _CHUNK_BYTES = 256
 _STEP_FIELDS = ("step", "stage", "epoch", "time_s", "mode", "reason")
 _TIMELINE_FIELDS = ("device", "in_use_before_bytes")
 _NAMES = ("owners", "classes", "ops")
+_STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes")
+# Of a column: five times the largest step seen. Of one that holds no bytes, as all of its numbers are 0.
+_MAX_NUMBERS, _FEW_NUMBERS = 2**19, 4096
+_MAX_COLUMNS = 32
+_INT64_MAX = 2**63 - 1
 # Stored as differences, as each value is near the one before.
 _GRADUAL = frozenset({"birth", "sizes", "addresses", "time_ns", "unexplained"})
 
 
 def encode_step(step: TracedStep) -> bytes:
-    """Compress a traced step, without loss."""
+    """Compress a traced step, without loss.
+
+    Raises:
+        RecordingFormatError: If it is larger than what ``decode_step`` reads.
+    """
     timeline = step.timeline
+    if max(timeline.num_allocations, timeline.num_events) > _MAX_NUMBERS:
+        raise RecordingFormatError(
+            f"Expected at most {_MAX_NUMBERS} allocations and events. "
+            f"Received: {timeline.num_allocations} and {timeline.num_events}."
+        )
     columns = {name: _numbers(values, name) for name, values in _columns(timeline).items()}
     header = {
         "version": VERSION,
@@ -46,7 +60,7 @@ def encode_step(step: TracedStep) -> bytes:
         "notes": step.notes,
         "columns": [[name, *planes.shape] for name, planes in columns.items()],
     }
-    text = json.dumps(header, separators=(",", ":"), default=_plain).encode()
+    text = dump_json(header, _plain)
     deflater = zlib.compressobj(6)
     parts = [deflater.compress(struct.pack("<I", len(text)) + text)]
     parts += [deflater.compress(planes.tobytes()) for planes in columns.values()]
@@ -63,21 +77,40 @@ def decode_step(payload: bytes) -> TracedStep:
     data = inflate(payload)
     try:
         header, offset = split_header(data)
-        columns = {}
-        for name, num_planes, count in header["columns"]:
-            planes = np.frombuffer(data, np.uint8, num_planes * count, offset).reshape(num_planes, count)
-            columns[name], offset = _values(planes, name), offset + num_planes * count
         return TracedStep(
-            **{name: header[name] for name in _STEP_FIELDS},
-            timeline=_timeline(header, columns),
-            output_bytes=_sizes(header["output_bytes"]),
-            gradient_bytes=_sizes(header.get("gradient_bytes", {})),
-            notes=tuple(header["notes"]),
+            **_fields(TracedStep, _STEP_FIELDS, header),
+            timeline=_timeline(_fields(Timeline, (*_TIMELINE_FIELDS, *_NAMES), header), _decoded(header, data, offset)),
+            # The first versions had no gradients.
+            **_fields(TracedStep, _STEP_DETAILS, {"gradient_bytes": {}, **header}),
         )
     except RecordingVersionError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, struct.error) as error:
+    except (ValueError, KeyError, struct.error) as error:
         raise RecordingFormatError(f"Expected a traced step. Received {len(payload)} bytes: {error!r}.") from error
+
+
+def _fields(cls: type, names: tuple[str, ...], header: Mapping[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {name: checked(hints[name], header[name], name) for name in names}
+
+
+def _decoded(header: Mapping[str, Any], data: bytes, offset: int) -> dict[str, _Integers]:
+    """The columns behind a header. A column of zeros holds no bytes: it is as long as another one, or short."""
+    described = checked(tuple[tuple[Any, ...], ...], header["columns"], "columns")
+    if len(described) > _MAX_COLUMNS or any(len(column) != 3 for column in described):
+        raise ValueError(f"{len(described)} columns")
+    layout = [
+        (checked(str, name, "name"), checked(int, planes, "plane_count"), checked(int, count, "count"))
+        for name, planes, count in described
+    ]
+    longest = max((count for _, num_planes, count in layout if num_planes), default=0)
+    columns = {}
+    for name, num_planes, count in layout:
+        if num_planes > 8 or count > min(_MAX_NUMBERS, max(longest, _FEW_NUMBERS)):
+            raise ValueError(f"a column of {count} numbers of {num_planes} bytes in {len(data)} bytes")
+        planes = np.frombuffer(data, np.uint8, num_planes * count, offset).reshape(num_planes, count)
+        columns[name], offset = _values(planes, name), offset + num_planes * count
+    return columns
 
 
 def _columns(timeline: Timeline) -> dict[str, _Integers]:
@@ -102,10 +135,9 @@ def _columns(timeline: Timeline) -> dict[str, _Integers]:
     }
 
 
-def _timeline(header: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Timeline:
+def _timeline(names: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Timeline:
     """The inverse of ``_columns``; a ``ValueError`` if the arrays do not fit together."""
     num_events, num_allocations = len(columns["time_ns"]), len(columns["birth"])
-    names = {name: tuple(map(str, header[name])) for name in _NAMES}
     bounds = {
         "size": len(columns["sizes"]),
         "address": len(columns["addresses"]),
@@ -123,8 +155,12 @@ def _timeline(header: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Ti
     _check("classes", np.zeros(len(names["classes"]), np.int64), 0, 0, len(names["owners"]))
     requested = columns["sizes"][columns["size"]]
     reserved = columns["padding"] + _rounded_up(requested)
+    for name, sizes in (("requested", requested), ("reserved", reserved)):
+        _check(name, sizes, 0, _INT64_MAX, num_allocations)
+        if sizes.sum(dtype=float) > _INT64_MAX:  # a total would wrap around, and seem small
+            raise ValueError(f"{name} bytes come to more than 64 bits hold")
+    _check("unexplained", columns["unexplained"], -_INT64_MAX - 1, _INT64_MAX, num_events)
     return Timeline(
-        device=str(header["device"]),
         requested_bytes=requested,
         reserved_bytes=reserved,
         birth=birth,
@@ -136,7 +172,6 @@ def _timeline(header: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Ti
         op=columns["op"].astype(np.int32),
         time_ns=columns["time_ns"],
         in_use_bytes=columns["unexplained"] + _explained(birth, death, reserved, num_events),
-        in_use_before_bytes=int(header["in_use_before_bytes"]),
         **names,
     )
 
@@ -176,7 +211,3 @@ def _check(name: str, values: _Integers, low: int, high: int, count: int) -> Non
 def _plain(value: object) -> object:
     """A number of numpy's as one of Python's, for JSON."""
     return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def _sizes(raw: dict[str, Any]) -> dict[str, int]:
-    return {str(path): int(size) for path, size in raw.items()}

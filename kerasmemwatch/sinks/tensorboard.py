@@ -17,7 +17,8 @@ import numpy as np
 
 from kerasmemwatch.event_file import EventFile
 from kerasmemwatch.files import join
-from kerasmemwatch.schema import PLUGIN_NAME, VERSION, Layout, encode_run
+from kerasmemwatch.run_codec import encode_run
+from kerasmemwatch.schema import PLUGIN_NAME, VERSION, Layout
 from kerasmemwatch.series import bucket_width
 from kerasmemwatch.sinks.base import Update
 from kerasmemwatch.units import MIB

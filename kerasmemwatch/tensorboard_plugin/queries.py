@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -14,7 +13,9 @@ from typing import Any, TypeVar
 from kerasmemwatch.errors import MemWatchError, RecordingFormatError, RecordingNotFoundError
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records import RunInfo
-from kerasmemwatch.schema import PLUGIN_NAME, decode_rows, decode_run, to_samples
+from kerasmemwatch.run_codec import decode_run
+from kerasmemwatch.run_parts import Allowance, decode_chunk
+from kerasmemwatch.schema import PLUGIN_NAME, to_samples
 from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 from kerasmemwatch.step_codec import decode_step
 
@@ -132,7 +133,10 @@ class Queries:
     def _recording(self, context: Any, experiment: str, stored: StoredTags) -> Recording:
         last = self._recordings.last((experiment, stored.run))
         if last is None or last[0] != stored.key:
-            last = stored.key, self._read(context, experiment, stored)
+            try:
+                last = stored.key, self._read(context, experiment, stored)
+            except RecordingFormatError as error:
+                raise type(error)(f"The run {stored.run!r} cannot be read. {error}") from error
             self._recordings.put((experiment, stored.run), last)
         recording: Recording = last[1]
         return recording
@@ -143,19 +147,22 @@ class Queries:
         missing = [tag for tag, key in keys.items() if key not in self._decoded]
         payloads = self._payloads(context, experiment, stored.run, missing)
         problems: list[str] = []
+        allowance = Allowance()
 
-        def decoded_payload(decode: Callable[[bytes], Value], tag: str) -> Value:
-            return decode(payloads[tag])
-
-        def decoded(prefix: str, decode: Callable[[bytes], Value]) -> Iterator[Value]:
+        def decoded(prefix: str, decode: Callable[[bytes], Value], take: Callable[[Value], None]) -> Iterator[Value]:
             for tag in sorted(tag for tag in keys if tag.startswith(prefix)):
                 try:
-                    yield self._decoded.get(keys[tag], functools.partial(decoded_payload, decode, tag))
+                    kept = self._decoded.last(keys[tag])
+                    part, stored_bytes = kept or (decode(payloads[tag]), len(payloads[tag]))
+                    allowance.stored(stored_bytes)
+                    take(part)
+                    self._decoded.put(keys[tag], (part, stored_bytes))
+                    yield part
                 except (MemWatchError, KeyError) as error:
-                    problems.append(f"{tag} cannot be read: {error}")
+                    problems.append(f"{tag[:80]} cannot be read: {error}")
 
-        samples = to_samples(list(decoded(SAMPLES_TAG, decode_rows)))
-        steps = tuple(decoded(STEPS_TAG, decode_step))
+        samples = to_samples(list(decoded(SAMPLES_TAG, decode_chunk, lambda part: allowance.rows(*part))))
+        steps = tuple(decoded(STEPS_TAG, decode_step, allowance.step))
         return Recording(replace(run, notes=(*run.notes, *problems)), samples, layers, steps)
 
     def _payloads(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, bytes]:

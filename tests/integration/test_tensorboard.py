@@ -16,7 +16,8 @@ from tensorboard import context
 
 from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.schema import PLUGIN_NAME, decode_rows, decode_run, encode_run, to_samples
+from kerasmemwatch.run_codec import decode_run, encode_run
+from kerasmemwatch.schema import PLUGIN_NAME, decode_rows, to_samples
 from kerasmemwatch.session import MemorySession
 from kerasmemwatch.sinks.tensorboard import _DENSE_POINTS, RUN_TAG, SAMPLES_TAG, SCALARS, STEPS_TAG
 from kerasmemwatch.step_codec import decode_step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from runs import HOSTILE, traced_steps
 from tensorboard.plugins import base_plugin
 from timelines import realistic_step, step, timeline
 
+from kerasmemwatch.schema import encode_json
 from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 from kerasmemwatch.step_codec import encode_step
 from kerasmemwatch.tensorboard_plugin.assets import ASSETS
@@ -138,6 +140,32 @@ def test_a_damaged_description_leaves_other_runs_alone(serve: Any, log_dir: Path
     assert problems["plain"] and not problems["traced"]
     assert ask("overview", run="plain")[0] == 422
     assert ask("overview", run="traced")[0] == 200
+
+
+@pytest.mark.parametrize("created", [None, "abc", [], {}, 2**64, -1])
+def test_an_odd_description_is_named_and_leaves_other_runs_alone(log_dir: Path, created: Any) -> None:
+    odd = encode_json({"run": {"name": "plain", "created": created}, "layers": []})
+    append_payload(log_dir / "plain", RUN_TAG, odd)
+    ask = asking(python_provider(log_dir))
+    status, content = ask("runs")
+    assert status == 200
+    problems = {run["name"]: run["problem"] for run in content["runs"]}
+    assert "created" in problems["plain"] and not problems["traced"]
+    for view in SECTIONED:
+        assert ask(view, run="traced")[0] == 200
+        for names in (["plain"], ["traced", "plain"]):
+            status, content = ask(view, run=names)
+            assert status == 422 and "The run 'plain' cannot be read" in content["error"]
+
+
+def test_parts_that_would_take_all_memory_are_noted(log_dir: Path) -> None:
+    header = {"version": 1, "layout": [], "rows": 3 * 10**8, "whole": []}
+    text = json.dumps(header).encode()
+    bomb = zlib.compress(len(text).to_bytes(4, "little") + text)
+    append_payload(log_dir / "traced", f"{SAMPLES_TAG}000099", bomb)
+    status, content = asking(python_provider(log_dir))("overview", run="traced")
+    [notes] = sections(content, "notes")
+    assert status == 200 and any(f"{SAMPLES_TAG}000099 cannot be read" in note for note in notes["notes"])
 
 
 def test_a_file_that_is_cut_off(serve: Any, log_dir: Path) -> None:

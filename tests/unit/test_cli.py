@@ -13,7 +13,7 @@ from fakes import FakeClock, append_payload, event_file, newer, write_run
 
 from kerasmemwatch import __version__
 from kerasmemwatch.cli import main
-from kerasmemwatch.schema import VERSION
+from kerasmemwatch.schema import VERSION, encode_json
 from kerasmemwatch.sinks.tensorboard import RUN_TAG
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +40,21 @@ def test_shows_a_run_by_name(logs: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_lists_runs_one_a_line(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", logs, "--list"]) == 0
     assert capsys.readouterr().out == "zebra\nape\n"
+
+
+def test_lists_runs_that_cannot_be_read_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path, "good", 3)
+    write_run(tmp_path, "odd", 3)
+    path = event_file(tmp_path / "odd")
+    path.write_bytes(path.read_bytes()[:40])
+    append_payload(tmp_path / "odd", RUN_TAG, encode_json({"run": {"name": "odd", "created": "x"}, "layers": []}))
+    assert main(["show", str(tmp_path), "--list"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ["odd", "good"]
+    assert shown.err.startswith("kerasmemwatch: the run 'odd' cannot be read: ") and shown.err.count("\n") == 1
+    for arguments in (["show", str(tmp_path)], ["compare", str(tmp_path), str(tmp_path / "good")]):
+        assert main(arguments) == 0
+    assert "'odd'" in capsys.readouterr().out
 
 
 def test_lists_odd_names_without_their_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

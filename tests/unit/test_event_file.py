@@ -13,7 +13,8 @@ from tensorboard.compat.tensorflow_stub import errors, pywrap_tensorflow
 
 from kerasmemwatch import files
 from kerasmemwatch.event_file import EventFile, frame, read_records
-from kerasmemwatch.schema import decode_rows, decode_run
+from kerasmemwatch.run_codec import decode_run
+from kerasmemwatch.schema import decode_rows
 from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, SCALARS
 from kerasmemwatch.units import MIB
 

@@ -20,8 +20,9 @@ FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 LAYERS = """
 _version errors
 units records
+json_fields
 series schema timeline probes.base files environment
-journal event_file chart probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
+journal event_file run_codec chart probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
 attribution.live_objects
 live_set step_codec attribution.kept_tapes layer_tree workers
 layer_table step_log tape_memory step_graphs model_state example_batch
@@ -50,6 +51,7 @@ attribution.watched_models
 probes.host probes.nvml probes.tensorflow
 sinks.base
 sinks.tensorboard
+run_parts
 reader
 store
 probe_set row_log stages

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -11,9 +13,13 @@ import pytest
 from fakes import FakeClock, append_payload, event_file, newer, write_run
 
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
-from kerasmemwatch.recording import load, runs
-from kerasmemwatch.schema import VERSION
-from kerasmemwatch.sinks.tensorboard import RUN_TAG
+from kerasmemwatch.event_file import frame, read_records
+from kerasmemwatch.journal import JOURNAL_NAME
+from kerasmemwatch.reader import read_run
+from kerasmemwatch.recording import load, runs, unreadable_runs
+from kerasmemwatch.records import WorkerInfo
+from kerasmemwatch.schema import VERSION, encode_json
+from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,3 +142,83 @@ def test_neither_tensorflow_nor_keras_is_loaded(logs: Path, code: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# -- one odd run among others --------------------------------------------------------------------------------------
+
+ODD_RUNS: tuple[dict[str, object], ...] = (
+    *({"created": value} for value in (None, "abc", [], {}, math.inf, -1, 2**64, True)),
+    {"name": 7},
+    {"devices": [{"name": "CPU:0", "limit_bytes": "12 GiB"}]},
+    {"devices": [None]},
+    {"tags": [1]},
+    {"notes": "x"},
+    {"configuration": {"sample_every": "2"}},
+    {"configuration": {"sample_every": 0}},
+    {"configuration": []},
+    {"host": {"limit_bytes": [1]}},
+    {"host": {"limit_source": {}}},
+    {"drivers": [{"name": 3}]},
+    {"versions": {"keras": None}},
+    {"worker": {"cluster": "c", "type": "worker", "index": 2**64, "count": 2}},
+)
+
+
+def odd_description(changes: dict[str, object]) -> bytes:
+    return encode_json({"run": {"name": "odd", "created": 9e8, **changes}, "layers": []})
+
+
+@pytest.mark.parametrize("changes", ODD_RUNS, ids=str)
+def test_an_odd_description_leaves_every_other_run_alone(logs: Path, changes: dict[str, object]) -> None:
+    write_run(logs, "odd", 4, clock=FakeClock(9000.0))
+    path = event_file(logs / "odd")
+    first, *_ = read_records(path.read_bytes())
+    path.write_bytes(frame(first))
+    append_payload(logs / "odd", RUN_TAG, odd_description(changes))
+    assert runs(logs) == ["odd", "zebra", "mouse", "ape"]
+    assert list(unreadable_runs(logs)) == ["odd"]
+    newest = load(logs)
+    assert newest.run.name == "ape" and newest.samples.num_samples == 3
+    [note] = [note for note in newest.run.notes if "odd" in note]
+    assert "'odd'" in note and "cannot be read" in note and next(iter(changes)) in f"{note} {changes}"
+    assert load(logs, "mouse").run.notes == ()
+    # By its name it gives what is intact, and says what is not.
+    odd = load(logs, "odd")
+    assert odd.run.name == "odd" and [note for note in odd.run.notes if RUN_TAG in note]
+    assert str(odd.report) and json.dumps(odd.report.to_dict())
+
+
+@pytest.mark.parametrize("tag", [SAMPLES_TAG + "9" * 5000, STEPS_TAG + "9" * 5000, SAMPLES_TAG + "\u0663" * 4400])
+def test_a_tag_of_a_huge_number_is_no_number(logs: Path, tag: str) -> None:
+    chunk = read_run(str(logs / "ape")).chunks[0]
+    append_payload(logs / "ape", tag, chunk)
+    assert load(logs).samples["step"].tolist() == [1, 2, 3]
+    assert read_run(str(logs / "ape")).next_index == 1
+    assert all(len(note) < 400 for note in load(logs).run.notes)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_is_no_file_is_told_and_never_waited_for(logs: Path) -> None:
+    os.mkfifo(logs / "ape" / "events.out.tfevents.9.x.kerasmemwatch")
+    os.mkfifo(logs / "ape" / JOURNAL_NAME)
+    recording = load(logs)
+    assert recording.samples.num_samples == 3
+    assert len([note for note in recording.run.notes if "Expected a file" in note]) == 2
+
+
+def test_a_newer_run_is_named(logs: Path) -> None:
+    append_payload(logs / "mouse", RUN_TAG, newer(VERSION + 1, of_rows=False))
+    with pytest.raises(RecordingVersionError, match="The run 'mouse' cannot be read"):
+        load(logs)
+    assert load(logs, "ape").samples.num_samples == 3
+    assert list(unreadable_runs(logs)) == ["mouse"]
+
+
+def test_a_worker_whose_rows_are_of_a_newer_version_is_a_worker_without_rows(tmp_path: Path) -> None:
+    for index in range(2):
+        worker = WorkerInfo("c0ffee", "worker", index, 2)
+        write_run(tmp_path, f"mine-worker-{index}", 3, about={"worker": worker})
+    append_payload(tmp_path / "mine-worker-0", f"{SAMPLES_TAG}000001", newer(VERSION + 1, of_rows=True))
+    recording = load(tmp_path, "mine")
+    assert len(recording.workers) == 2 and recording.samples.num_samples == 3
+    assert [note for note in recording.run.notes if "mine-worker-0" in note and "Upgrade" in note]

@@ -15,14 +15,13 @@ from kerasmemwatch import schema
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.probe_set import BASE_COLUMNS
 from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo
+from kerasmemwatch.run_codec import decode_run, encode_run
 from kerasmemwatch.schema import (
     VERSION,
     decode_json,
     decode_rows,
-    decode_run,
     encode_json,
     encode_rows,
-    encode_run,
     layout_from_json,
     layout_to_json,
     to_samples,

@@ -12,7 +12,8 @@ from kerasmemwatch.environment import worker
 from kerasmemwatch.errors import RecordingFormatError
 from kerasmemwatch.reader import is_run_dir
 from kerasmemwatch.records import RunInfo, WorkerInfo
-from kerasmemwatch.schema import decode_json, decode_run, encode_json, encode_run
+from kerasmemwatch.run_codec import decode_run, encode_run
+from kerasmemwatch.schema import decode_json, encode_json
 from kerasmemwatch.store import open_store
 from kerasmemwatch.workers import group_name
 
