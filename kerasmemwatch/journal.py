@@ -1,6 +1,8 @@
 """The rows since the last chunk, in a preallocated memory-mapped ring: a row survives ``kill -9`` without any I/O.
 
 The page cache belongs to the kernel, so what a killed process had written into the mapping still reaches the file.
+If the machine dies, some pages do and some don't: each row ends in a checksum of its values and its number, so that
+neither zeros nor an older row in its place pass for it.
 """
 
 from __future__ import annotations
@@ -10,25 +12,35 @@ import mmap
 import os
 import struct
 import sys
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kerasmemwatch.errors import RecordingFormatError
+from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.schema import MAX_VALUES, Layout, Rows, layout_from_json, layout_to_json
 
 __all__ = ["JOURNAL_NAME", "MAX_JOURNAL_BYTES", "Journal", "read_journal"]
 
 JOURNAL_NAME = "rows.journal"
 CAPACITY = 8192
-_MAGIC = b"KMWRING1"
-_FIXED = struct.Struct("<8sIIIIqq")  # magic, capacity, values a row, JSON bytes, unused, head, tail
+_MAGIC, _VERSION = b"KMWRING", 2
+# Magic and version, capacity, values a row, JSON bytes, checksum of these and the JSON; head, tail.
+_FIXED = struct.Struct("<8sIII")
+_CHECKSUM = struct.Struct("<I")
+_COUNTERS = struct.Struct("<qq")
 _HEAD, _TAIL = 3, 4  # where these two are, in 8 bytes
+_JSON = _FIXED.size + _CHECKSUM.size + _COUNTERS.size  # where the layout's is
 _HEADER_BYTES = 4096
 # The largest that is written: a damaged header cannot ask for more.
-MAX_JOURNAL_BYTES = _HEADER_BYTES + CAPACITY * MAX_VALUES * 8
+MAX_JOURNAL_BYTES = _HEADER_BYTES + CAPACITY * (MAX_VALUES + 1) * 8
+# Whole numbers beyond it are not exact in a float64; no count of bytes or steps comes near.
+_LARGEST = 2.0**53
+_UINT32 = 2**32 - 1
+_crc32 = zlib.crc32
 
 
 class Journal:
@@ -52,13 +64,16 @@ class Journal:
         self.tail = 0
         self.limit = sys.maxsize
         self._values, self._mask = sum(column.size for column in layout), capacity - 1
+        self._stride = self._values + 1  # the last is the checksum
         size = self.size_bytes
         description = json.dumps(layout_to_json(layout), separators=(",", ":")).encode()
-        if _FIXED.size + len(description) > _HEADER_BYTES:
+        if _JSON + len(description) > _HEADER_BYTES:
             raise ValueError(f"Expected a layout of at most {_HEADER_BYTES} bytes. Received: {len(description)}.")
         if size > MAX_JOURNAL_BYTES:
             raise ValueError(f"Expected at most {MAX_VALUES} values a row. Received: {self._values}.")
-        header = _FIXED.pack(_MAGIC, capacity, self._values, len(description), 0, 0, 0) + description
+        fixed = _FIXED.pack(_MAGIC + b"%d" % _VERSION, capacity, self._values, len(description))
+        checksum = _CHECKSUM.pack(zlib.crc32(fixed + description))
+        header = b"".join((fixed, checksum, _COUNTERS.pack(0, 0), description))
         if path is not None:
             _create(path, header, size)
         self._use(_mapped(path, size))
@@ -67,12 +82,13 @@ class Journal:
     def _use(self, memory: mmap.mmap) -> None:
         self._map = memory
         self._counters = memoryview(memory)[:_HEADER_BYTES].cast("q")
-        self._numbers = memoryview(memory)[_HEADER_BYTES:].cast("d")
+        self._bytes = memoryview(memory)[_HEADER_BYTES:]
+        self._numbers = self._bytes.cast("d")
 
     @property
     def size_bytes(self) -> int:
         """Size of the ring."""
-        return _HEADER_BYTES + self.capacity * self._values * 8
+        return _HEADER_BYTES + self.capacity * self._stride * 8
 
     @property
     def full(self) -> bool:
@@ -94,10 +110,12 @@ class Journal:
         if len(row) != self._values:
             raise ValueError(f"Expected {self._values} values. Received: {len(row)}.")
         # One by one: within a fit, whose steps empty the processor's caches, struct and array take twice as long.
-        numbers, index = self._numbers, (head & self._mask) * self._values
+        numbers, first = self._numbers, (head & self._mask) * self._stride
+        index = first
         for value in row:
             numbers[index] = value
             index += 1
+        numbers[index] = _crc32(self._bytes[8 * first : 8 * index], head & _UINT32)
         self.head = head = head + 1
         # After the row: a reader, or a crash between the two, never sees half a row.
         self._counters[_HEAD] = head
@@ -107,15 +125,20 @@ class Journal:
         """Overwrite values of the newest row from index ``start`` on; ``False`` if it has been stored already."""
         if self.head == self.tail:
             return False
-        first = ((self.head - 1) & self._mask) * self._values + start
-        for index, value in enumerate(values, first):
-            self._numbers[index] = value
+        number = self.head - 1
+        first = (number & self._mask) * self._stride
+        stored = slice(8 * first, 8 * (first + self._stride))
+        row = memoryview(bytearray(self._bytes[stored])).cast("d")
+        for index, value in enumerate(values, start):
+            row[index] = value
+        row[self._values] = _crc32(row[: self._values], number & _UINT32)
+        self._bytes[stored] = row.cast("B")  # in one go: no reader, and no kill, finds values without their checksum
         return True
 
     def rows(self, start: int, stop: int) -> Rows:
         """Copy of rows ``start`` to ``stop`` (counted since the beginning), ``float64[stop - start, values]``."""
-        ring = np.frombuffer(self._map, np.float64, self.capacity * self._values, _HEADER_BYTES)
-        rows: Rows = ring.reshape(self.capacity, self._values)[np.arange(start, stop) & self._mask]
+        ring = np.frombuffer(self._map, np.float64, self.capacity * self._stride, _HEADER_BYTES)
+        rows: Rows = ring.reshape(self.capacity, self._stride)[np.arange(start, stop) & self._mask, : self._values]
         return rows
 
     def release(self, upto: int) -> None:
@@ -133,6 +156,7 @@ class Journal:
         """Unmap; remove the file if all of its rows are stored elsewhere."""
         self._counters.release()
         self._numbers.release()
+        self._bytes.release()
         self._map.close()
         if self.path is not None and self.head == self.tail:
             self.path.unlink(missing_ok=True)
@@ -145,34 +169,67 @@ def read_journal(data: bytes) -> tuple[Layout, Rows]:
         data: The file's bytes.
 
     Returns:
-        The layout and ``float64[num_rows, values]``; rows that were cut off are NaN.
+        The layout and ``float64[num_rows, values]``; rows that were cut off or damaged are NaN.
 
     Raises:
-        RecordingFormatError: If it is no journal, or was cut off within its header.
+        RecordingFormatError: If it is no journal, or its header is damaged or was cut off.
+        RecordingVersionError: If a newer version wrote it.
     """
     try:
-        magic, capacity, values, length, _, head, tail = _FIXED.unpack_from(data)
-        if magic != _MAGIC:
+        magic, capacity, values, length = _FIXED.unpack_from(data)
+        version = magic[len(_MAGIC) :]
+        if not magic.startswith(_MAGIC) or not version.isdigit() or version == b"0":
             raise ValueError(f"it begins with {magic!r}")
-        layout = layout_from_json(json.loads(data[_FIXED.size : _FIXED.size + length]))
+        if int(version) > _VERSION:
+            raise RecordingVersionError(
+                f"Expected a journal of version {_VERSION} or older. Received: version={int(version)}. "
+                "Upgrade with: pip install -U kerasmemwatch"
+            )
+        # The first version had no checksums.
+        is_checked = int(version) > 1
+        head, tail = _COUNTERS.unpack_from(data, _FIXED.size + _CHECKSUM.size)
+        description = data[_JSON : min(_JSON + length, _HEADER_BYTES)]
+        (checksum,) = _CHECKSUM.unpack_from(data, _FIXED.size)
+        if is_checked and checksum != zlib.crc32(data[: _FIXED.size] + description):
+            raise ValueError("its header is damaged")
+        layout = layout_from_json(json.loads(description))
+        stride = values + is_checked
         if (
             not 0 <= tail <= head
             or capacity < 1
             or values < 1
-            or _HEADER_BYTES + capacity * values * 8 > MAX_JOURNAL_BYTES
             or sum(column.size for column in layout) != values
+            or _HEADER_BYTES + capacity * stride * 8 > MAX_JOURNAL_BYTES
         ):
             raise ValueError(f"impossible counters: head={head}, tail={tail}, capacity={capacity}, values={values}")
         if layout[0].name != "step":
             raise ValueError(f"its rows begin with {layout[0].name!r}")
-        whole = min(capacity, max(0, len(data) - _HEADER_BYTES) // (8 * values))
-        ring = np.frombuffer(data[_HEADER_BYTES:], np.uint8, 8 * whole * values).view(np.float64)
-    except (ValueError, TypeError, OverflowError, RecursionError, struct.error) as error:
+        whole = min(capacity, max(0, len(data) - _HEADER_BYTES) // (8 * stride))
+        ring = np.frombuffer(data[_HEADER_BYTES:], np.uint8, 8 * whole * stride).view(np.float64)
+    except RecordingVersionError:
+        raise
+    except (ValueError, RecursionError, struct.error) as error:
         raise RecordingFormatError(f"Expected a journal of rows. Received {len(data)} bytes: {error}.") from error
-    slots = np.arange(max(tail, head - capacity), head) % capacity
+    numbers = np.arange(max(tail, head - capacity), head)
+    slots = numbers % capacity
     rows = np.full((len(slots), values), np.nan)
-    rows[slots < whole] = ring.reshape(whole, values)[slots[slots < whole]]
+    found = np.flatnonzero(slots < whole)
+    stored = ring.reshape(whole, stride)[slots[found]]
+    intact = _matching(stored, numbers[found]) if is_checked else _plausible(stored)
+    rows[found[intact]] = stored[intact, :values]
     return layout, rows
+
+
+def _matching(stored: Rows, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows have the checksum, behind their values, of the row of that number."""
+    sums = [_crc32(row[:-1].tobytes(), number & _UINT32) for row, number in zip(stored, numbers.tolist(), strict=True)]
+    matching: NDArray[np.bool_] = np.array(sums, float) == stored[:, -1]
+    return matching
+
+
+def _plausible(stored: Rows) -> NDArray[np.bool_]:
+    """Which rows without a checksum hold what may have been measured, rather than what the disk held before."""
+    return np.asarray((np.isnan(stored) | (np.abs(stored) <= _LARGEST)).all(axis=1))
 
 
 def _mapped(path: Path | None, size: int) -> mmap.mmap:

@@ -24,10 +24,10 @@ from kerasmemwatch.step_codec import decode_step
 
 __all__ = ["StoredRun", "is_run_dir", "read_run", "run_dirs"]
 
-# Whole numbers beyond it are not exact in a float64; no count of bytes or steps comes near.
-_LARGEST = 2.0**53
 # Digits of a chunk's number; one with more was never given by us.
 _MAX_DIGITS = 18
+# How often a journal is read again that changes while it is read, before what is torn counts as damaged.
+_READS = 5
 
 
 @dataclass(frozen=True)
@@ -163,18 +163,23 @@ def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str
 
 
 def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
-    try:
-        data = read_bytes(join(directory, JOURNAL_NAME), MAX_JOURNAL_BYTES)
-        if not data:
-            return None  # its process has only just begun
-        layout, rows = read_journal(data)
-    except FileNotFoundError:
-        return None  # its process has stored its rows and removed it since it was listed
-    except (OSError, RecordingFormatError) as error:
-        problems.append(f"{JOURNAL_NAME} cannot be read: {error}")
-        return None
-    # A crash of the machine may leave rows that never reached the disk: zeros, or what the disk held before.
-    intact = possible_rows(layout, rows) & (np.isnan(rows) | (np.abs(rows) <= _LARGEST)).all(axis=1)
+    last = None
+    for _ in range(_READS):
+        try:
+            data = read_bytes(join(directory, JOURNAL_NAME), MAX_JOURNAL_BYTES)
+            if not data:
+                return None  # its process has only just begun
+            layout, rows = read_journal(data)
+        except FileNotFoundError:
+            return None  # its process has stored its rows and removed it since it was listed
+        except (OSError, RecordingFormatError) as error:
+            problems.append(f"{JOURNAL_NAME} cannot be read: {error}")
+            return None
+        # A crash of the machine may leave rows that never reached the disk.
+        intact = possible_rows(layout, rows)
+        if intact.all() or data == last:
+            break
+        last = data  # and if it has changed meanwhile, a row was only being written
     if not intact.all():
         problems.append(f"{JOURNAL_NAME} is cut off or damaged: {np.sum(~intact)} of {len(rows)} rows cannot be read.")
     return layout, rows[intact]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kerasmemwatch.errors import RecordingFormatError
+from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.journal import JOURNAL_NAME, Journal, read_journal
 from kerasmemwatch.records import Column
 
 LAYOUT = (Column("step"), Column("x", 2))
+ROW_BYTES = 32  # three values and a checksum
 
 
 @pytest.fixture
@@ -142,7 +144,7 @@ def test_a_row_that_is_being_written_is_not_read(path: Path) -> None:
     fill(journal, 0, 2)
     data = bytearray(path.read_bytes())
     # The row comes before the counter, so a reader or a crash in between sees the row without the counter.
-    struct.pack_into("<3d", data, 4096 + 2 * 24, 99, 99, 99)
+    struct.pack_into("<3d", data, 4096 + 2 * ROW_BYTES, 99, 99, 99)
     assert read_journal(bytes(data))[1][:, 0].tolist() == [0, 1]
     journal.close()
 
@@ -174,7 +176,7 @@ def test_a_file_that_somebody_removed_is_no_error(path: Path) -> None:
 
 def test_the_whole_file_is_allocated_at_once(path: Path) -> None:
     journal = Journal(LAYOUT, path, 1024)
-    assert path.stat().st_size == journal.size_bytes == 4096 + 1024 * 24
+    assert path.stat().st_size == journal.size_bytes == 4096 + 1024 * ROW_BYTES
     assert path.stat().st_blocks * 512 >= journal.size_bytes
     journal.close()
 
@@ -221,7 +223,7 @@ def test_a_file_cut_off_in_its_header_raises_our_error(path: Path, size: int) ->
 
 
 @pytest.mark.parametrize(
-    ("size", "whole"), [(4095, 0), (4096, 0), (4096 + 23, 0), (4096 + 24, 1), (4096 + 4 * 24 + 1, 4)]
+    ("size", "whole"), [(4095, 0), (4096, 0), (4096 + 31, 0), (4096 + 32, 1), (4096 + 4 * 32 + 1, 4)]
 )
 def test_a_file_cut_off_in_its_rows_gives_the_whole_ones(path: Path, size: int, whole: int) -> None:
     _, rows = read_journal(journal_bytes(path)[:size])
@@ -250,6 +252,93 @@ def test_a_damaged_header_raises_our_error(path: Path, offset: int, packed: byte
     data[offset : offset + len(packed)] = packed
     with pytest.raises(RecordingFormatError):
         read_journal(bytes(data))
+
+
+def test_a_journal_of_the_first_version_is_read(path: Path) -> None:
+    # It had no checksums.
+    text = b'[["step",null,true],["x",2,true]]'
+    header = struct.pack("<8sIIIIqq", b"KMWRING1", 8, 3, len(text), 0, 10, 7) + text
+    ring = np.array([row(step) for step in (8, 9, 2, 3, 4, 5, 6, 7)])
+    data = header.ljust(4096, b"\0") + ring.tobytes()
+    layout, rows = read_journal(data)
+    assert layout == LAYOUT and rows.tolist() == [row(7), row(8), row(9)]
+    ring[0, 1] = 1e300
+    _, rows = read_journal(header.ljust(4096, b"\0") + ring.tobytes())
+    assert np.isnan(rows).all(axis=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("version", [b"3", b"9"])
+def test_a_newer_journal_says_upgrade(path: Path, version: bytes) -> None:
+    data = bytearray(journal_bytes(path))
+    data[7:8] = version
+    with pytest.raises(RecordingVersionError, match="pip install -U kerasmemwatch"):
+        read_journal(bytes(data))
+
+
+def long_journal(path: Path) -> tuple[bytes, np.ndarray]:
+    """The second lap of a ring of several pages, and its rows."""
+    journal = Journal(LAYOUT, path, 1024)
+    fill(journal, 1, 1025)
+    journal.release(600)
+    fill(journal, 1025, 1500)
+    journal.amend(2, [-7.0])
+    data = path.read_bytes()
+    journal.close()
+    return data, read_journal(data)[1]
+
+
+def assert_right_or_unknown(found: np.ndarray, whole: np.ndarray) -> int:
+    """Each row is as it was recorded, or unknown as a whole; how many are unknown."""
+    assert found.shape == whole.shape
+    unknown = np.isnan(found).all(axis=1)
+    assert np.array_equal(found[~unknown], whole[~unknown])
+    return int(unknown.sum())
+
+
+@pytest.mark.parametrize("page", range(1, 9))
+@pytest.mark.parametrize("kind", ["zeros", "older rows", "noise"])
+def test_a_page_that_never_reached_the_disk_is_unknown(path: Path, page: int, kind: str) -> None:
+    data, whole = long_journal(path)
+    assert whole[:, 0].tolist() == list(range(601, 1500))
+    older = Journal(LAYOUT, None, 1024)
+    fill(older, 1, 1025)
+    place = slice(4096 * page, 4096 * (page + 1))
+    lost = {
+        "zeros": bytes(4096),
+        "older rows": bytes(older._map[place]),
+        "noise": np.random.default_rng(page).bytes(4096),
+    }
+    older.close()
+    unknown = assert_right_or_unknown(read_journal(data[: place.start] + lost[kind] + data[place.stop :])[1], whole)
+    # Slots 0 to 474 hold rows of the second lap, which an older page lacks; slots 600 on those of the first.
+    slots = range(128 * (page - 1), 128 * page)
+    assert unknown == sum(slot < 475 or (slot >= 600 and kind != "older rows") for slot in slots)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_flipped_bit_is_never_a_measurement(path: Path, seed: int) -> None:
+    data, whole = long_journal(path)
+    random = np.random.default_rng(seed)
+    damaged = bytearray(data)
+    place = int(random.integers(4096, len(data)) if seed % 4 else random.integers(0, 90))
+    damaged[place] ^= 1 << int(random.integers(8))
+    try:
+        layout, rows = read_journal(bytes(damaged))
+    except RecordingFormatError:
+        assert place < 4096
+        return
+    assert layout == LAYOUT
+    known = rows[~np.isnan(rows).all(axis=1)]
+    of_step = {int(each[0]): each for each in [*whole, *(np.array(row(step)) for step in range(1, 601))]}
+    assert all(np.array_equal(each, of_step[int(each[0])]) for each in known)
+
+
+def test_a_head_beyond_its_file_costs_no_memory(path: Path) -> None:
+    text = b'[["step",null,true],["x",511,false]]'
+    fixed = struct.pack("<8sIII", b"KMWRING2", 1 << 20, 512, len(text))
+    header = fixed + struct.pack("<Iqq", zlib.crc32(fixed + text), 1 << 20, 0) + text
+    with pytest.raises(RecordingFormatError, match="capacity=1048576"):
+        read_journal(header.ljust(4096, b"\0"))
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from fakes import FakeClock, FakeProbe, NoFlusher, append_payload, event_file, newer, recorder_on_disk, train, write_run
 
-from kerasmemwatch import row_log
+from kerasmemwatch import reader, row_log
 from kerasmemwatch.errors import RecordingVersionError
 from kerasmemwatch.event_file import frame, read_records
 from kerasmemwatch.journal import JOURNAL_NAME
@@ -158,3 +160,51 @@ def test_finds_runs_at_and_below_a_directory(tmp_path: Path) -> None:
 
 def test_nothing_there_reads_as_nothing(tmp_path: Path) -> None:
     assert read_run(str(tmp_path)) == read_run(str(tmp_path / "none")) == StoredRun()
+
+
+def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes, Any]:
+    """A run of 300 rows that are in the journal only."""
+    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    target = recorder_on_disk(tmp_path)
+    target.begin_stage("train")
+    target.begin_epoch(0)
+    for batch in range(300):
+        target.batch_end(batch)
+    path = tmp_path / "run" / JOURNAL_NAME
+    return path, path.read_bytes(), target
+
+
+@pytest.mark.parametrize("page", range(1, 4))
+def test_a_page_that_never_reached_the_disk_is_told_and_never_shown_as_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    path, data, target = killed_run(tmp_path, monkeypatch)
+    layout, whole = read_run(str(tmp_path / "run")).fresh or ((), np.empty((0, 0)))
+    assert len(whole) == 300
+    path.write_bytes(data[: 4096 * page] + bytes(4096) + data[4096 * (page + 1) :])
+    run = read_run(str(tmp_path / "run"))
+    path.write_bytes(data)
+    assert run.fresh is not None and run.fresh[0] == layout
+    assert 0 < len(run.fresh[1]) < 300 and run.fresh[1].tolist() == [
+        each for each in whole.tolist() if each[0] in run.fresh[1][:, 0]
+    ]
+    [note] = run.problems
+    assert f"{300 - len(run.fresh[1])} of 300 rows cannot be read" in note
+    target.close()
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_a_row_that_is_being_written_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: bool
+) -> None:
+    _, data, target = killed_run(tmp_path, monkeypatch)
+    torn = data[:4100] + b"\x55" + data[4101:]
+    answers = [torn, data] if writing else [torn] * 2
+    read = reader.read_bytes
+    monkeypatch.setattr(
+        reader, "read_bytes", lambda path, *most: answers.pop(0) if JOURNAL_NAME in path else read(path, *most)
+    )
+    run = read_run(str(tmp_path / "run"))
+    assert run.fresh is not None and (len(run.fresh[1]), len(run.problems)) == ((300, 0) if writing else (299, 1))
+    assert not answers
+    target.close()
