@@ -33,7 +33,7 @@ class InvalidTypeError(MemWatchError, TypeError):
 
 
 class LogDirError(MemWatchError, OSError):
-    """The log directory cannot be used: a file is in the way, or it is not writable."""
+    """The log directory cannot be used: a file is in the way, it is not writable, or the working directory is gone."""
 
 
 class RecordingNotFoundError(MemWatchError, FileNotFoundError):

@@ -9,7 +9,17 @@ from typing import Any, Protocol
 
 from kerasmemwatch.errors import LogDirError
 
-__all__ = ["AppendFile", "check_log_dir", "is_remote", "join", "make_new_dir", "open_for_append", "read_bytes", "walk"]
+__all__ = [
+    "AppendFile",
+    "check_log_dir",
+    "check_working_dir",
+    "is_remote",
+    "join",
+    "make_new_dir",
+    "open_for_append",
+    "read_bytes",
+    "walk",
+]
 
 
 class AppendFile(Protocol):
@@ -40,14 +50,37 @@ def join(*parts: str) -> str:
     return "/".join(part.rstrip("/") for part in parts) if is_remote(parts[0]) else os.path.join(*parts)
 
 
+def check_working_dir(path: str, name: str = "log_dir") -> None:
+    """Find out that a relative path leads nowhere, as the working directory was deleted.
+
+    Args:
+        path: The path.
+        name: How errors call it.
+
+    Raises:
+        LogDirError: If it does.
+    """
+    if is_remote(path) or os.path.isabs(path):
+        return
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise LogDirError(
+            f"Expected {name} to be absolute, or the working directory to exist. "
+            f"Received: {name}={path!r} in a working directory that cannot be found ({error.strerror}). "
+            "Give an absolute path, or change to another directory."
+        ) from None
+
+
 def check_log_dir(log_dir: str) -> None:
     """Find out early that a log dir cannot work.
 
     Raises:
-        LogDirError: If a file is in the way, or the directory may not be written to.
+        LogDirError: If a file is in the way, the directory may not be written to, or the working directory is gone.
     """
     if is_remote(log_dir):
         return
+    check_working_dir(log_dir)
     existing = os.path.abspath(log_dir)
     while not os.path.lexists(existing) and os.path.dirname(existing) != existing:
         existing = os.path.dirname(existing)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kerasmemwatch.environment import disabled
 from kerasmemwatch.errors import InvalidArgumentError, LogDirError
+from kerasmemwatch.files import check_working_dir
 
 __all__ = ["run", "split_arguments", "watched_environment"]
 
@@ -64,12 +65,13 @@ def run(argv: Sequence[str], log_dir: str) -> int:
 
     Raises:
         InvalidArgumentError: If there is no such script, or this interpreter ignores its environment.
-        LogDirError: If ``log_dir`` is a file.
+        LogDirError: If ``log_dir`` is a file, or a path is relative to a working directory that was deleted.
     """
     _check_target(argv)
     environment = dict(os.environ)
     if not disabled():
         _check_interpreter()
+        check_working_dir(log_dir)
         if os.path.exists(log_dir) and not os.path.isdir(log_dir):
             raise LogDirError(f"Expected a directory. Received: log_dir={log_dir!r}, a file. Name another --log-dir.")
         environment = watched_environment(environment, log_dir)
@@ -111,6 +113,8 @@ def _check_target(argv: Sequence[str]) -> None:
     target = argv[0]
     if target.startswith("-") and target not in ("-m", "-"):
         raise InvalidArgumentError(f"Expected a script or -m MODULE. Received: {target}. {_USAGE}")
+    if target not in ("-m", "-"):
+        check_working_dir(target, "the script")
     if target not in ("-m", "-") and not os.path.exists(target):
         raise InvalidArgumentError(
             f"Expected a script that exists. Received: {target!r}. Check the path; this directory is {os.getcwd()}."

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from os import PathLike
 
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
-from kerasmemwatch.files import is_remote, join
+from kerasmemwatch.files import check_working_dir, is_remote, join
 from kerasmemwatch.reader import StoredRun, is_run_dir, read_run, run_dirs
 from kerasmemwatch.records import LayerMemory, RunInfo, Samples
 from kerasmemwatch.report import Report, make_report
@@ -55,6 +55,7 @@ def runs(log_dir: str | PathLike[str]) -> list[str]:
 
     Raises:
         RecordingNotFoundError: If there is no such directory.
+        LogDirError: If it is relative to a working directory that was deleted.
 
     Example:
         >>> import tempfile
@@ -95,6 +96,7 @@ def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
     Raises:
         RecordingNotFoundError: If there is no recording, or none of that name.
         RecordingFormatError: If it cannot be read; ``RecordingVersionError`` if a newer version wrote it.
+        LogDirError: If ``log_dir`` is relative to a working directory that was deleted.
 
     Example:
         >>> recording = load("logs")                       # doctest: +SKIP
@@ -102,6 +104,7 @@ def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
         83886080
     """
     top = os.fspath(log_dir)
+    check_working_dir(top)
     if run is not None:
         path = join(top, run)
         inside = is_remote(top) or (
@@ -134,6 +137,7 @@ def load(log_dir: str | PathLike[str], run: str | None = None) -> Recording:
 
 
 def _existing(top: str) -> list[str]:
+    check_working_dir(top)
     if not is_remote(top) and not os.path.isdir(top):
         raise RecordingNotFoundError(
             f"Expected a directory of recordings. Received: log_dir={top!r}, which is no directory."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-__all__ = ["ASSETS", "Asset"]
+__all__ = ["ASSETS", "Asset", "load_own"]
 
 _JAVASCRIPT, _CSS = "text/javascript", "text/css"
 _OWN = {
@@ -40,13 +41,28 @@ class Asset:
         """Its content, by gzip: the library that draws is large, and taking it there is much of the first paint."""
         return _compressed(self.package, self.path)
 
+    def etag(self) -> str:
+        """Changes with its content: a browser that has this one needs no other."""
+        return _etag(self.package, self.path)
+
 
 @functools.cache
 def _compressed(package: str, path: str) -> bytes:
     return gzip.compress(resources.files(package).joinpath(path).read_bytes(), 6, mtime=0)
 
 
+@functools.cache
+def _etag(package: str, path: str) -> str:
+    return hashlib.sha256(_compressed(package, path)).hexdigest()[:32]
+
+
 ASSETS = {
     **{f"/{name}": Asset("kerasmemwatch.tensorboard_plugin", f"static/{name}", kind) for name, kind in _OWN.items()},
     "/plotly.js": Asset("plotly", "package_data/plotly.min.js", _JAVASCRIPT),
 }
+
+
+def load_own() -> None:
+    """Read the tab's own files: an upgrade under a running TensorBoard would mix its scripts with our routes."""
+    for name in _OWN:
+        ASSETS[f"/{name}"].compressed()

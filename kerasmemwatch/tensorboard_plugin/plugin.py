@@ -15,7 +15,7 @@ from werkzeug import wrappers
 
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError, RecordingNotFoundError
 from kerasmemwatch.schema import PLUGIN_NAME
-from kerasmemwatch.tensorboard_plugin.assets import ASSETS, Asset
+from kerasmemwatch.tensorboard_plugin.assets import ASSETS, Asset, load_own
 from kerasmemwatch.tensorboard_plugin.queries import Queries
 from kerasmemwatch.tensorboard_plugin.views import VIEWS, run_list
 
@@ -38,6 +38,7 @@ class MemoryPlugin(base_plugin.TBPlugin):
 
     def __init__(self, context: Any) -> None:
         self._queries = Queries(context.data_provider)
+        load_own()
 
     def get_plugin_apps(self) -> dict[str, _Route]:
         """The routes, each a WSGI application."""
@@ -69,7 +70,10 @@ class MemoryPlugin(base_plugin.TBPlugin):
 
 
 def _asset(asset: Asset, request: Any) -> Any:
-    return http_util.Respond(request, asset.compressed(), asset.content_type, content_encoding="gzip", expires=3600)
+    """A file, or that the browser has it. The browser asks each time: it must not mix files of two versions."""
+    response = http_util.Respond(request, asset.compressed(), asset.content_type, content_encoding="gzip")
+    response.set_etag(asset.etag(), weak=True)  # the same whether it is sent compressed or not
+    return response.make_conditional(request)
 
 
 def _text(content: dict[str, Any]) -> str | dict[str, Any]:

@@ -18,6 +18,7 @@ from timelines import realistic_step, step, timeline
 from kerasmemwatch.schema import encode_json
 from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 from kerasmemwatch.step_codec import encode_step
+from kerasmemwatch.tensorboard_plugin import assets
 from kerasmemwatch.tensorboard_plugin.assets import ASSETS
 from kerasmemwatch.tensorboard_plugin.loader import MemoryLoader
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
@@ -211,6 +212,30 @@ def test_assets(log_dir: Path, route: str) -> None:
     assert response.status_code == 200
     assert response.headers["Content-Type"].partition(";")[0] == ASSETS[route].content_type
     assert len(response.get_data()) > 100
+
+
+@pytest.mark.parametrize("route", sorted(ASSETS))
+def test_a_browser_asks_each_time_whether_an_asset_has_changed(log_dir: Path, route: str) -> None:
+    # Kept for an hour, the scripts of an older version would ask the routes of a newer one.
+    asked = client(python_provider(log_dir))
+    first = asked.get(f"{PREFIX}{route}", headers={"Accept-Encoding": "gzip"})
+    assert "no-cache" in first.headers["Cache-Control"] and "max-age" not in first.headers["Cache-Control"]
+    again = asked.get(f"{PREFIX}{route}", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.get_data()) == (304, b"")
+    other = asked.get(f"{PREFIX}{route}", headers={"If-None-Match": 'W/"an older version"'})
+    assert other.status_code == 200 and other.headers["ETag"] == first.headers["ETag"]
+
+
+def test_assets_differ_by_their_content(log_dir: Path) -> None:
+    assert len({asset.etag() for asset in ASSETS.values()}) == len(ASSETS)
+
+
+def test_an_upgrade_under_a_running_tensorboard_changes_no_script(log_dir: Path, monkeypatch: Any) -> None:
+    asked = client(python_provider(log_dir))
+    monkeypatch.setattr(assets.resources, "files", lambda package: log_dir / "of another version")
+    for route, asset in ASSETS.items():
+        if asset.package.startswith("kerasmemwatch"):
+            assert asked.get(f"{PREFIX}{route}").status_code == 200
 
 
 def test_payloads_of_a_large_step_stay_small(tmp_path: Path) -> None:

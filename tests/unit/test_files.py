@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
+from fakes import write_run
 
 from kerasmemwatch import files
+from kerasmemwatch.cli import main
+from kerasmemwatch.comparison import compare
 from kerasmemwatch.errors import LogDirError
 from kerasmemwatch.files import check_log_dir, is_remote, join, make_new_dir, open_for_append, read_bytes, walk
+from kerasmemwatch.options import Options
+from kerasmemwatch.recording import load, runs
 
 
 def test_a_directory_that_exists_or_can_be_made_is_fine(tmp_path: Path) -> None:
@@ -42,6 +48,35 @@ def test_a_directory_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(LogDirError, match=r"Expected a log_dir that may be written to. Received: .*not writable"):
         check_log_dir(str(tmp_path / "logs"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a working directory cannot be deleted there")
+def test_a_working_directory_that_was_deleted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    write_run(tmp_path / "logs", "run")
+    for used in (check_log_dir, lambda path: Options(log_dir=path), load, runs, partial(load, run="run"), compare_with):
+        for relative in ("logs", ".", "../logs"):
+            with pytest.raises(LogDirError, match=r"Expected log_dir to be absolute.* Give an absolute path"):
+                used(relative)
+    assert runs(tmp_path / "logs") == ["run"] and load(str(tmp_path / "logs"), "run").run.name == "run"
+    Options(log_dir=str(tmp_path / "logs"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a working directory cannot be deleted there")
+@pytest.mark.parametrize("arguments", ["show logs", "show logs --list", "report logs", "compare a b", "run x.py"])
+def test_the_command_line_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert main(arguments.split()) == 2
+    assert "working directory that cannot be found" in capsys.readouterr().err
+
+
+def compare_with(path: str) -> object:
+    return compare(path, path)
 
 
 def test_joins_with_the_separator_of_the_file_system() -> None:
