@@ -30,7 +30,8 @@ _STEP_FIELDS = ("step", "stage", "epoch", "time_s", "mode", "reason")
 _TIMELINE_FIELDS = ("device", "in_use_before_bytes")
 _NAMES = ("owners", "classes", "ops")
 _STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes")
-# Of a column: five times the largest step seen. Of one that holds no bytes, as all of its numbers are 0.
+# Of a column: five times the largest step seen, or as many as a payload has bytes: a step of a million events has
+# three million. Of one that holds no bytes, as all of its numbers are 0.
 _MAX_NUMBERS, _FEW_NUMBERS = 2**19, 4096
 _MAX_COLUMNS = 32
 _INT64_MAX = 2**63 - 1
@@ -45,11 +46,6 @@ def encode_step(step: TracedStep) -> bytes:
         RecordingFormatError: If it is larger than what ``decode_step`` reads.
     """
     timeline = step.timeline
-    if max(timeline.num_allocations, timeline.num_events) > _MAX_NUMBERS:
-        raise RecordingFormatError(
-            f"Expected at most {_MAX_NUMBERS} allocations and events. "
-            f"Received: {timeline.num_allocations} and {timeline.num_events}."
-        )
     columns = {name: _numbers(values, name) for name, values in _columns(timeline).items()}
     header = {
         "version": VERSION,
@@ -64,7 +60,18 @@ def encode_step(step: TracedStep) -> bytes:
     deflater = zlib.compressobj(6)
     parts = [deflater.compress(struct.pack("<I", len(text)) + text)]
     parts += [deflater.compress(planes.tobytes()) for planes in columns.values()]
-    return b"".join((*parts, deflater.flush()))
+    payload = b"".join((*parts, deflater.flush()))
+    if max(timeline.num_allocations, timeline.num_events) > _longest(payload):
+        raise RecordingFormatError(
+            f"Expected at most {_longest(payload)} allocations and events. "
+            f"Received: {timeline.num_allocations} and {timeline.num_events}."
+        )
+    return payload
+
+
+def _longest(payload: bytes) -> int:
+    """How many numbers a column may have."""
+    return max(_MAX_NUMBERS, len(payload))
 
 
 def decode_step(payload: bytes) -> TracedStep:
@@ -77,9 +84,10 @@ def decode_step(payload: bytes) -> TracedStep:
     data = inflate(payload)
     try:
         header, offset = split_header(data)
+        columns = _decoded(header, data, offset, _longest(payload))
         return TracedStep(
             **_fields(TracedStep, _STEP_FIELDS, header),
-            timeline=_timeline(_fields(Timeline, (*_TIMELINE_FIELDS, *_NAMES), header), _decoded(header, data, offset)),
+            timeline=_timeline(_fields(Timeline, (*_TIMELINE_FIELDS, *_NAMES), header), columns),
             # The first versions had no gradients.
             **_fields(TracedStep, _STEP_DETAILS, {"gradient_bytes": {}, **header}),
         )
@@ -94,7 +102,7 @@ def _fields(cls: type, names: tuple[str, ...], header: Mapping[str, Any]) -> dic
     return {name: checked(hints[name], header[name], name) for name in names}
 
 
-def _decoded(header: Mapping[str, Any], data: bytes, offset: int) -> dict[str, _Integers]:
+def _decoded(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> dict[str, _Integers]:
     """The columns behind a header. A column of zeros holds no bytes: it is as long as another one, or short."""
     described = checked(tuple[tuple[Any, ...], ...], header["columns"], "columns")
     if len(described) > _MAX_COLUMNS or any(len(column) != 3 for column in described):
@@ -106,7 +114,7 @@ def _decoded(header: Mapping[str, Any], data: bytes, offset: int) -> dict[str, _
     longest = max((count for _, num_planes, count in layout if num_planes), default=0)
     columns = {}
     for name, num_planes, count in layout:
-        if num_planes > 8 or count > min(_MAX_NUMBERS, max(longest, _FEW_NUMBERS)):
+        if num_planes > 8 or count > min(most, max(longest, _FEW_NUMBERS)):
             raise ValueError(f"a column of {count} numbers of {num_planes} bytes in {len(data)} bytes")
         planes = np.frombuffer(data, np.uint8, num_planes * count, offset).reshape(num_planes, count)
         columns[name], offset = _values(planes, name), offset + num_planes * count

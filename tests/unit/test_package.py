@@ -34,7 +34,7 @@ trace_schedule attribution.patches attribution.owner_stack attribution.allocatio
 attribution.allocations attribution.batch_parts attribution.categories attribution.op_names
 attribution.op_owners attribution.weight_gradients attribution.waiting_batches
 attribution.row_frames
-attribution.holdings attribution.variable_size
+attribution.holdings attribution.variable_size attribution.recursion_room
 attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
 attribution.inventory attribution.stack_room

@@ -66,6 +66,11 @@ def test_a_hundred_thousand_events_take_at_most_two_mebibytes() -> None:
     assert_same_step(decode_step(payload), expected)
 
 
+def test_a_step_of_a_million_events_comes_back() -> None:
+    expected = realistic_step(1_000_000)
+    assert_same_step(decode_step(encode_step(expected)), expected)
+
+
 # -- damage --------------------------------------------------------------------------------------------------------
 
 PAYLOAD = encode_step(step(STEP))
