@@ -14,7 +14,7 @@ from typing import Any
 from kerasmemwatch.attribution.batch_parts import eager_tensors, tensor_specs
 from kerasmemwatch.attribution.holdings import is_module, module_classes
 from kerasmemwatch.attribution.known_buffers import tensor_address
-from kerasmemwatch.attribution.layer_paths import PathedLayer
+from kerasmemwatch.attribution.layer_paths import PathedLayer, lasting_name, operation_paths, unique_path
 from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, LOSS, METRICS, OPTIMIZER, Frame, OwnerStack
 from kerasmemwatch.attribution.patches import patched, unseen
 from kerasmemwatch.attribution.recursion_room import RecursionRoom
@@ -31,7 +31,7 @@ class LayerHooks:
     Args:
         stack: Who is told.
         watched: The watched models; their layers have paths. Layers found nowhere in them are named below the layer
-            that calls them.
+            that calls them, without the number that Keras puts behind a name of its own.
         discover: Whether a model that is called and is not watched is from then, and optimizers likewise.
 
     Attributes:
@@ -41,7 +41,7 @@ class LayerHooks:
     def __init__(self, stack: OwnerStack, watched: Watched, *, discover: bool = False) -> None:
         self.stack, self.classes = stack, dict[str, str]()
         self._watched, self._discover = watched, discover
-        self._paths: dict[int, PathedLayer] = {}
+        self._paths, self._operations = dict[int, PathedLayer](), dict[int, PathedLayer]()
         self._noted: set[tuple[str, str]] = set()
         self._hooked: set[tuple[type, str]] = set()
         self._exits, self._room = ExitStack(), RecursionRoom()
@@ -54,6 +54,8 @@ class LayerHooks:
         self._paths = {id(layer.layer): layer for layer in layers}
         self.classes.clear()  # the captured step that is under way has the same
         self.classes.update((layer.path, type(layer.layer).__name__) for layer in layers)
+        several = len(self._watched.models) > 1
+        self._operations = {id(found.layer): found for found in operation_paths(layers, several=several)}
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -117,8 +119,10 @@ class LayerHooks:
         parent = self.stack.parent()
         if not parent and self._discover and self._found(layer):
             return self.stack.layer(self._paths[id(layer)].path, type(layer).__name__)
-        name = str(getattr(layer, "name", None) or type(layer).__name__)
-        return self.stack.layer(f"{parent}/{name}" if parent else name, type(layer).__name__)
+        path = f"{parent}/{lasting_name(layer)}" if parent else lasting_name(layer)
+        if path in self.classes:
+            path = unique_path(path, set(self.classes))
+        return self.stack.layer(path, type(layer).__name__)
 
     def _found(self, model: Any) -> bool:
         """Watch a model that a loop calls, from now on."""
@@ -136,10 +140,10 @@ class LayerHooks:
         self._room.reserve(1 + max((layer.depth for layer in self._paths.values()), default=0))
 
     def _operation_frame(self, operation: Any) -> Frame | None:
-        import keras
-
-        # A layer's own call is on the stack already.
-        return None if isinstance(operation, keras.layers.Layer) else self._layer_frame(operation)
+        # A layer's own call is on the stack already. An operation that a functional model was made of is a part of it.
+        # Any other was made by the code that calls it, anew for each call: what it allocates is that code's.
+        found = self._operations.get(id(operation))
+        return None if found is None else self.stack.layer(found.path, type(operation).__name__)
 
     def _direct_frame(self, layer: Any) -> Frame | None:
         """A layer whose ``call`` a wrapper calls, not the layer itself."""

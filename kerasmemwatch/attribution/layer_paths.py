@@ -9,7 +9,15 @@ from typing import Any
 
 from kerasmemwatch.attribution.holdings import Held, Kinds, held_by, is_module, modules_of
 
-__all__ = ["PathedLayer", "layer_paths", "paths_of_all", "post_order", "unique_path"]
+__all__ = [
+    "PathedLayer",
+    "lasting_name",
+    "layer_paths",
+    "operation_paths",
+    "paths_of_all",
+    "post_order",
+    "unique_path",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +91,49 @@ def paths_of_all(models: Iterable[Any]) -> tuple[PathedLayer, ...]:
             found += [replace(layer, path=path) for layer, path in zip(of_model, paths, strict=True)]
             seen |= {id(layer.layer) for layer in of_model}
     return tuple(found)
+
+
+def operation_paths(layers: Sequence[PathedLayer], *, several: bool = False) -> tuple[PathedLayer, ...]:
+    """Name the operations that functional models are made of and that are no layers, as ``keras.ops.mean(x)`` is.
+
+    Args:
+        layers: As :func:`paths_of_all` returns them.
+        several: Whether they are of several models, so that the models' names are in their paths.
+
+    Returns:
+        Each operation, by containment like the layers.
+
+    Example:
+        >>> import keras
+        >>> x = keras.Input((4,))
+        >>> model = keras.Model(x, keras.layers.ReLU()(keras.ops.mean(x, 1)))
+        >>> [type(operation.layer).__name__ for operation in operation_paths(layer_paths(model))]
+        ['Mean']
+    """
+    seen, taken = {id(layer.layer) for layer in layers}, {layer.path for layer in layers}
+    found: list[PathedLayer] = []
+    for parent in layers:
+        prefix = f"{parent.path}/" if parent.depth or several else ""
+        for operation in getattr(parent.layer, "_operations", None) or ():
+            if id(operation) not in seen:
+                seen.add(id(operation))
+                path = unique_path(prefix + _name(operation), taken)
+                found.append(PathedLayer(path, operation, parent.depth + 1))
+    return tuple(found)
+
+
+def lasting_name(layer: Any) -> str:
+    """A layer's name; without the number that Keras counts up, which is another for each object that a call makes.
+
+    Example:
+        >>> import keras
+        >>> [lasting_name(keras.layers.ReLU()) for _ in range(2)], lasting_name(keras.layers.ReLU(name="re_lu_mine"))
+        (['re_lu', 're_lu'], 're_lu_mine')
+    """
+    name = _name(layer)
+    words, _, number = name.rpartition("_")
+    own = "".join(character for character in type(layer).__name__ if character.isalnum()).lower()
+    return words if number.isdecimal() and words.replace("_", "") == own else name
 
 
 def post_order(layers: Sequence[PathedLayer]) -> Iterator[PathedLayer]:
