@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.live_set import requested_at
+from kerasmemwatch.live_set import peak_event, requested_at
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
@@ -26,8 +26,10 @@ def layer_table(step: TracedStep, inventory: Sequence[LayerMemory] = ()) -> tupl
     """Each owner over a whole step.
 
     A row has the maximum over time of each category by itself, so its columns may sum to more than ``total_bytes``,
-    the maximum of what the owner had alive at once. Weights and optimizer variables are counted at rest, before or
-    after the step: an update may keep a variable in an old and a new buffer for a moment, which the total includes.
+    the maximum of what the owner had alive at once; no column is below what was alive at the step's peak.
+    Weights and optimizer variables are counted at rest, before or after the step: what an update keeps of one in two
+    buffers for a moment counts if that moment is the peak, and in the total. Gradients of a layer are counted once for
+    each variable, also where they were never all alive together.
     Where the step lacks an owner's variables (they live on another device, or could not be told from the rest), they
     are the inventory's, and ``total_bytes`` and ``added_bytes`` are unknown.
 
@@ -92,14 +94,17 @@ def _measured(step: TracedStep) -> list[LayerMemory]:
     num_owners, num_categories = len(timeline.owners), len(CATEGORIES)
     kind = timeline.owner.astype(np.int64) * num_categories + timeline.category
     highest = _own_maxima(timeline, kind, num_owners * num_categories).reshape(num_owners, num_categories)
-    at_rest = _at_rest(timeline, kind, num_owners * num_categories).reshape(num_owners, num_categories)
+    at_rest = _at_rest(timeline, kind, highest.size).reshape(highest.shape)
+    event = peak_event(timeline)
+    at_peak = _bytes_of(kind, timeline, (timeline.birth <= event) & (timeline.death > event), highest.size)
     for name in _VARIABLES:
-        column = CATEGORIES.index(name)
-        highest[:, column] = np.where(at_rest[:, column] > 0, at_rest[:, column], highest[:, column])
+        code = CATEGORIES.index(name)
+        least = np.maximum(at_rest[:, code], at_peak.reshape(highest.shape)[:, code])
+        highest[:, code] = np.where(at_rest[:, code] > 0, least, highest[:, code])
     gradients = CATEGORIES.index("gradients")
     for index, path in enumerate(timeline.owners):
         if timeline.classes[index]:
-            highest[index, gradients] = step.gradient_bytes.get(path, highest[index, gradients])
+            highest[index, gradients] = max(step.gradient_bytes.get(path, 0), int(highest[index, gradients]))
     totals = _own_maxima(timeline, timeline.owner, num_owners).tolist()
     added = added_bytes(timeline).tolist()
     forward, backward = (_peak_while_born(timeline, phase) for phase in ("forward", "backward"))
@@ -166,13 +171,18 @@ def _own_maxima(timeline: Timeline, group: NDArray[np.integer], num_groups: int)
     return highest
 
 
-def _at_rest(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> _Integers:
+def _at_rest(timeline: Timeline, group: _Integers, num_groups: int) -> _Integers:
     """Of every group, its live requested bytes before the first event or after the last, whichever is more."""
-    sizes = np.zeros((2, num_groups), np.int64)
-    for row, alive in enumerate((timeline.birth < 0, timeline.death >= timeline.num_events)):
-        np.add.at(sizes[row], group[alive], timeline.requested_bytes[alive])
-    held: _Integers = np.maximum(sizes[0], sizes[1])
+    before, after = timeline.birth < 0, timeline.death >= timeline.num_events
+    held: _Integers = np.maximum(*(_bytes_of(group, timeline, alive, num_groups) for alive in (before, after)))
     return held
+
+
+def _bytes_of(group: _Integers, timeline: Timeline, alive: NDArray[np.bool_], num_groups: int) -> _Integers:
+    """Of every group, the requested bytes of some allocations."""
+    sizes = np.zeros(num_groups, np.int64)
+    np.add.at(sizes, group[alive], timeline.requested_bytes[alive])
+    return sizes
 
 
 def _steps(

@@ -1,0 +1,57 @@
+"""A column that says the most over the step is never below what the table of the peak shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.timeline import CATEGORIES
+
+pytestmark = pytest.mark.usefixtures("exact_counting")
+
+MODES: dict[str, dict[str, bool]] = {
+    "graph": {"jit_compile": False},
+    "eager": {"run_eagerly": True, "jit_compile": False},
+    "xla": {"jit_compile": True},
+}
+OPTIMIZERS: dict[str, Callable[[], Any]] = {
+    "ema": lambda: keras.optimizers.SGD(use_ema=True),
+    "ema_overwriting": lambda: keras.optimizers.Adam(use_ema=True, ema_overwrite_frequency=2),
+    "accumulation": lambda: keras.optimizers.Adam(gradient_accumulation_steps=2),
+    "loss_scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+    "global_clipnorm": lambda: keras.optimizers.Adam(global_clipnorm=1.0),
+    "clipnorm": lambda: keras.optimizers.Adam(clipnorm=1.0),
+    "clipvalue": lambda: keras.optimizers.Adam(clipvalue=0.1),
+}
+
+
+def small() -> keras.Model:
+    """Its activations are small beside its variables, so that the peak is likely to be in the update."""
+    inputs = keras.Input((64,))
+    shared = keras.layers.Dense(256, activation="relu", name="shared")
+    x = shared(shared(keras.layers.Dense(256, activation="gelu", name="first")(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(256, name="head")(keras.layers.BatchNormalization()(x)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_column_is_below_the_peaks(name: str, mode: str) -> None:
+    model, rng = small(), np.random.default_rng(0)
+    model.compile(OPTIMIZERS[name](), "mse", **MODES[mode])
+    watch = MemoryWatch(None, trace=[3, 4, 7], strict=True)
+    x, y = rng.random((64, 64), np.float32), rng.random((64, 256), np.float32)
+    model.fit(x, y, batch_size=16, verbose=0, callbacks=[watch], validation_data=(x, y), validation_batch_size=16)
+    report = watch.report
+    columns = {(row.path, bool(row.class_name)): row for row in report.layers}
+    for live in report.peak.by_layer:
+        row = columns[live.path, bool(live.class_name)]
+        for category in CATEGORIES:
+            held = getattr(live, f"{category}_bytes")
+            assert not held or getattr(row, f"{category}_bytes") >= held, (live.path, category)
+    for category in ("weights", "optimizer", "gradients"):
+        assert sum(getattr(row, f"{category}_bytes") or 0 for row in report.layers) >= report.peak.by_category[category]
