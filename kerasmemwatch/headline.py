@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerasmemwatch.notes import measured
+from kerasmemwatch.notes import all_notes
 from kerasmemwatch.outlook import outlooks
+from kerasmemwatch.peak_place import during
 from kerasmemwatch.report import ENOUGH_COVERAGE, Report
 from kerasmemwatch.units import floored_percent, format_bytes
 
@@ -49,9 +50,7 @@ def _device(report: Report) -> Tile:
     place = f"{peak.device or 'device'} at step {peak.step:,}" if peak.step is not None else str(peak.device)
     if peak.epoch is not None:
         place += f", epoch {peak.epoch + 1}"
-    if peak.phase:
-        place += ", between two steps" if peak.phase == "between" else f", during {peak.phase}"
-    return Tile("Device peak", format_bytes(peak.bytes), place)
+    return Tile("Device peak", format_bytes(peak.bytes), place + during(report))
 
 
 def _limit(report: Report) -> Tile:
@@ -103,7 +102,7 @@ def _coverage(report: Report) -> Tile:
 
 def _warnings(report: Report) -> Tile:
     leaks = [leak.cause for leak in report.leaks]
-    notes = [*leaks, *measured(report), *report.notes]
+    notes = [*leaks, *all_notes(report)]
     if not notes:
         return Tile("To mind", "nothing", "everything was measured as it should be", "good")
     return Tile("To mind", f"{len(notes)} note{'s' if len(notes) > 1 else ''}", notes[0], "warning" if leaks else "")

@@ -29,7 +29,7 @@ def layer_table(step: TracedStep, inventory: Sequence[LayerMemory] = ()) -> tupl
     the maximum of what the owner had alive at once; no column is below what was alive at the step's peak.
     Weights and optimizer variables are counted at rest, before or after the step: what an update keeps of one in two
     buffers for a moment counts if that moment is the peak, and in the total. Gradients of a layer are counted once for
-    each variable, also where they were never all alive together.
+    each variable, also where they were never all alive together; a step that does not train has none, ``None``.
     Where the step lacks an owner's variables (they live on another device, or could not be told from the rest), they
     are the inventory's, and ``total_bytes`` and ``added_bytes`` are unknown.
 
@@ -47,6 +47,9 @@ def layer_table(step: TracedStep, inventory: Sequence[LayerMemory] = ()) -> tupl
         _completed(measured.get(key) or _idle(listed[key], step), listed.get(key))
         for key in _merged(list(listed), list(measured))
     ]
+    if step.stage != "train":
+        # What a step of the user's own differentiated in a validation, say, stays.
+        rows = [row if row.gradients_bytes else replace(row, gradients_bytes=None) for row in rows]
     return tuple(sorted(rows, key=lambda row: not row.class_name))
 
 

@@ -6,7 +6,7 @@ The moments of a step are numbered by the event before them: ``-1`` is before th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 UNATTRIBUTED = "unattributed"
+_INPUT = PHASES.index("input")
+_PASSES = [PHASES.index(name) for name in ("forward", "backward", "update")]
 
 
 def requested_at(timeline: Timeline) -> NDArray[np.int64]:
@@ -61,9 +63,18 @@ def peak_event(timeline: Timeline) -> int:
     return int(np.argmax(requested_at(timeline))) - 1
 
 
-def born_at(timeline: Timeline, event: int) -> int | None:
-    """Index of the allocation made at an event, the largest if there are several; ``None`` if there is none."""
-    born = np.flatnonzero(timeline.birth == event) if event >= 0 else np.empty(0, np.int64)
+def born_at(timeline: Timeline, event: int, among: NDArray[np.intp] | None = None) -> int | None:
+    """Index of the allocation made at an event, the largest if there are several; ``None`` if there is none.
+
+    Args:
+        timeline: The timeline.
+        event: The event.
+        among: Indices of the allocations to look at; all if ``None``.
+    """
+    if event < 0:
+        return None
+    asked = np.arange(timeline.num_allocations) if among is None else among
+    born = asked[timeline.birth[asked] == event]
     return int(born[np.argmax(timeline.requested_bytes[born])]) if len(born) else None
 
 
@@ -72,28 +83,27 @@ def highest_step(steps: Iterable[TracedStep]) -> TracedStep | None:
     return max(steps, key=lambda step: int(requested_at(step.timeline).max()), default=None)
 
 
-def tabled_step(steps: Sequence[TracedStep]) -> TracedStep | None:
-    """The step that the layer table is about: the highest of those that trained, else of all; ``None`` without any."""
-    return highest_step([step for step in steps if step.stage == "train"]) or highest_step(steps)
-
-
 def traced_peak(step: TracedStep) -> TracedPeak:
     """The moment of a step's peak: when it was, and what was allocated then."""
     timeline = step.timeline
     event = peak_event(timeline)
-    index = born_at(timeline, event)
+    born, doing = born_at(timeline, event), _doing_at(timeline, event)
+    # The input pipeline fetches a coming batch beside the step: what it allocates is not what the step was doing.
+    is_beside = born is not None and doing is not None and timeline.phase[born] == _INPUT
+    index = doing if is_beside else born
     return TracedPeak(
         step=step.step,
         stage=step.stage,
         epoch=step.epoch,
         mode=step.mode,
         device=timeline.device,
-        phase="between" if index is None else PHASES[timeline.phase[index]],
+        phase="between" if born is None else PHASES[timeline.phase[born if doing is None else doing]],
         op=None if index is None else timeline.ops[timeline.op[index]] or None,
         owner=None if index is None else timeline.owners[timeline.owner[index]],
         allocated_bytes=None if index is None else int(timeline.requested_bytes[index]),
         requested_bytes=int(requested_at(timeline)[event + 1]),
         in_use_bytes=timeline.in_use_before_bytes if event < 0 else int(timeline.in_use_bytes[event]),
+        prefetched_bytes=int(timeline.requested_bytes[born]) if is_beside else 0,
     )
 
 
@@ -138,6 +148,12 @@ def coverage(timeline: Timeline, event: int) -> float | None:
     sizes = timeline.requested_bytes[alive]
     total = int(sizes.sum())
     return int(sizes[known].sum()) / total if total else None
+
+
+def _doing_at(timeline: Timeline, event: int) -> int | None:
+    """Index of the last allocation up to an event that the step's own passes made; ``None`` if there is none yet."""
+    own = np.flatnonzero((timeline.birth >= 0) & (timeline.birth <= event) & np.isin(timeline.phase, _PASSES))
+    return born_at(timeline, int(timeline.birth[own].max()), own) if len(own) else None
 
 
 def _alive(timeline: Timeline, event: int) -> NDArray[np.intp]:

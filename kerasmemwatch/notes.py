@@ -8,7 +8,12 @@ from kerasmemwatch.records import DeviceInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["counting", "measured", "untraced"]
+__all__ = ["all_notes", "counting", "measured", "untraced"]
+
+
+def all_notes(report: Report) -> tuple[str, ...]:
+    """What to mind of a report: what was left out, what could not be measured, and what went wrong."""
+    return (*measured(report), *report.notes)
 
 
 def measured(report: Report) -> Iterator[str]:

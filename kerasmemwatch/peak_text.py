@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.layer_tree import TreeLine, tree_lines
-from kerasmemwatch.live_set import UNATTRIBUTED, highest_step, tabled_step
+from kerasmemwatch.live_set import UNATTRIBUTED
+from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
 from kerasmemwatch.records import LayerMemory, TracedPeak
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
@@ -46,7 +47,7 @@ def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
     sizes = sorted(report.peak.by_category.items(), key=lambda item: -item[1])
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size)
     place = [traced.device] if len(report.run.devices) > 1 else []
-    place += [f"step {traced.step}", *([] if traced.stage == "train" else [traced.stage]), traced.mode]
+    place += [traced_words(report), traced.mode]
     yield Text.assemble(
         ("\nAt the traced peak", "bold"),
         f" ({', '.join(place)}): {format_bytes(traced.requested_bytes)} requested",
@@ -67,7 +68,9 @@ def _when(traced: TracedPeak, everything: bool) -> str:
         # The owner tells the rest of the name.
         op = shortened(traced.op if everything else traced.op.rpartition("/")[2])
     owner = f" of {shortened(traced.owner)}" if traced.owner and traced.owner != UNATTRIBUTED else ""
-    return f"It was highest {during}, when {op}{owner} allocated {format_bytes(traced.allocated_bytes)}."
+    told = f"It was highest {during}, when {op}{owner} allocated {format_bytes(traced.allocated_bytes)}"
+    beside = f" and the input pipeline {format_bytes(traced.prefetched_bytes)}" if traced.prefetched_bytes else ""
+    return f"{told}{beside}."
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,10 @@ class _Row:
             return []
         return list(accumulate(self.layer.path.split("/"), "{}/{}".format))[:-1]
 
-    @property
-    def is_empty(self) -> bool:
+    def is_empty(self, left_out: Container[str]) -> bool:
         """Whether it held nothing at any moment, as a layer does that only calls others."""
-        return not any(size is None or size for size in _figures(self).values())
+        sizes = (size for heading, size in _figures(self).items() if _attribute(heading) not in left_out)
+        return not any(size is None or size for size in sizes)
 
 
 def layer_rows(report: Report, everything: bool, blocks: bool, width: int) -> Iterator[RenderableType]:
@@ -101,6 +104,8 @@ def layer_rows(report: Report, everything: bool, blocks: bool, width: int) -> It
     sums = _sums_of_parents(lines, rows)
     has_kinds, has_peaks = width >= _MEDIUM, everything and width >= _WIDEST
     headings = (*(_CATEGORIES if has_kinds else ()), "at the peak", "share", "added", *(_PEAKS if has_peaks else ()))
+    left_out = columns_left_out(report)
+    headings = tuple(heading for heading in headings if _attribute(heading) not in left_out)
     figures = {row.key: _figures(row) for row in shown}
     seen = [sizes.get(heading) or 0 for sizes in figures.values() for heading in headings]
     unit, divisor = _unit([*sums.values(), *seen])
@@ -117,23 +122,16 @@ def layer_rows(report: Report, everything: bool, blocks: bool, width: int) -> It
         table.add_row(Text(label), *(cells[key].get(heading, "") for heading in headings))
 
     inner = "; in brackets, with the layers in it" if sums else ""
-    yield Text(f"\nWhat each layer holds itself, in {unit}{inner}:")
+    other = f"{words} " if (words := elsewhere(report)) else ""
+    yield Text(f"\n{other}What each layer holds itself in {traced_words(report)}, in {unit}{inner}:")
     yield table
     if hidden:
         rest = format_bytes(sum(row.at_peak for row in hidden))
         yield Text(f"and {len(hidden)} more with {rest} at the peak (all: `kerasmemwatch show --all`)")
-    step, peak = _step_and_peak(report)
-    kinds = f"Weights to temporaries: the most over {step}, each by itself. " if has_kinds else ""
-    peaks = " Forward, backward peak: the most that was alive of everything while the layer ran." if has_peaks else ""
-    yield Text(f"{kinds}Added: by how much {peak} would fall without the layer.{peaks}", style="dim")
-
-
-def _step_and_peak(report: Report) -> tuple[str, str]:
-    """Words for the step that the table is about, which may not be the one whose peak was told."""
-    step = tabled_step(report.steps)
-    if step is None or step is highest_step(report.steps):
-        return "the step", "the peak"
-    return f"training step {step.step:,}", "that step's peak"
+    kinds = "Weights to temporaries: the most over the step, each by itself. " if has_kinds else ""
+    named = " and ".join(heading.partition(" ")[0] for heading in headings if heading in _PEAKS).capitalize()
+    peaks = f" {named} peak: the most that was alive of everything while the layer ran." if named else ""
+    yield Text(f"{kinds}Added: by how much the step's peak would fall without the layer.{peaks}", style="dim")
 
 
 def _rows(report: Report) -> list[_Row]:
@@ -141,7 +139,8 @@ def _rows(report: Report) -> list[_Row]:
     at_peak = {(row.path, bool(row.class_name)): row.total_bytes or 0 for row in report.peak.by_layer}
     rows = [_Row(layer, at_peak.get((layer.path, bool(layer.class_name)), 0)) for layer in report.layers]
     holding = {path for row in rows for path in row.above}
-    return [row for row in rows if not row.is_empty or row.layer.path not in holding]
+    left_out = columns_left_out(report)
+    return [row for row in rows if not row.is_empty(left_out) or row.layer.path not in holding]
 
 
 def _top(rows: Sequence[_Row], report: Report) -> list[_Row]:
@@ -158,6 +157,11 @@ def _figures(row: _Row) -> dict[str, int | None]:
     # A layer without a peak did not run.
     peaks = dict(zip(_PEAKS, (row.layer.forward_peak_bytes or 0, row.layer.backward_peak_bytes or 0), strict=True))
     return {**kinds, "at the peak": row.at_peak, "added": row.layer.added_bytes, **peaks}
+
+
+def _attribute(heading: str) -> str:
+    """The attribute of ``LayerMemory`` that a column shows, if it shows one."""
+    return f"{heading.replace(' ', '_')}_bytes"
 
 
 def _unit(sizes: Sequence[int]) -> tuple[str, int]:

@@ -5,11 +5,11 @@ Bytes are ``int``. What is unknown is ``None`` (``NaN`` in arrays), never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from kerasmemwatch.samples import Column, Samples
 
 __all__ = [
     "Column",
@@ -26,26 +26,6 @@ __all__ = [
 ]
 
 STAGES = ("train", "test", "predict")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a recording's rows.
-
-    Attributes:
-        name: For example ``"host_rss_bytes"``; ends in its unit.
-        width: How many values a row holds; ``None`` for a plain column, ``k`` for ``[num_samples, k]``.
-        integer: Whether the values are whole numbers (bytes, steps).
-    """
-
-    name: str
-    width: int | None = None
-    integer: bool = True
-
-    @property
-    def size(self) -> int:
-        """Number of float64 values in a row."""
-        return 1 if self.width is None else self.width
 
 
 @dataclass(frozen=True)
@@ -193,7 +173,7 @@ class Peak:
     epoch: int | None = None
     requested_bytes: int | None = None
     by_category: Mapping[str, int] = field(default_factory=dict)
-    by_layer: tuple[LayerMemory, ...] = ()
+    by_layer: tuple[LayerMemory, ...] = field(default=(), repr=False)
     op: str | None = None
 
 
@@ -207,12 +187,14 @@ class TracedPeak:
         epoch: 0-based epoch, ``None`` outside training.
         mode: ``"graph"``, ``"eager"`` or ``"xla"``.
         device: Name of the allocator.
-        phase: The phase of the allocation made then; ``"between"`` if nothing later was as high as the step's begin.
+        phase: What the step was doing; ``"between"`` if nothing later was as high as the step's begin.
         op: The operation that allocated; ``None`` if unknown.
         owner: For which layer or other owner.
         allocated_bytes: How many bytes it asked for.
         requested_bytes: Live requested bytes.
         in_use_bytes: What the allocator had handed out; what is more than requested is slack.
+        prefetched_bytes: If the input pipeline allocated last, beside the step: how much. ``op``, ``owner`` and
+            ``allocated_bytes`` are then those of the step's own last allocation.
     """
 
     step: int
@@ -226,6 +208,7 @@ class TracedPeak:
     allocated_bytes: int | None
     requested_bytes: int
     in_use_bytes: int
+    prefetched_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -283,32 +266,3 @@ class LeakFinding:
     confidence: float | None
     where: str
     fix: str
-
-
-@dataclass(frozen=True, eq=False)
-class Samples(Mapping[str, np.ndarray]):
-    """The rows of a recording by column: ``samples["host_rss_bytes"]``.
-
-    Every array has one entry a row. Whole-number columns are int64 where complete and float64 with NaN where
-    a value is unknown; ``stage`` is a string array; device columns are ``[num_samples, num_devices]``.
-    """
-
-    columns: Mapping[str, np.ndarray]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        try:
-            return self.columns[name]
-        except KeyError:
-            raise KeyError(f"Expected one of {sorted(self.columns)}. Received: {name!r}.") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        """Number of columns, as a mapping; the number of rows is ``num_samples``."""
-        return len(self.columns)
-
-    @property
-    def num_samples(self) -> int:
-        """Number of rows."""
-        return len(self.columns["step"])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.layer_table import layer_table
-from kerasmemwatch.live_set import by_category, by_layer, coverage, highest_step, peak_event, tabled_step, traced_peak
+from kerasmemwatch.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
 from kerasmemwatch.records import (
     Growth,
     LayerMemory,
@@ -45,8 +45,8 @@ class Report:
         run: What describes the run.
         samples: The rows, by column.
         peak: The run's highest moment.
-        layers: Each layer over the whole of a traced step, by ``layer_table``: the one with the highest peak of those
-            that trained, else of all. Without a trace the model's variables by layer; what needs one is ``None``.
+        layers: Each layer over the whole of the traced step that ``traced`` is about, by ``layer_table``. Without a
+            trace the model's variables by layer; what needs one is ``None``.
         growth: Trends at step end, device first.
         coverage: Share of ``peak.requested_bytes`` with a known owner and category; ``None`` without a trace.
         leaks: Causes of growth; none are looked for by this version.
@@ -188,7 +188,7 @@ def make_report(
         run,
         samples,
         peak,
-        _table(tabled_step(steps) or step, layers, peak.by_layer),
+        layer_table(step, layers),
         growth,
         coverage=covered,
         notes=(*_uncovered(covered, moment), *notes, *step.notes),
@@ -197,15 +197,6 @@ def make_report(
         workers=each,
         steps=tuple(steps),
     )
-
-
-def _table(step: TracedStep, layers: Sequence[LayerMemory], at_peak: Sequence[LayerMemory]) -> tuple[LayerMemory, ...]:
-    """The layer table, with a row for each that is alive at the peak, which may be another step's."""
-    names = zip(step.timeline.owners, step.timeline.classes, strict=True)
-    known = {*((row.path, bool(row.class_name)) for row in layers), *((path, bool(kind)) for path, kind in names)}
-    absent = [row for row in at_peak if (row.path, bool(row.class_name)) not in known]
-    nothing = {"weights_bytes": 0, "optimizer_bytes": 0, "other_bytes": 0}
-    return layer_table(step, [*layers, *(LayerMemory(row.path, row.class_name, **nothing) for row in absent)])
 
 
 def find_workers(workers: Sequence[tuple[RunInfo, Samples]]) -> list[WorkerMemory]:

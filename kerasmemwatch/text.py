@@ -11,12 +11,12 @@ from typing import Any, TextIO
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.chart import BLOCKS, PLAIN, chart
-from kerasmemwatch.notes import counting, measured
+from kerasmemwatch.notes import all_notes, counting
+from kerasmemwatch.peak_place import is_between
 from kerasmemwatch.peak_text import layer_rows, moment, shortened
 from kerasmemwatch.records import LayerMemory, Samples
 from kerasmemwatch.report import Report
@@ -109,7 +109,7 @@ def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, 
     else:
         place = f"{peak.device or 'device'}, step {peak.step} ({peak.stage}"
         place += f", epoch {peak.epoch + 1})" if peak.epoch is not None else ")"
-        place += ", between two batches" if peak.phase == "between" else ""
+        place += ", between two batches" if is_between(report) else ""
         yield "Device peak", format_bytes(peak.bytes), place
     yield from _worker_facts(report)
     # Of several workers the devices are many.
@@ -254,9 +254,9 @@ def _layers(report: Report, everything: bool, blocks: bool) -> Iterator[Renderab
 
 
 def _notes(report: Report, everything: bool) -> Iterator[RenderableType]:
-    notes = [*measured(report), *report.notes]
+    notes = all_notes(report)
     for note in notes if everything else notes[:_BRIEF_NOTES]:
-        yield Padding(Text(f"* {note}"), (0, 0, 0, 0))
+        yield Text(f"* {note}")
     if not everything and len(notes) > _BRIEF_NOTES:
         yield Text(f"and {len(notes) - _BRIEF_NOTES} more notes (all: `kerasmemwatch show --all`)")
 

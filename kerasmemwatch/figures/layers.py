@@ -11,6 +11,7 @@ from kerasmemwatch.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.figures.peak import is_within
 from kerasmemwatch.layer_table import layer_table
 from kerasmemwatch.live_set import highest_step
+from kerasmemwatch.peak_place import step_words, traced_words
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import CATEGORIES, TracedStep
@@ -20,6 +21,8 @@ __all__ = ["layers", "step_of_stage"]
 
 _MOST_BARS = 40
 _BAR_HEIGHT = 22
+# Of two lines.
+_HEADING_HEIGHT = 40
 _INFERENCE = ("test", "predict")
 _Key = tuple[str, bool]
 
@@ -27,6 +30,7 @@ _Key = tuple[str, bool]
 @dataclass(frozen=True)
 class _Panel:
     title: str
+    detail: str
     rows: dict[_Key, LayerMemory]
 
 
@@ -64,12 +68,13 @@ def layers(report: Report, *, theme: str = "light", layer: str | None = None, mo
         if trace.get("name"):
             trace["showlegend"] = trace["name"] not in named
             named.add(trace["name"])
-    annotations = _notes(report, panels, len(ranked) - len(shown), colours)
+    notes = _notes(report, panels, len(ranked) - len(shown), colours)
     places = [[0.0, 1.0]] if len(panels) == 1 else [[0.0, 0.48], [0.52, 1.0]]
     layout: Figure = {}
     for index, panel in enumerate(panels):
         suffix = "" if index == 0 else str(index + 1)
-        layout[f"xaxis{suffix}"] = byte_axis(colours, unit, panel.title, domain=places[index], anchor=f"y{suffix}")
+        title = panel.title if len(panels) == 1 else ""
+        layout[f"xaxis{suffix}"] = byte_axis(colours, unit, title, domain=places[index], anchor=f"y{suffix}")
         if index:
             layout["xaxis2"]["matches"] = "x"
     labels = {"tickvals": list(range(len(shown))), "ticktext": [layer_label(path, 28) for path, _ in shown]}
@@ -82,14 +87,21 @@ def layers(report: Report, *, theme: str = "light", layer: str | None = None, mo
         for path, is_layer in shown[:5]
         if (path, is_layer) in panels[0].rows
     )
+    height, below = max(260, 150 + _BAR_HEIGHT * len(shown)), 64 if notes else 48
     layout |= {
         "barmode": "stack",
         "bargap": 0.25,
         "hovermode": "closest",
-        "height": max(260, 150 + _BAR_HEIGHT * len(shown)),
-        "annotations": annotations,
-        "margin": {"l": 64, "r": 16, "t": 70, "b": 64 if annotations else 48},
+        "height": height,
+        "annotations": [*notes, *_headings(panels, places, colours)],
+        "margin": {"l": 64, "r": 16, "t": 70, "b": below},
     }
+    if len(panels) > 1:
+        # Above the headings, however many lines it needs: plotly then widens the margin.
+        layout["height"] = height + _HEADING_HEIGHT
+        layout["margin"]["t"] += _HEADING_HEIGHT
+        y = 1.02 + _HEADING_HEIGHT / (height - 70 - below)
+        layout["legend"] = {"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "bottom"}
     return figure(data, colours, "layers", summary, **layout)
 
 
@@ -101,12 +113,30 @@ def step_of_stage(steps: Sequence[TracedStep], stages: Sequence[str]) -> TracedS
 def _panels(report: Report) -> list[_Panel]:
     training, inference = step_of_stage(report.steps, ("train",)), step_of_stage(report.steps, _INFERENCE)
     if training is None or inference is None:
-        what = "most over the step" if report.traced else "variables"
-        return [_Panel(what, _keyed(report.layers))]
-    # The report's own table is completed with the model's inventory.
+        what = f"most over {traced_words(report)}" if report.traced else "variables"
+        return [_Panel(what, "", _keyed(report.layers))]
+    # The report's own table is of the higher one, completed with the model's inventory; so is the other.
+    held = [
+        LayerMemory(row.path, row.class_name, row.weights_bytes, None, row.optimizer_bytes, other_bytes=0)
+        for row in report.layers
+    ]
+    shown = highest_step(report.steps)
     return [
-        _Panel("training", _keyed(report.layers)),
-        _Panel(f"inference ({inference.stage})", _keyed(layer_table(inference))),
+        _Panel(kind, words, _keyed(report.layers if step is shown else layer_table(step, held)))
+        for kind, words, step in (
+            ("Training", f"step {training.step:,}", training),
+            ("Inference", step_words(report, inference.stage, inference.step), inference),
+        )
+    ]
+
+
+def _headings(panels: Sequence[_Panel], places: Sequence[Sequence[float]], theme: Theme) -> list[Figure]:
+    """What each of several panels shows, above where it begins."""
+    style: Figure = {"xanchor": "left", "yanchor": "bottom", "align": "left", "font": {"size": 12, "color": theme.text}}
+    return [
+        {**note("", theme, x=place[0], y=1, **style), "text": f"<b>{plain(panel.title)}</b><br>{plain(panel.detail)}"}
+        for panel, place in zip(panels, places, strict=True)
+        if len(panels) > 1
     ]
 
 

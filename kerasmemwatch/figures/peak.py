@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.figures.labels import plain, shortened
-from kerasmemwatch.figures.layout import Figure, empty_figure, figure
+from kerasmemwatch.figures.layout import Figure, empty_figure, figure, note
 from kerasmemwatch.figures.palette import CATEGORY_COLOURS, Theme, text_on, theme_named
 from kerasmemwatch.layer_tree import tree_lines
+from kerasmemwatch.peak_place import elsewhere, traced_words
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import CATEGORIES
@@ -60,7 +61,7 @@ def peak(report: Report, *, theme: str = "light", shape: str = "treemap", layer:
     if not any(row.total_bytes for row in rows):
         nothing = "at the traced peak" if layer is None else f"by {shortened(layer, 60)} at the traced peak"
         return empty_figure(colours, "peak", f"Nothing was held {nothing}.")
-    nodes = _nodes(rows, f"step {report.traced.step}")
+    nodes = _nodes(rows, traced_words(report))
     total = nodes[0].size
     colour_of = [_colour(node, colours) for node in nodes]
     trace: Figure = {
@@ -93,10 +94,11 @@ def peak(report: Report, *, theme: str = "light", shape: str = "treemap", layer:
         trace["marker"]["depthfade"] = False
     present = [name for name in CATEGORIES if any(node.category == name for node in nodes)]
     summary = (
-        f"{format_bytes(total)} alive at the peak of step {report.traced.step}: "
+        f"{format_bytes(total)} alive at the peak of {traced_words(report)}: "
         + ", ".join(f"{name} {format_bytes(sum(n.size for n in nodes if n.category == name))}" for name in present)
         + "."
     )
+    other = elsewhere(report)
     legend = [_key(name, colours) for name in present]
     hidden = {"visible": False, "fixedrange": True}
     # What has no room for its name is told by hovering.
@@ -105,9 +107,12 @@ def peak(report: Report, *, theme: str = "light", shape: str = "treemap", layer:
         "xaxis": hidden,
         "yaxis": hidden,
         "height": 520,
-        "margin": {"l": 4, "r": 4, "t": 36, "b": 4},
+        "margin": {"l": 4, "r": 4, "t": 36, "b": 60 if other else 4},
     }
-    return figure([trace, *legend], colours, "peak", summary, **layout)
+    if other:
+        place: Figure = {"x": 0, "y": 0, "yshift": -6, "xanchor": "left", "yanchor": "top", "align": "left"}
+        layout["annotations"] = [note(other, colours, **place)]
+    return figure([trace, *legend], colours, "peak", f"{summary} {other}".rstrip(), **layout)
 
 
 def is_within(path: str, layer: str) -> bool:

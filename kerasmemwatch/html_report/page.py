@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 from io import BytesIO, TextIOWrapper
@@ -17,8 +17,9 @@ from kerasmemwatch._version import __version__
 from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
 from kerasmemwatch.figures.views import view_figure
 from kerasmemwatch.headline import headline
-from kerasmemwatch.html_report.tables import COLUMNS, LayerRow, layer_rows, to_csv
-from kerasmemwatch.notes import measured
+from kerasmemwatch.html_report.tables import columns_of, layer_rows, table_html, to_csv, visible
+from kerasmemwatch.notes import all_notes
+from kerasmemwatch.peak_place import elsewhere, traced_words
 from kerasmemwatch.report import Report
 from kerasmemwatch.text import plain_text
 from kerasmemwatch.units import format_bytes
@@ -250,54 +251,29 @@ def _inert_json(value: Any) -> str:
 
 
 def _table(report: Report) -> Iterator[str]:
-    rows = layer_rows(report)
-    yield '<section id="table"><h2>Every layer</h2>'
+    rows, columns = layer_rows(report), columns_of(report)
+    where = f" in {traced_words(report)}" if report.traced else ""
+    yield f'<section id="table"><h2>Every layer{where}</h2>'
+    yield f'<p class="help">{escape(words)}</p>' if (words := elsewhere(report)) else ""
     if not rows:
         yield '<p class="help">No model was seen.</p></section>'
         return
-    csv = quote(to_csv(rows).encode("utf-8", "replace"))
+    csv = quote(to_csv(rows, columns).encode("utf-8", "replace"))
     yield (
         '<p class="controls"><label>Search <input type="search" id="search" autocomplete="off"></label> '
         f'<a download="layers.csv" href="data:text/csv;charset=utf-8,{csv}">Download CSV</a> '
         '<span id="count" role="status"></span></p>'
     )
-    yield '<div class="scroll" tabindex="0" role="region" aria-label="Every layer"><table><thead><tr>'
-    for name, meaning in COLUMNS:
-        yield f'<th scope="col" title="{escape(meaning)}"><button type="button">{escape(name)}</button></th>'
-    yield "</tr></thead><tbody>"
-    yield from map(_line, rows)
-    yield "</tbody></table></div></section>"
-
-
-def _line(row: LayerRow) -> str:
-    names = f'<th scope="row">{escape(_visible(row.path))}</th><td>{escape(_visible(row.class_name))}</td>'
-    return f"<tr>{names}{''.join(map(_cell, _named(row.sizes)))}</tr>"
-
-
-def _named(sizes: Sequence[float | None]) -> list[tuple[str, float | None]]:
-    return list(zip([name for name, _ in COLUMNS[2:]], sizes, strict=True))
-
-
-def _cell(named: tuple[str, float | None]) -> str:
-    name, size = named
-    if size is None:
-        return '<td class="unknown">unknown</td>'
-    if name == "share":
-        return f'<td data-value="{size!r}">{f"{size:.1%}" if size else "-"}</td>'
-    words = format_bytes(size) if size else "-"
-    return f'<td data-value="{int(size)}" title="{int(size):,} bytes">{words}</td>'
-
-
-def _visible(name: str) -> str:
-    """A name without control characters, which have no place in HTML."""
-    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in name)
+    yield '<div class="scroll" tabindex="0" role="region" aria-label="Every layer">'
+    yield from table_html(rows, columns)
+    yield "</div></section>"
 
 
 def _notes(report: Report) -> Iterator[str]:
-    notes = [*measured(report), *report.notes]
+    notes = all_notes(report)
     if notes:
         yield '<section id="notes"><h2>To mind</h2><ul>'
-        yield from (f"<li>{escape(_visible(note))}</li>" for note in notes)
+        yield from (f"<li>{escape(visible(note))}</li>" for note in notes)
         yield "</ul></section>"
 
 

@@ -16,9 +16,12 @@ from kerasmemwatch.figures.peak import peak
 from kerasmemwatch.figures.step_timeline import step_timeline
 from kerasmemwatch.figures.views import traced_step
 from kerasmemwatch.headline import headline
+from kerasmemwatch.notes import all_notes
 from kerasmemwatch.outlook import outlooks
+from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records import LayerMemory
+from kerasmemwatch.report import Report
 from kerasmemwatch.tensorboard_plugin.queries import Queries
 from kerasmemwatch.timeline import CATEGORIES, TracedStep
 
@@ -58,7 +61,7 @@ def _overview(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sect
     yield {
         "kind": "notes",
         "title": "Notes",
-        "notes": list(report.notes),
+        "notes": list(all_notes(report)),
         "empty": "All that was asked for was measured.",
     }
 
@@ -66,9 +69,15 @@ def _overview(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sect
 def _peak(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
     report = _first(recordings).report
     figure = peak(report, theme=_theme(asked), layer=asked.get("layer") or None)
-    yield _figure("Alive at the peak", figure, pick=True, help="Click a layer to see only that, in all views.")
+    step = traced_words(report)
+    help = "Click a layer to see only that, in all views."
+    yield _figure(
+        f"Alive at the peak of {step}" if report.traced else "Alive at the peak", figure, pick=True, help=help
+    )
     if report.traced:
-        yield _table("At the peak, by layer", report.peak.by_layer, _LIVE, file="memory-peak", order=_LIVE_ORDER)
+        columns = _filled(_LIVE, report)
+        title = f"At the peak of {step}, by layer"
+        yield _table(title, report.peak.by_layer, columns, file="memory-peak", order=_LIVE_ORDER)
 
 
 def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
@@ -96,10 +105,11 @@ def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sect
 
 def _layers(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
     report = _first(recordings).report
-    yield _figure(
-        "Over the whole step", layers(report, theme=_theme(asked), layer=asked.get("layer") or None), pick=True
-    )
-    yield _table("Layers", report.layers, _WHOLE, file="memory-layers", order=_WHOLE_ORDER)
+    yield from _elsewhere(report)
+    figure = layers(report, theme=_theme(asked), layer=asked.get("layer") or None)
+    yield _figure("Over the whole step", figure, pick=True)
+    title = f"Layers in {traced_words(report)}" if report.traced else "Layers"
+    yield _table(title, report.layers, _filled(_WHOLE, report), file="memory-layers", order=_WHOLE_ORDER)
 
 
 def _growth(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
@@ -240,6 +250,19 @@ _HELP = {
     "total_bytes": "The most that it held at one moment",
     "output_bytes": "Size of what one call returns",
 }
+
+
+def _elsewhere(report: Report) -> Iterator[Section]:
+    """Which peak is shown, if that is another kind of moment than the run's."""
+    words = elsewhere(report)
+    if words:
+        yield {"kind": "notes", "title": "Which peak this is", "notes": [words]}
+
+
+def _filled(columns: Sequence[_Column], report: Report) -> list[_Column]:
+    """The columns without those that only training fills, where what is shown did not train."""
+    left_out = columns_left_out(report)
+    return [column for column in columns if column[0] not in left_out]
 
 
 def _columns(columns: Sequence[_Column]) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def test_a_layer_called_as_an_owner_is_kept_apart_from_it() -> None:
         ("metrics", 10),
         ("metrics", 30),
         ("other", 10),
-        ("step 3", 40),
+        ("training step 3", 40),
         ("weights", 30),
     ]
 
@@ -348,8 +348,14 @@ def test_the_bars_are_the_reports_layers() -> None:
 
 def test_training_stands_beside_inference() -> None:
     figure = layers(small_report())
-    titles = [figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "xaxis2")]
-    assert titles == ["training (KiB)", "inference (test) (KiB)"]
+    headings = figure["layout"]["annotations"]
+    assert [each["text"] for each in headings] == [
+        "<b>Training</b><br>step 10",
+        "<b>Inference</b><br>validation step 30",
+    ]
+    # Each is where its panel begins.
+    assert [each["x"] for each in headings] == [figure["layout"][axis]["domain"][0] for axis in ("xaxis", "xaxis2")]
+    assert {(each["y"], each["yanchor"]) for each in headings} == {(1, "bottom")}
     held = {trace["name"] for trace in figure["data"] if trace["xaxis"] == "x2" and trace.get("name")}
     assert "gradients" not in held and "weights" in held
     # Each category is in the legend once.

@@ -293,4 +293,4 @@ def test_the_command_line_writes_it(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_two_traced_stages_are_both_drawn() -> None:
     assert len({one.stage for one in traced_steps()}) == 2
-    assert "inference (test)" in html_page(small_report())
+    assert "Inference\\u003c/b\\u003e\\u003cbr\\u003evalidation step 30" in html_page(small_report())

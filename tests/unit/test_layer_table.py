@@ -115,6 +115,14 @@ def test_an_old_and_a_new_buffer_of_a_variable_are_both_counted_at_the_peak() ->
     assert (row.weights_bytes, row.total_bytes, row.added_bytes) == (200, 200, 200)
 
 
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_outside_of_training_there_are_no_gradients(stage: str) -> None:
+    listed = [LayerMemory("idle", "Dense", 8, optimizer_bytes=0, other_bytes=0)]
+    made = timeline([(50, 0, 1, "dense", "temporaries", "forward", "")], 1)
+    assert [row.gradients_bytes for row in layer_table(step(made, stage=stage), listed)] == [None, None]
+    assert [row.gradients_bytes for row in layer_table(step(made), listed)] == [0, 0]
+
+
 @RANDOM
 def test_what_an_owner_adds_is_what_the_peak_falls_by_without_it(made: Timeline) -> None:
     total = requested_at(made)

@@ -19,7 +19,8 @@ FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 # From the bottom up. A module imports modules of earlier lines only; those of one line know nothing of each other.
 LAYERS = """
 _version errors
-units records
+units samples
+records
 json_fields
 series schema timeline probes.base files environment
 journal event_file run_codec chart probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
@@ -57,7 +58,8 @@ store
 probe_set row_log stages
 recorder
 options report
-peak_text notes outlook
+peak_place outlook notes
+peak_text
 figures.palette figures.labels figures.thinning
 figures.layout figures.moments figures.rectangles
 figures.overview figures.peak figures.notebook

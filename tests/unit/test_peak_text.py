@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from timelines import STEP, Line, step, timeline
 
+from kerasmemwatch.layer_table import layer_table
 from kerasmemwatch.probe_set import BASE_COLUMNS
-from kerasmemwatch.records import DeviceInfo, LayerMemory, RunInfo
+from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples
 from kerasmemwatch.report import Report, make_report
 from kerasmemwatch.schema import to_samples
 from kerasmemwatch.text import plain_text
@@ -65,8 +66,8 @@ def test_the_moment_is_told_in_two_sentences() -> None:
     made = replace(STEP, in_use_bytes=STEP.in_use_bytes * 0 + 1194, in_use_before_bytes=1000)
     text = words(report(step(made, 7)))
     assert (
-        "At the traced peak (step 7, graph): 170 B requested, of it weights 100 B, activations 40 B, gradients 30 B; "
-        "coverage 100.0%" in text
+        "At the traced peak (training step 7, graph): 170 B requested, of it weights 100 B, activations 40 B, "
+        "gradients 30 B; coverage 100.0%" in text
     )
     assert "It was highest during backward, when MatMulGrad of dense allocated 30 B." in text
     assert "The allocator had 1.0 KiB more in use" in text
@@ -74,9 +75,9 @@ def test_the_moment_is_told_in_two_sentences() -> None:
 
 def test_stage_and_device_are_told_where_they_are_not_the_usual() -> None:
     found = report(step(STEP, 7, stage="predict", mode="xla", epoch=None))
-    assert "(step 7, predict, xla)" in words(found)
+    assert "(prediction step 7, xla)" in words(found)
     several = replace(found, run=replace(found.run, devices=(DeviceInfo("GPU:0"), DeviceInfo("CPU:0"))))
-    assert "(CPU:0, step 7, predict, xla)" in words(several)
+    assert "(CPU:0, prediction step 7, xla)" in words(several)
 
 
 def test_the_owner_tells_most_of_an_operations_name() -> None:
@@ -142,7 +143,7 @@ def test_one_layer_has_its_kinds_and_its_share() -> None:
 def test_all_columns_are_shown_if_asked_for_and_there_is_room() -> None:
     found = report(step(STEP))
     assert "at the forward backward" in words(found, width=120, everything=True)
-    assert "Forward, backward peak: the most that was alive" in words(found, width=120, everything=True)
+    assert "Forward and backward peak: the most that was alive" in words(found, width=120, everything=True)
     for options in ({"width": 90, "everything": True}, {"width": 200}):
         assert "backward peak" not in words(found, **options)
 
@@ -244,16 +245,76 @@ def test_a_step_in_which_nothing_was_alive_has_a_table_too() -> None:
     assert "At the traced peak" in shown(report([]))
 
 
-def test_the_table_is_of_a_training_step_also_when_a_test_step_is_highest() -> None:
-    trained = step(STEP)
-    lines = [activation("dense", 999), (5, 0, 3, "head", "other", "forward", "")]
-    tested = step(timeline(lines, 4), 9, stage="test")
-    found = make_report(RunInfo("run", 0.0), to_samples([]), (), [trained, tested])
-    assert found.traced is not None and found.traced.step == 9
-    rows = {row.path: row for row in found.layers}
-    assert (rows["dense"].gradients_bytes, rows["dense"].activations_bytes) == (30, 40)
-    assert (rows["head"].total_bytes, rows["head"].other_bytes) == (0, 0)
+# -- which step it is about ----------------------------------------------------------------------------------------
+
+VALIDATED = [(200, 0, 1, "head", "temporaries", "forward", "MatMul"), (96, -1, 3, "head", "weights", "between", "")]
+
+
+def recorded(*rows: tuple[int, float, float]) -> Samples:
+    """Samples of one device: of each the stage (0 trains, 1 tests), the peak within the batch and before it."""
+    columns = [*BASE_COLUMNS, Column("device_peak_bytes", 1), Column("device_between_peak_bytes", 1)]
+    values = [[step, step, 0.0, stage, step, *own] for step, (stage, *own) in enumerate(rows, 1)]
+    return to_samples([(tuple(columns), np.array(values, float))])
+
+
+def of_run(samples: Samples, *steps: TracedStep) -> Report:
+    return make_report(RunInfo("run", 0.0, devices=(DeviceInfo("CPU:0"),)), samples, (), steps)
+
+
+def test_the_table_is_of_the_step_whose_peak_is_told() -> None:
+    tested = step(timeline(VALIDATED, 4), 9, stage="test", epoch=None)
+    found = of_run(recorded((0, 170, 0), (1, 300, 0)), step(STEP), tested)
+    assert found.traced is not None and (found.traced.step, found.traced.stage) == (9, "test")
+    assert found.layers == layer_table(tested)
+    assert [row.gradients_bytes for row in found.layers] == [None]
     text = shown(found, width=120, everything=True)
-    assert (table(text)["dense"][5], table(text)["head"][5]) == ("999", "5")
-    assert f"the most over training step {trained.step}, each" in text and "that step's peak would fall" in text
-    assert "the most over the step, each" in shown(report(trained), width=120)
+    assert "At the traced peak (validation step 9, graph)" in text
+    assert "What each layer holds itself in validation step 9, in bytes:" in text
+    assert "The run's peak" not in text
+    # Nothing is shown that only a training step has.
+    for heading in ("gradients", "gradi-", "activations", "optimizer", "Backward", "backward"):
+        assert heading not in text.partition("What each layer")[2], heading
+    assert table(text)["head"] == ["96", "200", "296", "100.0%", "296", "296"]
+
+
+def test_what_a_test_step_differentiated_is_shown() -> None:
+    lines = [*VALIDATED, (50, 1, 2, "head", "gradients", "backward", "MatMul_1")]
+    found = of_run(recorded((1, 300, 0)), step(timeline(lines, 4), 1, stage="test", epoch=None))
+    assert [row.gradients_bytes for row in found.layers] == [50]
+    assert "holds itself in evaluation step 1," in words(found)
+    assert table(shown(found, width=120))["head"][:3] == ["96", "50", "200"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        ([(0, 10, 0), (0, 10, 30)], "was between two batches, before training step 2, which was not traced"),
+        ([(0, 10, 0), (1, 10, 30)], "was between two batches, before validation step 2, which was not traced"),
+        ([(0, 10, 0), (1, 30, 0)], "was in validation step 2, which was not traced"),
+    ],
+)
+def test_a_peak_that_was_not_traced_is_told_from_the_table(rows: list[tuple[int, float, float]], place: str) -> None:
+    text = words(of_run(recorded(*rows), step(STEP, 1)))
+    assert f"The run's peak of 30 B {place}. Shown is training step 1. What each layer holds" in text
+    assert "during backward" not in text.partition("At the traced peak")[0]
+
+
+def test_a_peak_of_the_traced_kind_needs_no_words() -> None:
+    assert "The run's peak" not in words(of_run(recorded((0, 10, 0), (0, 30, 0)), step(STEP, 1)))
+
+
+def test_what_was_fetched_beside_the_step_does_not_tell_what_it_did() -> None:
+    lines = [
+        (64, 0, 4, "input pipeline", "inputs", "input", "IteratorGetNext"),
+        (900, 1, 4, "dense", "gradients", "backward", "MatMul_1"),
+        (16, 2, 4, "input pipeline", "inputs", "input", "DecodePng"),
+    ]
+    found = report(lines)
+    assert (found.peak.phase, found.peak.op, found.peak.requested_bytes) == ("backward", "MatMul_1", 980)
+    assert (
+        "It was highest during backward, when MatMul_1 of dense allocated 900 B and the input pipeline 16 B."
+        in words(found)
+    )
+    # Before the step has done anything, the batch is what it is about.
+    alone = report(lines[:1])
+    assert (alone.peak.phase, alone.peak.op) == ("input", "IteratorGetNext")

@@ -1,0 +1,63 @@
+"""Where the run's peak was and where the traced one: two moments, of which every table and figure names its own."""
+
+from __future__ import annotations
+
+from kerasmemwatch.report import Report, find_peak
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["columns_left_out", "during", "elsewhere", "is_between", "step_words", "traced_words"]
+
+_OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
+_STAGES = {"train": "training step", "predict": "prediction step"}
+
+
+def step_words(report: Report, stage: str | None, step: int | None) -> str:
+    """A step by its kind: ``"training step 7"``, ``"validation step 30"``, ``"evaluation step 3"``."""
+    # A test step of a run that trains is a validation.
+    tested = "validation step" if "train" in report.samples["stage"] else "evaluation step"
+    kind = _STAGES.get(stage or "", tested if stage == "test" else "step")
+    return kind if step is None else f"{kind} {step:,}"
+
+
+def traced_words(report: Report) -> str:
+    """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace."""
+    return step_words(report, report.traced.stage, report.traced.step) if report.traced else "the step"
+
+
+def columns_left_out(report: Report) -> frozenset[str]:
+    """Attributes of ``LayerMemory`` that only training fills, if what is shown did not train and has nothing there."""
+    if report.traced is None or report.traced.stage == "train":
+        return frozenset()
+    return frozenset(name for name in _OF_TRAINING if not any(getattr(row, name) for row in report.layers))
+
+
+def is_between(report: Report) -> bool:
+    """Whether the run's peak was between two batches, as the samples tell."""
+    return find_peak(report.run, report.samples).phase == "between"
+
+
+def during(report: Report) -> str:
+    """What was going on at the run's peak, to be put behind its place; nothing if only another kind of step tells."""
+    traced = report.traced
+    if is_between(report):
+        return ", between two batches"
+    if traced is None or traced.phase == "between" or traced.stage != report.peak.stage:
+        return ""
+    if traced.step == report.peak.step:
+        return f", during {traced.phase}"
+    return f"; traced step {traced.step:,} was highest during {traced.phase}"
+
+
+def elsewhere(report: Report) -> str:
+    """A sentence that says so if the run's peak was another kind of moment than the traced one; else nothing."""
+    peak, traced = report.peak, report.traced
+    if traced is None or peak.bytes is None:
+        return ""
+    if is_between(report):
+        place = f"between two batches, before {step_words(report, peak.stage, peak.step)}"
+    elif peak.stage != traced.stage:
+        place = f"in {step_words(report, peak.stage, peak.step)}"
+    else:
+        return ""
+    untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
+    return f"The run's peak of {format_bytes(peak.bytes)} was {place}{untraced}. Shown is {traced_words(report)}."
