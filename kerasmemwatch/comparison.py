@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kerasmemwatch.errors import InvalidTypeError
+from kerasmemwatch.notebook_value import NotebookValue
 from kerasmemwatch.recording import Recording, load
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
@@ -47,7 +48,7 @@ class LayerDifference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(NotebookValue):
     """Two recordings; every difference is the second's figure less the first's, ``None`` where either is unknown.
 
     Attributes:
@@ -105,6 +106,10 @@ class Comparison:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    def __repr__(self) -> str:
+        change = "unknown" if self.peak_bytes is None else format_bytes(self.peak_bytes, signed=True)
+        return f"<Comparison of {self.names[0]!r} with {self.names[1]!r}: device peak {change}; print it>"
 
 
 def compare(a: Recording | Report | str | PathLike[str], b: Recording | Report | str | PathLike[str]) -> Comparison:

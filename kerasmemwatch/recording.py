@@ -11,6 +11,7 @@ from os import PathLike
 
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
 from kerasmemwatch.files import check_working_dir, is_remote, join
+from kerasmemwatch.notebook_value import NotebookValue, extent
 from kerasmemwatch.reader import StoredRun, is_run_dir, read_run, run_dirs
 from kerasmemwatch.records import LayerMemory, RunInfo, Samples
 from kerasmemwatch.report import Report, make_report
@@ -23,7 +24,7 @@ __all__ = ["Recording", "load", "runs", "unreadable_runs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class Recording(NotebookValue):
     """What was recorded of one run.
 
     Attributes:
@@ -45,6 +46,10 @@ class Recording:
         """What the recording says, judged; ``print`` it."""
         workers = tuple((worker.run, worker.samples) for worker in self.workers)
         return make_report(self.run, self.samples, self.layers, self.steps, workers)
+
+    def __repr__(self) -> str:
+        workers = f" of {len(self.workers)} workers" if self.workers else ""
+        return f"<Recording of run {self.run.name!r}: {extent(self.samples.num_samples, len(self.steps))}{workers}>"
 
 
 def runs(log_dir: str | PathLike[str]) -> list[str]:

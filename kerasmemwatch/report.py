@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.layer_table import layer_table
 from kerasmemwatch.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
+from kerasmemwatch.notebook_value import NotebookValue, extent
 from kerasmemwatch.records import (
     Growth,
     LayerMemory,
@@ -38,7 +39,7 @@ ENOUGH_COVERAGE = 0.99
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class Report(NotebookValue):
     """What a recording says; ``print`` it.
 
     Attributes:
@@ -150,6 +151,9 @@ class Report:
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        return f"<Report of run {self.run.name!r}: {extent(self.samples.num_samples, len(self.steps))}; print it>"
 
 
 def make_report(

@@ -68,6 +68,9 @@ class Timeline:
     classes: tuple[str, ...]
     ops: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"<Timeline of {self.device}: {self.num_allocations:,} allocations, {self.num_events:,} events>"
+
     @property
     def num_allocations(self) -> int:
         """Number of allocations, the baseline's too."""
@@ -107,3 +110,6 @@ class TracedStep:
     output_bytes: dict[str, int] = field(default_factory=dict)
     gradient_bytes: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<TracedStep {self.step}: {self.stage}, {self.mode}, {self.timeline.num_allocations:,} allocations>"

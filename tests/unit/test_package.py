@@ -19,7 +19,7 @@ FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 # From the bottom up. A module imports modules of earlier lines only; those of one line know nothing of each other.
 LAYERS = """
 _version errors
-units samples
+units samples notebook_value
 records
 json_fields
 series schema timeline probes.base files environment
@@ -69,7 +69,7 @@ figures.views
 headline
 text recording
 comparison html_report.tables
-html_report.page
+html_report.page html_report.notebook
 callback_lists
 epoch_line
 probes attribution sinks figures html_report tensorboard_plugin
@@ -93,6 +93,7 @@ __init__
 """
 # Looked up when called: the report writes itself, and text knows the report.
 KNOWN = {
+    ("notebook_value", "html_report.notebook"),
     ("report", "text"),
     ("report", "figures.notebook"),
     ("report", "figures.views"),
