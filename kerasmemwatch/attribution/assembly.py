@@ -98,6 +98,8 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
         phase == PHASE_CODES["backward"],
     )
     for row, gradient in gradients.items():
+        if phase[row] != PHASE_CODES["backward"]:
+            continue  # most of its life it is what it was made as
         owner[row], category[row] = owners.code(gradient.owner, gradient.class_name), CODES["gradients"]
     base = baseline_rows(events, rows, evidence.known, evidence.assigned, evidence.batch, evidence.held)
     for index, buffer in base.renamed.items():

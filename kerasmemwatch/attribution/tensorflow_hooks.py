@@ -10,26 +10,19 @@ import functools
 import inspect
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from kerasmemwatch.attribution.in_place import same_buffer
 from kerasmemwatch.attribution.known_buffers import tensor_address
-from kerasmemwatch.attribution.owner_stack import BASE, Frame, OwnerStack, Reference
+from kerasmemwatch.attribution.owner_stack import Frame, OwnerStack, Reference
 from kerasmemwatch.attribution.patches import leave_out, patched, unseen
 
 __all__ = ["eager_owners", "tensorflow_hooks", "traced_functions"]
 
 _BACKWARD = Frame("", "", "backward")
-# Operations that hand on their input's buffer, or work in it where nobody else needs it.
-_IN_PLACE = frozenset(
-    {
-        *("AddN", "AddV2", "Cast", "Div", "ExpandDims", "Identity", "Mul", "Neg"),
-        *("RealDiv", "Reshape", "Select", "SelectV2", "Squeeze", "Sub"),
-    }
-)
-_FEW = 4
 # Some 100 bytes each: kinds of operations times layers that make them.
 _MOST_MARKS = 1 << 12
 
@@ -313,19 +306,9 @@ def _note_gradients(stack: OwnerStack, sources: Any, gradients: Any) -> None:
         if operation is not None:
             graph = stack.graph(operation.graph)
             sparse = tensor is not gradient
-            graph.gradients[tensor.name] = (_reference(source), sparse, _same_buffer(operation, graph.ops))
+            graph.gradients[tensor.name] = (_reference(source), sparse, same_buffer(operation, graph.ops))
         elif stack.is_timing and tensor is not None:
             stack.eager_gradients.append((_reference(source), tensor_address(tensor), time.time_ns()))
-
-
-def _same_buffer(operation: Any, ops: Mapping[str, Frame]) -> tuple[str, ...]:
-    """Names of an operation and of those before it whose buffer it may have taken over, nearest first."""
-    names, level = [operation.name], [operation]
-    for _ in range(_FEW):
-        inputs = [tensor.op for each in level if each.type in _IN_PLACE for tensor in each.inputs]
-        level = [each for each in inputs if ops.get(each.name, BASE).phase == "backward"]
-        names += [each.name for each in level if each.name not in names]
-    return tuple(names)
 
 
 @contextmanager

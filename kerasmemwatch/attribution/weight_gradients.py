@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from kerasmemwatch.attribution.allocations import Allocations
 __all__ = ["GradientBuffer", "gradient_bytes", "gradient_rows"]
 
 _CALL = "StatefulPartitionedCall/"
+# TensorFlow's optimizer of graphs puts operations in another order, and says so in their names.
+_RENAMED = re.compile(r"ArithmeticOptimizer/ReorderCastLikeAndValuePreserving_[a-z0-9]+_")
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ def gradient_rows(
         backward: ``bool[num_rows]``, whether the backward pass made it.
 
     Returns:
-        By row, the gradient that it holds; of each variable the certain ones first.
+        By row, the gradient that it holds; of each variable the certain ones first. A sparse one may lie in what the
+        forward pass made.
     """
     requested = events.requested_bytes[rows.event]
-    free = backward & (rows.birth >= 0)
+    free, forward = (made & (rows.birth >= 0) for made in (backward, ~backward))
     by_op, by_address = _rows_by_op(events, rows), _Groups(events.address[rows.event])
     found: dict[int, GradientBuffer] = {}
     missed = []
@@ -68,10 +72,12 @@ def gradient_rows(
             row = _alive(events, rows, by_address.of(gradient.address), gradient.time_ns)
         else:
             row = _made_by(by_op, gradient, requested, free)
+            if row is None and gradient.bytes is None:
+                row = _taken_over(by_op, gradient, rows.death, forward)
         if row is None:
             missed.append(gradient)
         else:
-            found[row], free[row] = gradient, False
+            found[row], free[row], forward[row] = gradient, False, False
     # What an operation in place took over, or a loop added up, has another's name, perhaps that of a layer above: then
     # the one of its size that lives longest.
     by_size = _Groups(requested)
@@ -122,7 +128,8 @@ def _rows_by_op(events: AllocationEvents, rows: Allocations) -> dict[str, list[i
     found: dict[str, list[int]] = {}
     for index, name in enumerate(events.ops):
         if name:
-            found.setdefault(name.rpartition(_CALL)[2], []).extend(groups.of(index))
+            made_as = _RENAMED.sub("", name.rpartition(_CALL)[2])
+            found.setdefault(made_as, []).extend(groups.of(index))
     return found
 
 
@@ -136,6 +143,14 @@ def _made_by(
 
     names = (list(fitting(name)) for name in gradient.ops)
     return next((max(found, key=lambda row: int(requested[row])) for found in names if found), None)
+
+
+def _taken_over(
+    by_op: dict[str, list[int]], gradient: GradientBuffer, death: NDArray[np.int64], forward: NDArray[np.bool_]
+) -> int | None:
+    """What the forward pass made and a gradient took over: what backward merely reads ends before."""
+    found = [row for name in gradient.ops for row in by_op.get(name, ()) if forward[row]]
+    return max(found, key=lambda row: int(death[row]), default=None)
 
 
 def _alive(events: AllocationEvents, rows: Allocations, at_address: list[int], time_ns: int) -> int | None:

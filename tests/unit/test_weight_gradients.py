@@ -50,6 +50,22 @@ def test_a_sparse_one_may_have_any_size() -> None:
     assert found([(256, 8, "other")], sparse) == {}
 
 
+def test_a_sparse_one_in_a_buffer_of_the_forward_pass_is_in_the_one_that_lives_longest() -> None:
+    sparse = replace(KERNEL, bytes=None, ops=("Reshape", "mul", "GatherV2"))
+    lines = [(256, 96, "GatherV2"), (512, 96, "mul"), (512, -96), (1024, 8, "other")]
+    assert found(lines, sparse, backward=[False, False, True]) == {0: sparse}
+    # What the backward pass made itself goes before, and no buffer is two gradients.
+    assert found([*lines, (2048, 96, "Reshape")], sparse, backward=[False, False, True, True]) == {3: sparse}
+    other = replace(sparse, key=9)
+    assert found(lines, sparse, other, backward=[False, False, True]) == {0: sparse, 1: other}
+
+
+def test_an_operation_that_was_moved_has_the_name_of_what_it_was_made_as() -> None:
+    cast = replace(KERNEL, ops=("e/Cast/Cast",))
+    moved = "StatefulPartitionedCall/e/Cast/ArithmeticOptimizer/ReorderCastLikeAndValuePreserving_float_Cast"
+    assert found([(256, 400, "x"), (1024, 400, moved)], cast) == {1: cast}
+
+
 def test_by_its_place_at_the_time() -> None:
     # The same address thrice; the second was alive at 1,035.
     lines = [(256, 400), (256, -400), (256, 400), (1024, 1), (256, -400), (256, 400)]
