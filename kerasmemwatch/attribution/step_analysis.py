@@ -20,6 +20,7 @@ from kerasmemwatch.attribution.row_frames import within_calls
 from kerasmemwatch.attribution.variable_size import components
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaModule
+from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_expansion import compiled_runs, expand, unused_note
 from kerasmemwatch.attribution.xla_runs import XlaRun, read_modules, read_runs
 from kerasmemwatch.probes.allocators import EXACT_CPU_REMEDY, ONEDNN_THRESHOLD_BYTES
@@ -137,14 +138,8 @@ def analysed(
     timeline, gradient_bytes = assemble(main, evidence)
     runs = compiled_runs(timeline, main, compiled, modules)
     if runs:
-        weights = {(buffer.owner, buffer.bytes) for buffer in captured.known if buffer.trainable}
-        timeline = expand(
-            timeline,
-            runs,
-            owners,
-            lambda owner, size: (owner, size) in weights,
-            {g.ops[0]: (g.owner, g.class_name) for g in evidence.gradients if g.ops},
-        )
+        gradients = [*evidence.gradients, *_gradients_by_size(captured.known)]
+        timeline = expand(timeline, runs, owners, XlaCategories(owners, gradients, evidence.assigned))
     timeline = in_order(timeline, tuple(captured.layers))
     # A step that is seen whole makes numbers of a few bytes, too.
     partial = bool(main.births.any()) and int(main.requested_bytes[main.births].min()) >= ONEDNN_THRESHOLD_BYTES

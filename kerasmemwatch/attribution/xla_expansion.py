@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.categories import CODES, PHASE_CODES
-from kerasmemwatch.attribution.hlo_op_names import in_gradient_tape
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import Frame
 from kerasmemwatch.attribution.xla_buffers import XlaBuffer, XlaModule, live_bytes
+from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_runs import XlaRun, module_of_run
 from kerasmemwatch.timeline import Timeline
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["CompiledRun", "compiled_runs", "expand", "unused_note"]
 
-_UNKNOWN = Frame("unattributed", "", "forward")
+_NOBODY = "unattributed"
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def expand(
     timeline: Timeline,
     runs: Sequence[CompiledRun],
     owners: OpOwners,
-    is_weight: Callable[[str, int], bool],
-    gradient_ops: Mapping[str, tuple[str, str]],
+    categories: XlaCategories,
 ) -> Timeline:
     """Replace blocks by what lies in them.
 
@@ -93,24 +92,21 @@ def expand(
         timeline: With the blocks.
         runs: Which blocks.
         owners: Whose each operation is.
-        is_weight: Tells whether an owner has a variable of so many bytes that has a gradient.
-        gradient_ops: By name of the operation that gives a variable's gradient, the variable's layer and its class.
+        categories: Whose each buffer is, and what.
     """
     runs = sorted(runs, key=lambda run: run.event)
     shift = _Shift(runs)
     opened = _Opened(timeline)
     for number, run in enumerate(runs):
         begin = run.event + 1 + shift.before(number)
-        for buffer in run.module.buffers:
+        for buffer, (found, category) in zip(run.module.buffers, categories.of_buffers(run.module), strict=True):
             row = run.rows.get(buffer.allocation_index)
             if row is None or buffer.alias_of is not None:
                 continue
-            found = _whose(buffer, run.module, owners, gradient_ops)
-            category = _category(buffer, run.module, found, owners, is_weight, gradient_ops)
             if buffer.kind == "output":
                 # A result: its row is its allocation's, which outlives the run. What no instruction makes is the table
                 # of pointers to all results, and nobody's.
-                if found.owner != _UNKNOWN.owner or owners.find(buffer.op_name) is not None:
+                if found.owner != _NOBODY or owners.find(buffer.op_name) is not None:
                     opened.rename(row, found, category)
                 continue
             end = min(begin + buffer.last + 1, begin + run.module.length)
@@ -209,52 +205,6 @@ def _times(before: Timeline, shift: _Shift, count: int) -> tuple[NDArray[np.int6
 def _deaths(timeline: Timeline, shift: _Shift, count: int) -> NDArray[np.int64]:
     survives = timeline.death >= timeline.num_events
     return np.where(survives, count, shift.moved(np.minimum(timeline.death, timeline.num_events - 1)))
-
-
-def _whose(
-    buffer: XlaBuffer, module: XlaModule, owners: OpOwners, gradient_ops: Mapping[str, tuple[str, str]]
-) -> Frame:
-    frame = (owners.find(buffer.op_name) if buffer.op_name else None) or _UNKNOWN
-    if not frame.owner:
-        frame = frame._replace(owner=_UNKNOWN.owner)
-    name = owners.exact(buffer.op_name) or ""
-    if name in gradient_ops:
-        owner, class_name = gradient_ops[name]
-        return Frame(owner, class_name, "backward")
-    if buffer.op_from == "user" or frame is _UNKNOWN:
-        # A user's name does not tell when it was made; the schedule does.
-        late = module.backward_from is not None and buffer.first >= module.backward_from
-        if frame.phase != "input":
-            frame = frame._replace(phase="backward" if late else "forward")
-    return frame
-
-
-def _category(
-    buffer: XlaBuffer,
-    module: XlaModule,
-    frame: Frame,
-    owners: OpOwners,
-    is_weight: Callable[[str, int], bool],
-    gradient_ops: Mapping[str, tuple[str, str]],
-) -> str:
-    if frame.owner == _UNKNOWN.owner:
-        return "unattributed"
-    if frame.phase == "input":
-        return "inputs"
-    if frame.owner == "metrics" or (frame.owner == "loss" and buffer.bytes <= 8):
-        return "other"
-    if buffer.copy_of is not None or frame.phase == "update":
-        return "temporaries"
-    if frame.phase == "forward":
-        needed = module.backward_from is not None and buffer.last >= module.backward_from > buffer.first
-        read = not buffer.used_by or any(in_gradient_tape(name) for name in buffer.used_by)
-        return "activations" if needed and read else "temporaries"
-    if (owners.exact(buffer.op_name) or "") in gradient_ops:
-        return "gradients"
-    updates = (owners.find(name) for name in buffer.used_by)
-    if is_weight(frame.owner, buffer.bytes) and any(user is not None and user.phase == "update" for user in updates):
-        return "gradients"
-    return "temporaries"
 
 
 def unused_note(runs: Sequence[CompiledRun]) -> str:

@@ -40,7 +40,7 @@ attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
 attribution.inventory attribution.stack_room
 attribution.known_buffers attribution.watched
-attribution.first_calls attribution.chunk_places
+attribution.first_calls attribution.chunk_places attribution.xla_categories
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call
 attribution.assembly attribution.layer_hooks
 attribution.xla_expansion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from captures import events
 from timelines import timeline
 
+from kerasmemwatch.attribution.known_buffers import KnownBuffer
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import LOSS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaAllocation, XlaBuffer, XlaModule
+from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_expansion import CompiledRun, compiled_runs, expand
 from kerasmemwatch.attribution.xla_runs import XlaRun
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline
@@ -23,9 +27,11 @@ OWNERS = OpOwners(
         "m/a/MatMul": [A],
         "gradient_tape/m/a/MatMul_1": [A._replace(phase="backward")],
         "loss/Mean": [Frame(LOSS, "", "forward")],
+        "AddN": [A._replace(phase="backward")],
         "adam/mul": [Frame(OPTIMIZER, "", "update")],
     }
 )
+KERNEL = GradientBuffer("a", "Dense", 300, 1, ops=("gradient_tape/m/a/MatMul_1",))
 # Parameter, output, then the temp block.
 BLOCK, OUTPUT = 2, 1
 ALLOCATIONS = (
@@ -46,7 +52,7 @@ def buffer(op_name: str, size: int, first: int, last: int, **changed: Any) -> Xl
 BUFFERS = (
     buffer("m/a/MatMul", 600, 0, 3),
     buffer("m/a/MatMul", 100, 1, 1),
-    buffer("gradient_tape/m/a/MatMul_1", 300, 3, 4),
+    buffer("gradient_tape/m/a/MatMul_1", 300, 3, 4, used_by=("adam/mul",)),
     buffer("loss/Mean", 4, 2, 2),
     buffer("", 8, 0, 0, op_from=""),
     buffer("adam/mul", 64, 4, 5, kind="output", allocation_index=OUTPUT),
@@ -77,9 +83,13 @@ BEFORE = timeline(
 RUN = CompiledRun(module(), {OUTPUT: 2, BLOCK: 3}, event=2, end=3)
 
 
-def opened(before: Timeline = BEFORE, *runs: CompiledRun, **known: Any) -> Timeline:
-    options = {"is_weight": lambda owner, size: False, "gradient_ops": {}, **known}
-    return expand(before, runs or (RUN,), OWNERS, **options)
+def opened(
+    before: Timeline = BEFORE,
+    *runs: CompiledRun,
+    gradients: Sequence[GradientBuffer] = (),
+    assigned: Mapping[str, KnownBuffer] | None = None,
+) -> Timeline:
+    return expand(before, runs or (RUN,), OWNERS, XlaCategories(OWNERS, gradients, assigned or {}))
 
 
 def rows(made: Timeline) -> list[tuple[int, int, int, str, str, str]]:
@@ -92,7 +102,7 @@ def rows(made: Timeline) -> list[tuple[int, int, int, str, str, str]]:
 
 
 def test_the_buffers_stand_between_the_blocks_birth_and_death() -> None:
-    made = opened(gradient_ops={"gradient_tape/m/a/MatMul_1": ("a", "Dense")})
+    made = opened(gradients=[KERNEL])
     assert made.num_events == BEFORE.num_events + 6
     assert rows(made) == [
         (400, -1, 10, "a", "weights", "between"),
@@ -117,13 +127,58 @@ def test_what_the_block_does_not_use_is_slack() -> None:
     assert (np.diff(made.time_ns) >= 0).all()
 
 
-def test_a_gradient_is_known_by_who_reads_it() -> None:
+def categories(buffers: Sequence[XlaBuffer], **known: Any) -> list[tuple[str, str]]:
+    """Owner and category of some buffers."""
+    made = rows(opened(BEFORE, replace(RUN, module=module(tuple(buffers))), **known))
+    return [(owner, category) for _, _, _, owner, category, _ in made[4:]]
+
+
+def test_a_gradient_is_as_large_as_its_variable_and_read_by_the_update() -> None:
     plain = buffer("gradient_tape/m/a/MatMul_1", 300, 3, 4, used_by=("adam/mul",))
-    run = replace(RUN, module=module((plain,)))
-    assert rows(opened(BEFORE, run, is_weight=lambda owner, size: (owner, size) == ("a", 300)))[-1][4] == "gradients"
-    assert rows(opened(BEFORE, run))[-1][4] == "temporaries"
-    unread = replace(RUN, module=module((replace(plain, used_by=("m/a/MatMul",)),)))
-    assert rows(opened(BEFORE, unread, is_weight=lambda owner, size: True))[-1][4] == "temporaries"
+    by_size = replace(KERNEL, ops=())
+    for known in (KERNEL, by_size):
+        assert categories([plain], gradients=[known]) == [("a", "gradients")]
+        assert categories([replace(plain, bytes=304)], gradients=[known]) == [("a", "temporaries")]
+        assert categories([replace(plain, used_by=("m/a/MatMul",))], gradients=[known]) == [("a", "temporaries")]
+    assert categories([plain]) == [("a", "temporaries")]
+    sparse = replace(KERNEL, bytes=None)
+    assert categories([replace(plain, bytes=304)], gradients=[sparse]) == [("a", "gradients")]
+
+
+def test_an_operand_in_another_layout_has_the_gradients_name_and_is_none() -> None:
+    name = "gradient_tape/m/a/MatMul_1"
+    ahead = buffer(name, 5000, 1, 4, op_from="user", used_by=(name,))
+    late = replace(ahead, first=3)
+    assert categories([ahead, late], gradients=[KERNEL]) == [("a", "activations"), ("a", "temporaries")]
+    # Also where it is as large as the gradient.
+    same = replace(late, bytes=KERNEL.bytes)
+    gradient = buffer(name, 300, 4, 5, used_by=("adam/mul",))
+    assert categories([same, gradient], gradients=[KERNEL]) == [("a", "temporaries"), ("a", "gradients")]
+
+
+def test_a_variable_has_one_gradient_at_a_time() -> None:
+    part = buffer("gradient_tape/m/a/MatMul_1", 300, 3, 5, used_by=("adam/mul",))
+    other = replace(part, first=4, offset=300)
+    assert categories([other, part], gradients=[KERNEL]) == [("a", "temporaries"), ("a", "gradients")]
+    # A second variable of that size has the second, and one after the other is the same gradient in another place.
+    second = replace(KERNEL, key=2, ops=())
+    assert categories([other, part], gradients=[KERNEL, second]) == [("a", "gradients")] * 2
+    assert categories([replace(part, last=3), other], gradients=[KERNEL]) == [("a", "gradients")] * 2
+
+
+def test_the_update_tells_whose_gradient_it_reads() -> None:
+    shared = buffer("gradient_tape/m/a/MatMul_1", 300, 3, 4, used_by=("adam/mul",))
+    of_b = replace(KERNEL, owner="b", key=2, ops=())
+    moment = KnownBuffer("b", "Dense", "optimizer", 300)
+    assert categories([shared], gradients=[of_b], assigned={"adam/mul": moment}) == [("b", "gradients")]
+    assert categories([shared], gradients=[of_b]) == [("a", "temporaries")]
+
+
+def test_a_sum_of_gradients_reads_activations_too() -> None:
+    # What a tape adds up has no name of the backward pass.
+    value = buffer("m/a/MatMul", 600, 0, 4, used_by=("m/a/MatMul", "AddN"))
+    assert categories([value]) == [("a", "activations")]
+    assert categories([replace(value, used_by=("m/a/MatMul",))]) == [("a", "temporaries")]
 
 
 @pytest.mark.parametrize(("first", "category"), [(1, "activations"), (4, "temporaries")])
@@ -153,7 +208,7 @@ def test_two_runs_of_one_program_stand_one_after_the_other() -> None:
 
 
 def test_events_without_runs_stay_as_they_are() -> None:
-    made = expand(BEFORE, [], OWNERS, lambda owner, size: False, {})
+    made = expand(BEFORE, [], OWNERS, XlaCategories(OWNERS, [], {}))
     assert rows(made) == rows(BEFORE)
     assert made.in_use_bytes.tolist() == BEFORE.in_use_bytes.tolist()
 

@@ -1,0 +1,82 @@
+"""Gradients in a step that XLA compiled: never more than the variables they are of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from kerasmemwatch.callbacks import MemoryWatch
+
+pytestmark = pytest.mark.usefixtures("exact_counting")
+
+layers = keras.layers
+FLOAT, BATCH, STEPS, TRACED = 4, 16, 4, 3
+
+
+def convolutions(activation: str, *, normalized: bool = False) -> Any:
+    between = [layers.LayerNormalization] if normalized else []
+    stack = [
+        layer
+        for _ in range(3)
+        for layer in (layers.Conv2D(8, 3, padding="same", activation=activation), *(made() for made in between))
+    ]
+    return keras.Sequential([keras.Input((16, 16, 8)), *stack, layers.GlobalAveragePooling2D(), layers.Dense(1)])
+
+
+def square() -> Any:
+    # Inputs, outputs and weights are of one size.
+    stack = [layers.Dense(BATCH, "gelu") for _ in range(3)]
+    return keras.Sequential([keras.Input((BATCH,)), *stack, layers.Dense(1)])
+
+
+def shared() -> Any:
+    inputs, encoder = keras.Input((32,)), layers.Dense(32, "tanh")
+    return keras.Model(inputs, layers.Dense(1)(layers.Add()([encoder(inputs), encoder(encoder(inputs))])))
+
+
+def recurrent() -> Any:
+    return keras.Sequential(
+        [keras.Input((6, 12)), layers.LSTM(12, return_sequences=True), layers.GRU(12), layers.Dense(1)]
+    )
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    **{name: lambda name=name: convolutions(name) for name in ("gelu", "silu", "softplus", "relu", "elu")},
+    "normalized": lambda: convolutions("gelu", normalized=True),
+    "square": square,
+    "shared": shared,
+    "recurrent": recurrent,
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", MODELS)
+def test_no_more_than_the_variables(name: str, optimizer: str) -> None:
+    model = MODELS[name]()
+    model.compile(optimizer, "mse", jit_compile=True)
+    x = np.random.default_rng(0).random((BATCH * STEPS, *model.input_shape[1:]), np.float32)
+    watch = MemoryWatch(None, trace=[TRACED], strict=True)
+    model.fit(x, np.ones((len(x), 1), np.float32), batch_size=BATCH, verbose=0, callbacks=[watch])
+    report = watch.report
+    variables = [FLOAT * math.prod(variable.shape) for variable in model.trainable_variables]
+    assert report.peak.by_category["gradients"] <= sum(variables)
+    found = {layer.path: layer for layer in report.layers if layer.class_name}
+    assert all(layer.gradients_bytes <= layer.weights_bytes for layer in found.values())
+    # The others lie in the variables' own places.
+    assert 0 < sum(layer.gradients_bytes for layer in found.values()) <= sum(variables)
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "elu"])
+def test_what_backward_reads_are_activations(name: str) -> None:
+    model = convolutions(name)
+    model.compile("adam", "mse", jit_compile=True)
+    x = np.random.default_rng(0).random((BATCH * STEPS, 16, 16, 8), np.float32)
+    watch = MemoryWatch(None, trace=[TRACED], strict=True)
+    model.fit(x, np.ones((len(x), 1), np.float32), batch_size=BATCH, verbose=0, callbacks=[watch])
+    held = [layer.activations_bytes for layer in watch.report.layers if layer.class_name == "Conv2D"]
+    assert min(held) >= BATCH * 16 * 16 * 8 * FLOAT
