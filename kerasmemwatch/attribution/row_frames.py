@@ -11,6 +11,7 @@ from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import FUNCTIONS, INPUT_PIPELINE, Frame
+from kerasmemwatch.attribution.scratch import ops_at_work
 
 __all__ = ["row_frames", "within_calls"]
 
@@ -50,7 +51,7 @@ def row_frames(
     top = np.where(piped, 0, top)
     which = np.zeros(len(event), np.int64)
     called = within_calls(calls, events.time_ns[event])
-    keys = (events.op[event].astype(np.int64) * len(tops) + top) * 2 + called
+    keys = (ops_at_work(events, rows).astype(np.int64) * len(tops) + top) * 2 + called
     pairs, inverse = np.unique(keys, return_inverse=True)
     found = np.zeros(len(pairs), np.int64)
     for index, code in enumerate(pairs.tolist()):

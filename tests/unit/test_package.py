@@ -33,7 +33,7 @@ attribution.xla_buffers
 attribution.xla_runs
 trace_schedule attribution.patches attribution.owner_stack attribution.allocation_events attribution.trace_capture
 attribution.allocations attribution.batch_parts attribution.categories attribution.op_names attribution.in_place
-attribution.op_owners attribution.weight_gradients attribution.waiting_batches
+attribution.op_owners attribution.weight_gradients attribution.waiting_batches attribution.scratch
 attribution.row_frames
 attribution.holdings attribution.variable_size attribution.recursion_room
 attribution.layer_paths attribution.optimizer_slots

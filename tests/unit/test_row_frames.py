@@ -67,11 +67,17 @@ def test_an_eager_operations_name_is_its_kind_only() -> None:
 
 
 def test_a_function_that_runs_within_a_layer_works_for_it() -> None:
-    lines = [(256, 1, "d/MatMul", COMPUTE), (512, 1, "d/MatMul", COMPUTE), (768, 1, "", COMPUTE)]
+    lines = [(256, 1, "d/MatMul", COMPUTE), (512, 1, "d/MatMul", COMPUTE), (4096, -1), (768, 1, "", COMPUTE)]
     ops = {"d/MatMul": [Frame("b/d", "Dense", "forward"), Frame("a/d", "Dense", "forward")]}
     log = [(0, A), (1_010, B), (1_020, AFTER_LAYERS)]
-    assert owners(lines, ops, log) == ["a/d forward", "b/d forward", "unattributed between"]
-    assert owners(lines, {}, log) == ["a forward", "b forward", "unattributed between"]
+    nobody = ["unattributed between"] * 2
+    assert owners(lines, ops, log) == ["a/d forward", "b/d forward", *nobody]
+    assert owners(lines, {}, log) == ["a forward", "b forward", *nobody]
+
+
+def test_scratch_memory_is_the_layers_whose_operation_is_at_work() -> None:
+    lines = [(256, 1, "m/a/MatMul", COMPUTE), (512, 9, "", COMPUTE), (512, -9, "", COMPUTE)]
+    assert owners(lines, {"m/a/MatMul": [A]}) == ["a forward", "a forward"]
 
 
 def test_what_only_dies_has_no_maker_here() -> None:
