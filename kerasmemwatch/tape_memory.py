@@ -44,10 +44,10 @@ def traced_memory(steps: Sequence[TracedStep]) -> TapeMemory | None:
         births = _backward_births(step.timeline)
         if step.stage == "train" and len(births):
             series = category_series(step.timeline)
-            activations, gradients = (series[CATEGORIES.index(name)] for name in ("activations", "gradients"))
-            # Entry ``e`` is the moment before event ``e``.
-            begun = int(births.min())
-            saved: int | None = int(activations[begun]) - _held_by_others(step.timeline, begun)
+            gradients = series[CATEGORIES.index("gradients")]
+            # Not what is alive at the first gradient operation: one that needs no gradient to begin with, of a shape
+            # say, may run long before the forward pass ends.
+            saved: int | None = int((series[CATEGORIES.index("activations")] - _held_by_others(step.timeline)).max())
             all_gradients: int | None = sum(step.gradient_bytes.values()) or int(gradients.max())
             if step.mode == "xla":
                 # The compiler moves values between the passes: what is none by category may be there all the same.
@@ -56,11 +56,15 @@ def traced_memory(steps: Sequence[TracedStep]) -> TapeMemory | None:
     return None
 
 
-def _held_by_others(timeline: Timeline, event: int) -> int:
-    """What tapes of earlier steps held before an event."""
+def _held_by_others(timeline: Timeline) -> NDArray[np.int64]:
+    """What tapes of earlier steps hold at each moment; entry ``e`` is the one before event ``e``."""
     kept = np.array([owner == KEPT_TAPES for owner in timeline.owners], np.bool_)[timeline.owner]
-    alive = (timeline.birth < event) & (timeline.death >= event)
-    return int(timeline.requested_bytes[kept & alive].sum())
+    kept &= timeline.category == CATEGORIES.index("activations")
+    change = np.zeros(timeline.num_events + 2, np.int64)
+    np.add.at(change, timeline.birth[kept] + 1, timeline.requested_bytes[kept])
+    np.add.at(change, timeline.death[kept] + 1, -timeline.requested_bytes[kept])
+    held: NDArray[np.int64] = np.cumsum(change)[: timeline.num_events + 1]
+    return held
 
 
 def _backward_births(timeline: Timeline) -> NDArray[np.int64]:

@@ -65,6 +65,13 @@ def test_what_has_no_owner_does_not_tell_when_the_backward_pass_begins() -> None
     assert found is not None and found.saved_for_backward_bytes == 70
 
 
+def test_a_gradient_operation_that_runs_early_does_not_end_the_forward_pass() -> None:
+    # That of a shape needs no gradient to begin with.
+    early: Line = (8, 1, 6, "dense", "temporaries", "backward", "Shape")
+    found = traced_memory([step(timeline([early, *LINES], 6), 3)])
+    assert found is not None and found.saved_for_backward_bytes == 70
+
+
 def test_the_newest_step_with_a_backward_pass_counts() -> None:
     made, forward = timeline(LINES, 6), timeline(LINES[:3], 6)
     assert traced_memory([]) is None
