@@ -53,7 +53,7 @@ class SessionError(MemWatchError, RuntimeError):
 
 
 class MissingDependencyError(MemWatchError, ImportError):
-    """An optional package is needed; the message holds the command that installs it."""
+    """An optional package, or a file of this one, is missing; the message holds the command that installs it."""
 
 
 class MemoryBudgetExceededError(MemWatchError, MemoryError):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kerasmemwatch.environment import disabled
-from kerasmemwatch.errors import InvalidArgumentError, LogDirError
+from kerasmemwatch.errors import InvalidArgumentError, LogDirError, MissingDependencyError
 from kerasmemwatch.files import check_working_dir
 
 __all__ = ["run", "split_arguments", "watched_environment"]
@@ -66,11 +66,13 @@ def run(argv: Sequence[str], log_dir: str) -> int:
     Raises:
         InvalidArgumentError: If there is no such script, or this interpreter ignores its environment.
         LogDirError: If ``log_dir`` is a file, or a path is relative to a working directory that was deleted.
+        MissingDependencyError: If this installation is incomplete.
     """
     _check_target(argv)
     environment = dict(os.environ)
     if not disabled():
         _check_interpreter()
+        _check_startup()
         check_working_dir(log_dir)
         if os.path.exists(log_dir) and not os.path.isdir(log_dir):
             raise LogDirError(f"Expected a directory. Received: log_dir={log_dir!r}, a file. Name another --log-dir.")
@@ -126,6 +128,16 @@ def _check_interpreter() -> None:
         raise InvalidArgumentError(
             "Expected an interpreter that reads PYTHONPATH and imports site. Received: python with -I, -E or -S. "
             "Leave the option out."
+        )
+
+
+def _check_startup() -> None:
+    # Without this file the script would run as ever, and nothing would be recorded.
+    file = _STARTUP_DIR / "sitecustomize.py"
+    if not file.is_file():
+        raise MissingDependencyError(
+            f"Expected the file that starts the watch. Received: {str(file)!r}, which does not exist. The "
+            "installation of kerasmemwatch is incomplete: install it again with pip install --force-reinstall."
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kerasmemwatch import launch
-from kerasmemwatch.errors import InvalidArgumentError, LogDirError
+from kerasmemwatch.errors import InvalidArgumentError, LogDirError, MissingDependencyError
 
 
 @pytest.fixture
@@ -85,6 +85,19 @@ def test_interpreter_that_ignores_its_environment(
     with pytest.raises(InvalidArgumentError, match="python with -I, -E or -S"):
         launch.run([script], "logs")
     assert not started
+
+
+def test_installation_without_the_file_that_starts_the_watch(
+    started: list[object], script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "_STARTUP_DIR", tmp_path)
+    with pytest.raises(MissingDependencyError, match=r"sitecustomize\.py.* install it again"):
+        launch.run([script], "logs")
+    assert not started
+    # A plain run needs nothing of ours.
+    monkeypatch.setenv("KERASMEMWATCH_DISABLE", "1")
+    launch.run([script], "logs")
+    assert started
 
 
 def test_script_gets_its_arguments_and_the_run(
