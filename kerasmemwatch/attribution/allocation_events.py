@@ -15,6 +15,8 @@ __all__ = ["AllocationEvents", "read_events"]
 # How far apart in time events may be that came one after the other.
 _AHEAD = 8
 _PIPELINE_THREADS = "tf_data"
+# TensorFlow 2.19's name for the operation where there is none; later versions leave it out.
+_NULL = "(null)"
 _KINDS = {"MemoryAllocation": 1, "MemoryDeallocation": -1}
 _STATS = (
     "bytes_allocated",
@@ -186,7 +188,7 @@ class _Table:
             requested,
             reserved,
             total,
-            self._numbered(op, names, lambda name: self.ops.setdefault(name, len(self.ops))),
+            self._numbered(op, names, self._op),
             run,
             thread,
             number,
@@ -197,6 +199,10 @@ class _Table:
         if name not in self.allocators:
             self.allocators.append(name)
         return self.allocators.index(name)
+
+    def _op(self, name: str) -> int:
+        name = "" if name == _NULL else name
+        return self.ops.setdefault(name, len(self.ops))
 
     @staticmethod
     def _numbered(

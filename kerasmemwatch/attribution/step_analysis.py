@@ -22,7 +22,7 @@ from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_expansion import compiled_runs, expand, unused_note
-from kerasmemwatch.attribution.xla_runs import XlaRun, read_modules, read_runs
+from kerasmemwatch.attribution.xla_runs import Programs, XlaRun, find_runs
 from kerasmemwatch.probes.allocators import EXACT_CPU_REMEDY, ONEDNN_THRESHOLD_BYTES
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.units import format_bytes
@@ -87,11 +87,11 @@ class Learned:
     """What the analysis of one step leaves for that of the next.
 
     Attributes:
-        modules: Compiled programs, by id.
+        programs: Compiled programs.
     """
 
     def __init__(self) -> None:
-        self.modules: dict[int, XlaModule] = {}
+        self.programs = Programs()
         self._owners: dict[str, tuple[int, OpOwners]] = {}
 
     def owners(self, stack: OwnerStack, stage: str) -> OpOwners:
@@ -124,9 +124,14 @@ def analysed(
         return None
     main = max(events.values(), key=lambda found: (found.allocator.startswith("GPU"), len(found)))
     on_host = not _device(main.allocator).startswith("GPU")
-    compiled = read_runs(space) if captured.mode in ("xla", "") else []
+    # A step that is seen whole makes numbers of a few bytes, too.
+    partial = bool(main.births.any()) and int(main.requested_bytes[main.births].min()) >= ONEDNN_THRESHOLD_BYTES
+    compiled: list[XlaRun] = []
+    if captured.mode in ("xla", ""):
+        learned.programs.read(space)
+        compiled = find_runs(space, main, learned.programs.requests, ONEDNN_THRESHOLD_BYTES if partial else 0)
     mode = captured.mode or _mode(main, captured.calls, compiled)
-    modules = _modules(space, compiled, learned.modules)
+    modules = learned.programs.opened({run.program_id for run in compiled})
     known = captured.known
     if on_host:
         known = [*known, *_constants(kept, known, main, learned.owners(stack, captured.stage))]
@@ -136,13 +141,11 @@ def analysed(
     owners, guessed = _owners(captured, mode, learned.owners(stack, captured.stage), main, modules.values())
     evidence = _evidence(captured, stack, owners, known, main, guessed=guessed)
     timeline, gradient_bytes = assemble(main, evidence)
-    runs = compiled_runs(timeline, main, compiled, modules)
+    runs = compiled_runs(timeline, compiled, modules)
     if runs:
         gradients = [*evidence.gradients, *_gradients_by_size(captured.known)]
         timeline = expand(timeline, runs, owners, XlaCategories(owners, gradients, evidence.assigned))
     timeline = in_order(timeline, tuple(captured.layers))
-    # A step that is seen whole makes numbers of a few bytes, too.
-    partial = bool(main.births.any()) and int(main.requested_bytes[main.births].min()) >= ONEDNN_THRESHOLD_BYTES
     notes = (
         _PARTIAL if partial else "",
         unused_note(runs),
@@ -208,16 +211,6 @@ def _constants(
             found = owners.find(each.op) if each.op and each.bytes > _SMALL_BYTES else None
             owner, class_name = (found.owner, found.class_name) if found and found.owner else (FUNCTIONS, "")
             yield KnownBuffer(owner, class_name, "other", each.bytes, each.address, constant=True)
-
-
-def _modules(space: Any, runs: Sequence[XlaRun], known: dict[int, XlaModule]) -> Mapping[int, XlaModule]:
-    """The programs that ran; opening one takes up to half a second."""
-    ids = {run.program_id for run in runs if run.program_id is not None}
-    if len(runs) > sum(run.program_id is not None for run in runs):
-        return read_modules(space)  # which of them ran is told by their sizes only
-    if ids - set(known):
-        known.update(read_modules(space, ids - set(known)))
-    return {id: known[id] for id in ids if id in known}
 
 
 def _device(allocator: str) -> str:

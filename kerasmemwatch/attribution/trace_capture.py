@@ -17,8 +17,9 @@ from kerasmemwatch.errors import MemWatchError
 
 __all__ = ["Capture", "ProfilerBusyError", "ProfilerUnsafeError"]
 
-# The lowest level has the allocator's events, and the host's are all that is needed.
-_OPTIONS = {"host_tracer_level": 1, "python_tracer_level": 0, "device_tracer_level": 0, "delay_ms": 0}
+# By default it records at host tracer level 2, the lowest that has the allocator's events. TensorFlow 2.20 and 2.21 do
+# so whatever they are told, and print a line for each option: the native session understands none.
+_OPTIONS: dict[str, int] = {}
 _MEMORY_DISK, _ENOUGH_BYTES = "/dev/shm", 1 << 30
 _PREFIX = "kerasmemwatch-"
 

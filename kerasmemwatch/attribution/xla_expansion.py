@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.categories import CODES, PHASE_CODES
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import Frame
 from kerasmemwatch.attribution.xla_buffers import XlaBuffer, XlaModule, live_bytes
 from kerasmemwatch.attribution.xla_categories import XlaCategories
-from kerasmemwatch.attribution.xla_runs import XlaRun, module_of_run
+from kerasmemwatch.attribution.xla_runs import XlaRun
 from kerasmemwatch.timeline import Timeline
 from kerasmemwatch.units import format_bytes
 
@@ -40,40 +39,22 @@ class CompiledRun:
     end: int
 
 
-def compiled_runs(
-    timeline: Timeline, events: AllocationEvents, runs: Sequence[XlaRun], modules: Mapping[int, XlaModule]
-) -> list[CompiledRun]:
-    """Find the allocations that runs of compiled programs asked for.
+def compiled_runs(timeline: Timeline, runs: Sequence[XlaRun], modules: Mapping[int, XlaModule]) -> list[CompiledRun]:
+    """Find the rows of what runs of compiled programs asked for.
 
     Args:
-        timeline: Made of the events, in their order.
-        events: The allocator's events.
-        runs: The runs in the same capture.
+        timeline: Made of the events in which the runs were found, in their order.
+        runs: The runs.
         modules: The programs, by id.
     """
+    row_of = {int(birth): row for row, birth in enumerate(timeline.birth.tolist()) if birth >= 0}
     found = []
-    time_ns = events.time_ns - events.began_ns
     for run in runs:
-        module = module_of_run(modules, run.requested_bytes, run.program_id)
-        if module is None:
-            continue
-        births = np.flatnonzero(
-            events.births
-            & (time_ns >= run.begin_ns)
-            & (time_ns <= run.end_ns)
-            & np.isin(events.address, np.array(run.addresses, np.uint64))
-        ).tolist()
-        sizes = [int(size) for size in events.requested_bytes[births]]
-        rows: dict[int, int] = {}
-        for request in module.requests:
-            if request.bytes in sizes:
-                position = sizes.index(request.bytes)
-                sizes[position] = -1
-                rows[request.index] = int(np.flatnonzero(timeline.birth == births[position])[0])
-        if rows:
-            last = max(int(timeline.birth[row]) for row in rows.values())
+        if run.program_id in modules:
+            rows = {index: row_of[birth] for index, birth in run.births.items()}
+            last = max(run.births.values())
             first_death = min(int(timeline.death[row]) for row in rows.values())
-            found.append(CompiledRun(module, rows, last, max(last + 1, first_death)))
+            found.append(CompiledRun(modules[run.program_id], rows, last, max(last + 1, first_death)))
     return found
 
 

@@ -1,106 +1,175 @@
-"""The compiled programs of a profiler capture, and which of them ran when."""
+"""The compiled programs of a profiler capture, and which of them ran when.
+
+No version of TensorFlow needs to say where a run begins: a program asks the allocator for what its plan says, one piece
+right after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kerasmemwatch.attribution.hlo_messages import parse_hlo
-from kerasmemwatch.attribution.xla_buffers import UnscheduledModuleError, XlaAllocation, XlaModule, open_module
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["XlaRun", "module_of_run", "read_modules", "read_runs"]
+from kerasmemwatch.attribution.allocation_events import AllocationEvents
+from kerasmemwatch.attribution.hlo_messages import parse_hlo
+from kerasmemwatch.attribution.xla_buffers import (
+    UnscheduledModuleError,
+    XlaAllocation,
+    XlaModule,
+    open_module,
+    requests,
+)
+
+__all__ = ["Programs", "XlaRun", "find_runs"]
 
 _METADATA_PLANE = "/host:metadata"
 _HLO_STAT = "Hlo Proto"
 _HOST_PLANE = "/host:CPU"
-# As in "CpuExecutable::ExecuteAsyncOnStream": from before a program's memory is asked for until it has ended.
-_RUN_EVENT = "Executable::ExecuteAsyncOnStream"
-_ALLOCATION_EVENT = "MemoryAllocation"
+_INSTRUCTION_STAT = "program_id"
+# What TensorFlow calls the functions that it compiles.
+_FUNCTION = "__inference_"
 
 
 @dataclass(frozen=True)
 class XlaRun:
-    """One run of a program, and the memory that it asked the allocator for.
+    """One run of a program.
 
     Attributes:
-        thread: Name of its thread's line in the capture.
-        begin_ns: Time since the capture began.
-        end_ns: The same of its end.
-        program_id: Of the program, ``None`` if no event names it.
-        addresses: Of each piece of memory, in order: first those of the module's ``requests``, then one for each result
-            that should take a parameter's place and cannot, because the caller did not give the parameter away.
-        requested_bytes: The size of each.
+        program_id: Of the program.
+        births: By index of each piece of memory that it asked for, the event of its allocation.
     """
 
-    thread: str
-    begin_ns: int
-    end_ns: int
-    program_id: int | None
-    addresses: tuple[int, ...]
-    requested_bytes: tuple[int, ...]
+    program_id: int
+    births: Mapping[int, int]
 
 
-def read_modules(space: Any, program_ids: Container[int] | None = None) -> dict[int, XlaModule]:
-    """Open the programs of a capture.
+class Programs:
+    """The compiled programs of captures. Each is parsed once, and opened, which takes up to half a second, if it ran.
+
+    Attributes:
+        requests: By program id, what it asks for at each run, in that order; empty for one without a schedule.
+    """
+
+    def __init__(self) -> None:
+        self.requests: dict[int, tuple[XlaAllocation, ...]] = {}
+        self._modules: dict[int, XlaModule] = {}
+        self._data: dict[int, bytes] = {}
+
+    def read(self, space: Any) -> None:
+        """Add the programs of a capture, of which some are merely loaded.
+
+        Args:
+            space: An ``XSpace`` message.
+        """
+        self._data = dict(_hlo_protos(space))
+        for program_id, data in self._data.items():
+            if program_id not in self.requests:
+                self.requests[program_id] = requests(parse_hlo(data))
+
+    def opened(self, program_ids: Iterable[int]) -> dict[int, XlaModule]:
+        """Open programs of the capture that was read last, or take those that are open; without what has no schedule.
+
+        Args:
+            program_ids: Which.
+        """
+        found = {}
+        for program_id in program_ids:
+            if program_id not in self._modules:
+                try:
+                    module = open_module(parse_hlo(self._data[program_id]))
+                except UnscheduledModuleError:
+                    continue
+                self._modules[program_id] = replace(module, program_id=program_id)
+            found[program_id] = self._modules[program_id]
+        return found
+
+
+def find_runs(
+    space: Any, events: AllocationEvents, programs: Mapping[int, Sequence[XlaAllocation]], least_bytes: int = 0
+) -> list[XlaRun]:
+    """Find the runs of programs by what they asked for, in order of time.
 
     Args:
-        space: An ``XSpace`` message.
-        program_ids: Which to open, all by default. A capture has those that are merely loaded, too.
-
-    Returns:
-        The programs by id; without those that have no schedule.
+        space: An ``XSpace`` message: its instructions tell apart programs that ask for the same.
+        events: The allocator's events in it.
+        programs: By id, what each asks for.
+        least_bytes: The allocator tells nothing of what is smaller.
     """
-    found = {}
-    for program_id, data in _hlo_protos(space):
-        if program_ids is None or program_id in program_ids:
-            try:
-                found[program_id] = replace(open_module(parse_hlo(data)), program_id=program_id)
-            except UnscheduledModuleError:
-                continue
-    return found
+    # Nothing is asked for where nothing is needed.
+    told = {
+        program_id: [request for request in asked if request.bytes >= max(1, least_bytes)]
+        for program_id, asked in programs.items()
+    }
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for program_id, asked in told.items():
+        alike[tuple(request.bytes for request in asked)].append(program_id)
+    alike.pop((), None)
+    found = sorted(_asked_for(events, alike))
+    instructions = _instructions(space) if found else {}
+    runs = []
+    for births, program_ids in found:
+        which = _which(program_ids, instructions, int(events.time_ns[births[-1]]) - events.began_ns)
+        if which is not None:
+            runs.append(XlaRun(which, dict(zip((request.index for request in told[which]), births, strict=True))))
+    return runs
 
 
-def read_runs(space: Any) -> list[XlaRun]:
-    """Find the runs of compiled programs in a capture of host tracer level 1 or higher, in order of time.
+def _asked_for(
+    events: AllocationEvents, alike: Mapping[tuple[int, ...], list[int]]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Where somebody asked for the same sizes as some programs: the events, and the programs."""
+    by_first: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+    for sizes in sorted(alike, key=len, reverse=True):
+        by_first[sizes[0]].append(sizes)
+    # An operation has a name, and a program is none; the input pipeline's are not compiled.
+    nobodys = np.array([not name or name.startswith(_FUNCTION) for name in events.ops] or [False])
+    births = np.flatnonzero(events.births & nobodys[events.op] & ~events.piped)
+    for thread in np.unique(events.thread[births]).tolist():
+        mine = births[events.thread[births] == thread].tolist()
+        asked = events.requested_bytes[mine].tolist()
+        at = 0
+        while at < len(asked):
+            sizes = next((s for s in by_first.get(asked[at], ()) if tuple(asked[at : at + len(s)]) == s), ())
+            if sizes:
+                yield mine[at : at + len(sizes)], alike[sizes]
+            at += len(sizes) or 1
 
-    Args:
-        space: An ``XSpace`` message.
-    """
-    found: list[XlaRun] = []
+
+def _which(program_ids: Sequence[int], instructions: Mapping[int, NDArray[np.int64]], asked_ns: int) -> int | None:
+    """The program whose instructions come next; without any instruction the only one, ``None`` if there are several."""
+    if not instructions:
+        return program_ids[0] if len(program_ids) == 1 else None
+    starts = []
+    for program_id in program_ids:
+        times = instructions.get(program_id, np.zeros(0, np.int64))
+        after = int(np.searchsorted(times, asked_ns))
+        starts += [(int(times[after]), program_id)] if after < len(times) else []
+    return min(starts)[1] if starts else None
+
+
+def _instructions(space: Any) -> dict[int, NDArray[np.int64]]:
+    """By program id, when its instructions began: nanoseconds since the capture began, in order."""
+    found: dict[int, list[int]] = defaultdict(list)
     for plane in space.planes:
-        if plane.name == _HOST_PLANE:
-            runs = {id for id, event in plane.event_metadata.items() if event.name.endswith(_RUN_EVENT)}
-            for line in plane.lines:
-                spans = [event for event in line.events if event.metadata_id in runs]
-                found.extend(_run(plane, line, span) for span in spans)
-    return sorted(found, key=lambda run: run.begin_ns)
-
-
-def module_of_run(
-    modules: Mapping[int, XlaModule], requested_bytes: Sequence[int], program_id: int | None = None
-) -> XlaModule | None:
-    """Tell which program asked for some memory.
-
-    Args:
-        modules: Those of the capture.
-        requested_bytes: What was asked for during the run, in order; or of that only the largest, the temp block.
-        program_id: What the run's events name, ``None`` if none does.
-
-    Returns:
-        The named one; else the only one that asks for just this first, or whose temp block has the size of the largest;
-        ``None`` if there is none or there are several.
-    """
-    if program_id is not None:
-        return modules.get(program_id)
-    requested, largest = tuple(requested_bytes), max(requested_bytes, default=0)
-    exact = [module for module in modules.values() if requested and _begins_with(requested, module.requests)]
-    candidates = exact or [module for module in modules.values() if largest and module.temp_bytes == largest]
-    return candidates[0] if len(candidates) == 1 else None
-
-
-def _begins_with(requested: tuple[int, ...], requests: Sequence[XlaAllocation]) -> bool:
-    return bool(requests) and requested[: len(requests)] == tuple(request.bytes for request in requests)
+        keys = {key for key, stat in plane.stat_metadata.items() if stat.name == _INSTRUCTION_STAT}
+        # Where the stat stands is the same for all events of a name. There may be a million, of a loop's instructions.
+        positions: dict[int, int | None] = {}
+        for line in plane.lines if plane.name == _HOST_PLANE and keys else ():
+            for event in line.events:
+                name = event.metadata_id
+                if name not in positions:
+                    ids = [stat.metadata_id for stat in event.stats]
+                    positions[name] = next((at for at, key in enumerate(ids) if key in keys), None)
+                position = positions[name]
+                for stat in () if position is None else event.stats[position : position + 1]:
+                    if stat.metadata_id in keys:
+                        program_id = int(stat.uint64_value or stat.int64_value)
+                        found[program_id].append(line.timestamp_ns + event.offset_ps // 1000)
+    return {program_id: np.sort(np.array(times, np.int64)) for program_id, times in found.items()}
 
 
 def _hlo_protos(space: Any) -> Iterator[tuple[int, bytes]]:
@@ -109,32 +178,3 @@ def _hlo_protos(space: Any) -> Iterator[tuple[int, bytes]]:
             keys = {key for key, stat in plane.stat_metadata.items() if stat.name == _HLO_STAT}
             for program_id, event in plane.event_metadata.items():
                 yield from ((program_id, stat.bytes_value) for stat in event.stats if stat.metadata_id in keys)
-
-
-def _run(plane: Any, line: Any, span: Any) -> XlaRun:
-    allocations = {key for key, event in plane.event_metadata.items() if event.name == _ALLOCATION_EVENT}
-    keys = {stat.name: key for key, stat in plane.stat_metadata.items()}
-    begin_ps, end_ps = span.offset_ps, span.offset_ps + span.duration_ps
-    program_id = None
-    asked = []
-    for event in line.events:
-        if not begin_ps <= event.offset_ps <= end_ps:
-            continue
-        if event.metadata_id in allocations:
-            stats = {stat.metadata_id: stat.uint64_value or stat.int64_value for stat in event.stats}
-            asked.append((event.offset_ps, stats.get(keys["addr"], 0), stats.get(keys["requested_bytes"], 0)))
-        elif program_id is None and "program_id" in keys:
-            # On the events of the program's instructions, of which the first run on this thread.
-            for stat in event.stats:
-                if stat.metadata_id == keys["program_id"]:
-                    program_id = int(stat.uint64_value or stat.int64_value)
-    asked.sort()
-    begin_ns = line.timestamp_ns + begin_ps // 1000
-    return XlaRun(
-        thread=str(line.name),
-        begin_ns=begin_ns,
-        end_ns=line.timestamp_ns + end_ps // 1000,
-        program_id=program_id,
-        addresses=tuple(int(address) for _, address, _ in asked),
-        requested_bytes=tuple(int(size) for _, _, size in asked),
-    )

@@ -68,14 +68,13 @@ def training_step(model: Any) -> Callable[[], Any]:
 
 
 def capture(step: Callable[[], Any]) -> Any:
-    """What the profiler sees of a step at its lowest level, as an ``XSpace``."""
+    """What the profiler sees of a step, as an ``XSpace``."""
     from tensorflow.python.profiler.internal import _pywrap_profiler
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     with tempfile.TemporaryDirectory() as directory:
         session = _pywrap_profiler.ProfilerSession()
-        options = {"host_tracer_level": 1, "device_tracer_level": 0, "python_tracer_level": 0, "delay_ms": 0}
-        session.start(directory, options)
+        session.start(directory, {})
         step()
         session.export_to_tb()
         (path,) = glob.glob(f"{directory}/**/*.xplane.pb", recursive=True)
@@ -84,12 +83,15 @@ def capture(step: Callable[[], Any]) -> Any:
 
 def main() -> None:
     """Write the files."""
+    from kerasmemwatch.attribution.allocation_events import read_events
     from kerasmemwatch.attribution.hlo_messages import parse_hlo
-    from kerasmemwatch.attribution.xla_runs import _hlo_protos, read_runs
+    from kerasmemwatch.attribution.xla_runs import Programs, _hlo_protos, find_runs
 
     for name, model in models().items():
         space = capture(training_step(model))
-        (run,) = read_runs(space)
+        programs = Programs()
+        programs.read(space)
+        (run,) = find_runs(space, *read_events(space).values(), programs.requests)
         proto = parse_hlo(dict(_hlo_protos(space))[run.program_id])
         proto.DiscardUnknownFields()
         (HERE / f"{name}.hlo.xz").write_bytes(lzma.compress(proto.SerializeToString(), preset=9))

@@ -318,6 +318,24 @@ def test_auto_looks_again_when_batches_are_larger(build: Any) -> None:
     assert watch.report.peak.requested_bytes > 0
 
 
+TRACED_FIT = """
+import keras, numpy
+from kerasmemwatch import MemoryWatch
+
+model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(4)])
+model.compile("adam", "mse")
+watch = MemoryWatch(None, trace=[2], strict=True)
+model.fit(numpy.ones((32, 16)), numpy.ones((32, 4)), batch_size=8, verbose=0, callbacks=[watch])
+assert watch.recording.steps
+"""
+
+
+def test_tensorflow_does_not_warn_of_how_it_is_asked_to_record(run_python: Any) -> None:
+    done = run_python(TRACED_FIT, TF_CPP_MIN_LOG_LEVEL="1")
+    assert "tracer_level" not in done.stderr
+    assert "delay_ms" not in done.stderr
+
+
 def test_off_traces_nothing(build: Any) -> None:
     case, watch = build("mlp"), MemoryWatch(None, trace=False, strict=True)
     case.fit(callbacks=[watch])

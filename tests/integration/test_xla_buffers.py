@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from data.make_hlo_fixtures import BATCH_SIZE, capture, models, training_step
 
+from kerasmemwatch.attribution.allocation_events import read_events
 from kerasmemwatch.attribution.hlo_messages import _MESSAGES
 from kerasmemwatch.attribution.xla_buffers import XlaModule, live_bytes
-from kerasmemwatch.attribution.xla_runs import XlaRun, module_of_run, read_modules, read_runs
+from kerasmemwatch.attribution.xla_runs import Programs, find_runs
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 layers = keras.layers
@@ -39,25 +40,37 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
-def opened(space: Any) -> tuple[XlaRun, XlaModule]:
-    (run,) = read_runs(space)
-    modules = read_modules(space, {run.program_id})
-    module = module_of_run(modules, run.requested_bytes, run.program_id)
-    assert module is not None
-    return run, module
+def runs_in(space: Any) -> list[tuple[list[int], XlaModule]]:
+    """What each run asked for and what its thread asked for next, and the program."""
+    [found] = read_events(space).values()
+    programs = Programs()
+    programs.read(space)
+    runs = find_runs(space, found, programs.requests)
+    modules = programs.opened({run.program_id for run in runs})
+    made = []
+    for run in runs:
+        births = list(run.births.values())
+        mine = np.flatnonzero(found.births & (found.thread == found.thread[births[0]]))
+        first = int(np.searchsorted(mine, births[0]))
+        made.append((found.requested_bytes[mine[first : first + len(births) + 1]].tolist(), modules[run.program_id]))
+    return made
+
+
+def opened(space: Any) -> tuple[list[int], XlaModule]:
+    (run,) = runs_in(space)
+    return run
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_training_step_is_opened_to_the_byte(name: str) -> None:
     keras.backend.clear_session()
     model = MODELS[name]()
-    run, module = opened(capture(training_step(model)))
-    # The run names its program, and asks for what the plan says, in that order...
-    assert run.program_id is not None
+    asked, module = opened(capture(training_step(model)))
+    # The run asks for what the plan says, in that order...
     planned = len(module.requests)
-    assert list(run.requested_bytes[:planned]) == [request.bytes for request in module.requests]
+    assert asked[:planned] == [request.bytes for request in module.requests]
     # ...and for a place for the metrics, which train_on_batch has just reset.
-    assert set(run.requested_bytes[planned:]) <= {4}
+    assert set(asked[planned:]) <= {4}
     assert module.conflicts == 0
     (block,) = (allocation for allocation in module.allocations if allocation.kind == "temp")
     live = live_bytes(module, block.index)
@@ -84,10 +97,11 @@ def test_a_prediction_gets_memory_for_its_result() -> None:
     model.compile(jit_compile=True)
     x = np.ones((BATCH_SIZE, 16), "float32")
     model.predict_on_batch(x)
-    run, module = opened(capture(lambda: model.predict_on_batch(x)))
+    asked, module = opened(capture(lambda: model.predict_on_batch(x)))
     outputs = [request.bytes for request in module.requests if request.kind == "output"]
     assert BATCH_SIZE * 10 * 4 in outputs
-    assert list(run.requested_bytes) == [request.bytes for request in module.requests]
+    planned = len(module.requests)
+    assert asked[:planned] == [request.bytes for request in module.requests]
     assert not any(allocation.is_output for allocation in module.allocations if allocation.kind == "parameter")
     assert module.backward_from is None
 
@@ -101,17 +115,25 @@ def test_two_programs_in_a_capture_are_told_apart() -> None:
         other()
         one()
 
-    space = capture(both)
-    runs = read_runs(space)
-    # Without those of earlier tests, which are still loaded.
-    modules = read_modules(space, {run.program_id for run in runs})
-    assert [run.program_id for run in runs] == [runs[0].program_id, runs[1].program_id, runs[0].program_id]
-    assert runs[0].program_id != runs[1].program_id
-    for run in runs:
-        named = module_of_run(modules, run.requested_bytes, run.program_id)
-        assert named is not None
-        assert named is module_of_run(modules, run.requested_bytes)
-        assert named.temp_bytes in run.requested_bytes
+    # Those of earlier tests are still loaded.
+    (_, first), (_, second), (_, third) = runs_in(capture(both))
+    assert first is third
+    assert first is not second
+
+
+def test_two_programs_of_the_same_plan_are_told_apart() -> None:
+    keras.backend.clear_session()
+    one, twin = training_step(mlp()), training_step(mlp())
+
+    def both() -> None:
+        one()
+        twin()
+        twin()
+
+    (_, first), (_, second), (_, third) = runs_in(capture(both))
+    assert first.requests == second.requests
+    assert first.program_id != second.program_id
+    assert second is third
 
 
 def field_numbers(descriptor: Any, found: dict[str, dict[str, tuple[int, str]]]) -> None:

@@ -14,8 +14,8 @@ from kerasmemwatch.attribution.allocation_events import _by_total, read_events
 STARTED_NS = 10_000_000
 NAMES = {
     1: "allocator_name", 2: "requested_bytes", 3: "allocation_bytes", 4: "bytes_allocated", 5: "addr", 6: "tf_op",
-    7: "region_type", 8: "id", 9: "fragmentation", 20: "cpu", 21: "GPU_0_bfc", 30: "MatMul", 31: "Relu", 40: "output",
-    41: "temp",
+    7: "region_type", 8: "id", 9: "fragmentation", 20: "cpu", 21: "GPU_0_bfc", 30: "MatMul", 31: "Relu", 32: "(null)",
+    40: "output", 41: "temp",
 }  # fmt: skip
 IDS = {name: key for key, name in NAMES.items()}
 
@@ -89,6 +89,12 @@ def test_reads_what_an_event_says() -> None:
     assert events.run.tolist() == [5, 0]
     assert [events.threads[code] for code in events.thread] == ["python3", "python3"]
     assert events.began_ns == STARTED_NS
+
+
+def test_no_operation_is_none_whatever_it_is_called() -> None:
+    # By TensorFlow 2.19; later versions leave the stat out.
+    [events] = read_events(space({"python3": [birth(1, 256, 9, 256, "(null)"), birth(2, 512, 9, 512)]})).values()
+    assert [events.ops[code] for code in events.op] == ["", ""]
 
 
 def test_stats_may_stand_in_any_order_and_number() -> None:

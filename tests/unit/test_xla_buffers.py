@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from kerasmemwatch.attribution.xla_buffers import (
     XlaModule,
     live_bytes,
     open_module,
+    requests,
 )
-from kerasmemwatch.attribution.xla_runs import module_of_run, read_modules, read_runs
 
 DATA = Path(__file__).parents[1] / "data"
 CAPTURED = ["cnn", "lstm", "cond"]
@@ -557,74 +556,6 @@ def test_a_real_loop_keeps_what_its_backward_pass_needs() -> None:
     assert (alive[loop_end:backward] >= 1).all()
 
 
-def test_the_program_of_a_run_is_told_by_its_id_or_its_sizes() -> None:
-    one, other = captured("cnn"), captured("lstm")
-    modules = {7: one, 9: other}
-    sizes = [request.bytes for request in one.requests]
-    assert module_of_run(modules, sizes, program_id=9) is other
-    assert module_of_run(modules, sizes, program_id=8) is None
-    assert module_of_run(modules, sizes) is one
-    # Two results more, whose parameters the caller kept.
-    assert module_of_run(modules, [*sizes, 4, 4]) is one
-    assert module_of_run(modules, [one.temp_bytes]) is one
-    assert module_of_run(modules, [one.temp_bytes + 1]) is None
-    assert module_of_run({7: one, 8: one}, sizes) is None
-    assert module_of_run(modules, []) is None
-
-
-def space(*, named: bool = True) -> Any:
-    """A capture of one run on one thread, beside an allocation of something else and a thread without runs."""
-
-    def event(kind: int, offset_ps: int, duration_ps: int = 0, **stats: int) -> Any:
-        values = [
-            SimpleNamespace(metadata_id=keys[name], uint64_value=value, int64_value=0) for name, value in stats.items()
-        ]
-        return SimpleNamespace(metadata_id=kind, offset_ps=offset_ps, duration_ps=duration_ps, stats=values)
-
-    keys = {"addr": 1, "requested_bytes": 2, "program_id": 3, "Hlo Proto": 4}
-    stat_metadata = {key: SimpleNamespace(name=name) for name, key in keys.items()}
-    kinds = {1: "CpuExecutable::ExecuteAsyncOnStream", 2: "MemoryAllocation", 3: "MemoryDeallocation", 4: "dot.1"}
-    events = [
-        event(4, 6_000_000, program_id=5) if named else event(4, 6_000_000),
-        event(2, 3_000_000, addr=256, requested_bytes=24),
-        event(2, 2_000_000, addr=512, requested_bytes=4),
-        event(3, 7_000_000, addr=256, requested_bytes=24),
-        event(1, 1_000_000, 8_000_000),
-        event(2, 9_500_000, addr=768, requested_bytes=99),
-    ]
-    lines = [
-        SimpleNamespace(name="other", timestamp_ns=50, events=[event(2, 3_000_000, addr=1, requested_bytes=1)]),
-        SimpleNamespace(name="tf_Compute/1", timestamp_ns=100, events=events),
-    ]
-    host = SimpleNamespace(
-        name="/host:CPU",
-        stat_metadata=stat_metadata,
-        event_metadata={key: SimpleNamespace(name=name) for key, name in kinds.items()},
-        lines=lines,
-    )
-    protos = {5: chain().proto.SerializeToString(), 6: Program().proto.SerializeToString()}
-    metadata = SimpleNamespace(
-        name="/host:metadata",
-        stat_metadata=stat_metadata,
-        event_metadata={
-            key: SimpleNamespace(stats=[SimpleNamespace(metadata_id=4, bytes_value=data)])
-            for key, data in protos.items()
-        },
-    )
-    return SimpleNamespace(planes=[host, metadata])
-
-
-def test_a_run_has_the_memory_that_its_thread_asked_for_meanwhile() -> None:
-    (run,) = read_runs(space())
-    assert (run.thread, run.begin_ns, run.end_ns, run.program_id) == ("tf_Compute/1", 1_100, 9_100, 5)
-    assert (run.addresses, run.requested_bytes) == ((512, 256), (4, 24))
-    (unnamed,) = read_runs(space(named=False))
-    assert unnamed.program_id is None
-
-
-def test_the_programs_of_a_capture_are_opened_once_asked_for() -> None:
-    found = read_modules(space())
-    assert list(found) == [5]
-    assert found[5].program_id == 5
-    assert module_of_run(found, read_runs(space(named=False))[0].requested_bytes) is found[5]
-    assert read_modules(space(), program_ids={6, 7}) == {}
+@pytest.mark.parametrize("name", CAPTURED)
+def test_what_a_program_asks_for_is_known_before_it_is_opened(name: str) -> None:
+    assert requests(captured_proto(name)) == captured(name).requests

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captures import events
 from timelines import timeline
 
 from kerasmemwatch.attribution.known_buffers import KnownBuffer
@@ -213,28 +212,17 @@ def test_events_without_runs_stay_as_they_are() -> None:
     assert made.in_use_bytes.tolist() == BEFORE.in_use_bytes.tolist()
 
 
-def run_of(lines: list[Any], *addresses: int, begin_ns: int = 100, end_ns: int = 200) -> list[CompiledRun]:
-    found = events(lines)
-    before = timeline(
-        [(line[1], index, len(lines), "x", "other", "forward", "") for index, line in enumerate(lines) if line[1] > 0],
-        len(lines),
-    )
-    run = XlaRun("python", begin_ns, end_ns, 7, tuple(addresses), (64, 1000))
-    return compiled_runs(before, found, [run], {7: module()})
+def runs_of(*runs: XlaRun) -> list[CompiledRun]:
+    """The rows of runs among an output of 64 bytes, what others asked for meanwhile, and a block."""
+    others = ("x", "other", "forward", "")
+    before = timeline([(64, 1, 6, *others), (64, 2, 5, *others), (1000, 3, 4, *others), (9, -1, 0, *others)], 6)
+    return compiled_runs(before, runs, {7: module()})
 
 
-def test_a_run_is_found_by_what_it_asked_for() -> None:
-    [run] = run_of([(256, 64), (512, 1000), (2048, 5)], 256, 512)
-    assert (run.rows, run.event) == ({OUTPUT: 0, BLOCK: 1}, 1)
+def test_the_rows_of_a_run_are_those_of_its_births() -> None:
+    [run] = runs_of(XlaRun(7, {OUTPUT: 1, BLOCK: 3}))
+    assert (run.rows, run.event, run.end) == ({OUTPUT: 0, BLOCK: 2}, 3, 4)
 
 
-def test_what_others_ask_for_meanwhile_is_not_the_runs() -> None:
-    # Of the same size elsewhere, and at the same place before the run.
-    assert run_of([(256, 64), (512, 1000)], 4096, 8192) == []
-    assert run_of([(256, 64), (512, 1000)], 256, 512, begin_ns=111) == []
-
-
-def test_a_program_that_is_not_in_the_capture_is_left_alone() -> None:
-    found = events([(256, 64)])
-    run = XlaRun("python", 0, 10_000, 8, (256,), (64,))
-    assert compiled_runs(timeline([(64, 0, 1, "x", "other", "forward", "")], 1), found, [run], {7: module()}) == []
+def test_a_run_of_a_program_that_cannot_be_opened_is_left_alone() -> None:
+    assert runs_of(XlaRun(8, {OUTPUT: 1})) == []
