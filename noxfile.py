@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import nox
 
 ROOT = Path(__file__).parent
+ATTRIBUTION = ("attribution", "modes", "exactness", "tracing", "xla_buffers", "first_calls", "inventory")
 TRAIN = """
 import keras, numpy
 
@@ -48,6 +51,31 @@ def without_tensorflow(session: nox.Session) -> None:
     session.install(str(_wheel(session)))
     _look(session)
     session.run("python", "-c", "import tensorflow", success_codes=[1], silent=True)
+
+
+@nox.session
+@nox.parametrize(("tensorflow", "keras"), [(None, None), ("2.21", "3.15")], ids=["oldest", "2.21"])
+def versions(session: nox.Session, tensorflow: str | None, keras: str | None) -> None:
+    """The tests that hold attribution, with the oldest of everything that setup.cfg allows, and with what came since.
+
+    What follows ``--`` goes to pytest in place of all of these tests.
+    """
+    _plain(session)
+    session.install(*(_needed("=={}.*") if tensorflow is None else _needed(">={}")), "pytest", "pytest-xdist")
+    if tensorflow:
+        session.install(f"tensorflow=={tensorflow}.*", f"keras=={keras}.*")
+    tests = session.posargs or [f"tests/integration/test_{name}.py" for name in ATTRIBUTION]
+    session.run("python", "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal", "--durations", "3", *tests)
+
+
+def _needed(versions: str) -> Iterator[str]:
+    """What is needed at run time, with what is demanded of its version instead of ``>=``."""
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    needed = config["options"]["install_requires"] + config["options.extras_require"]["tensorflow"]
+    for requirement in needed.split():
+        name, oldest = requirement.split(">=")
+        yield name + versions.format(oldest)
 
 
 def _plain(session: nox.Session) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from kerasmemwatch.records import DeviceInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["all_notes", "counting", "measured", "untraced"]
+__all__ = ["OLDEST", "all_notes", "counting", "measured", "untraced"]
+
+# As in setup.cfg. What TensorFlow tells of its allocations changes from one version to the next.
+OLDEST = {"tensorflow": "2.20", "keras": "3.12"}
 
 
 def all_notes(report: Report) -> tuple[str, ...]:
@@ -29,6 +33,18 @@ def measured(report: Report) -> Iterator[str]:
         yield f"A row covers {report.run.configuration['sample_every']} steps; peaks are of all of them (sample_every)."
     if report.traced is None:
         yield untraced(report)
+    for name, oldest in OLDEST.items():
+        version = report.run.versions.get(name, "")
+        if version and _numbers(version) < _numbers(oldest):
+            yield (
+                f"{name} {version} is older than {oldest}, the oldest that was tested: layers and categories may be "
+                f"wrong or missing. Update it: pip install --upgrade {name}"
+            )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Major and minor version; whatever is no number counts as newest."""
+    return tuple(int(part) if part.isdecimal() else sys.maxsize for part in version.split(".")[:2])
 
 
 def counting(device: DeviceInfo) -> str:
