@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,23 @@ _WARN_AHEAD_STEPS = 1000
 _ACT_AHEAD_STEPS = 2
 
 
+_REMEDY = "Use a smaller batch, or see kerasmemwatch.MemoryWatch for what holds the memory."
+_ENDED = {
+    "train": "",
+    "test": "evaluate was ended: it would have returned the metrics of a part of the data. ",
+    "predict": "predict was ended: it would have returned a part of the rows. ",
+}
+_AFTER_THIS = "Training is stopped once what runs within it has ended, so that its result is whole."
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A fit, evaluate or predict that is under way."""
+
+    stage: str
+    model: weakref.ref[Any] | None
+
+
 @dataclass
 class _Watched:
     name: str
@@ -55,7 +73,13 @@ class MemoryBudget(keras.callbacks.Callback):
             allocator may hand out (on a CPU without a limit of its own, of the host's).
         host: Limit of the process's RSS: bytes, a size, or a share of what this process may use, which is the
             smallest of its cgroups' limits and the machine's memory.
-        action: ``"warn"``; ``"stop"`` ends the fit after the batch, as EarlyStopping does; ``"raise"`` raises.
+        action: ``"warn"``; ``"stop"``, which ends a fit after the batch, and raises in an ``evaluate`` or ``predict``
+            of its own; or ``"raise"``.
+
+    ``"stop"`` never leaves a result that looks whole and is not. A fit that is ended keeps its weights and history. An
+    ``evaluate`` or ``predict`` would return the metrics or rows of its first batches as if they were all, so it raises.
+    Within a fit, as its validation, it runs to its end, so that the metrics are those of all the data and no training
+    is lost; then the fit ends.
 
     Attributes:
         reason: Why it acted, in words; ``None`` as long as it has not.
@@ -63,7 +87,8 @@ class MemoryBudget(keras.callbacks.Callback):
     Raises:
         InvalidArgumentError: If no limit is given, one that is not positive, or an unknown action (a ``ValueError``).
         InvalidTypeError: If a limit is neither a number of bytes nor a string (a ``TypeError``).
-        MemoryBudgetExceededError: From a fit, with ``action="raise"`` (a ``MemoryError``).
+        MemoryBudgetExceededError: With ``action="raise"``; with ``"stop"`` from an ``evaluate`` or ``predict`` that is
+            not within a fit (a ``MemoryError``).
 
     Example:
         >>> import keras, numpy as np
@@ -92,13 +117,13 @@ class MemoryBudget(keras.callbacks.Callback):
         self.reason: str | None = None
         self._watched: list[_Watched] = []
         self._close: list[Callable[[], None]] = []
-        self._depth = 0
+        self._running: list[_Running] = []
         self._begun_anew = True
         self._step = 0
         self._faults = Faults()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_watched": [], "_close": [], "_depth": 0, "_model": None, "_faults": Faults()}
+        return {**self.__dict__, "_watched": [], "_close": [], "_running": [], "_model": None, "_faults": Faults()}
 
     def set_params(self, params: dict[str, Any] | None) -> None:
         """A list of callbacks is made: whatever was under way has ended, perhaps in an exception."""
@@ -107,27 +132,27 @@ class MemoryBudget(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """A fit begins."""
-        self._begin()
+        self._begin("train")
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """An evaluate begins, perhaps within a fit."""
-        self._begin()
+        self._begin("test")
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """A predict begins."""
-        self._begin()
+        self._begin("predict")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """A fit ends."""
-        self._end()
+        self._end("train")
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """An evaluate ends."""
-        self._end()
+        self._end("test")
 
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         """A predict ends."""
-        self._end()
+        self._end("predict")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """A batch ends."""
@@ -141,23 +166,26 @@ class MemoryBudget(keras.callbacks.Callback):
         """A batch of a predict ends."""
         self._check()
 
-    def _begin(self) -> None:
+    def _begin(self, stage: str) -> None:
         if self._begun_anew:
             # Unless another callback of a fit that goes on has begun this.
             if len(list(running_lists(self))) < 2:
-                self._depth = 0
+                self._running.clear()
             self._begun_anew = False
-        self._depth += 1
-        if self._depth == 1:
+        self._running.append(_Running(stage, None if self._model is None else weakref.ref(self._model)))
+        if len(self._running) == 1:
             self._end_watching()
             self.reason = None
             if not disabled():
                 with self._faults.guard("budget", "The memory budget is not watched."):
                     self._watched = [*self._host_watched(), *self._device_watched()]
 
-    def _end(self) -> None:
-        self._depth -= 1
-        if self._depth <= 0:
+    def _end(self, stage: str) -> None:
+        # With what was begun within it and ended in an exception that somebody caught.
+        if any(outer.stage == stage for outer in self._running):
+            while self._running.pop().stage != stage:
+                pass
+        if not self._running:
             self._end_watching()
 
     def _end_watching(self) -> None:
@@ -224,14 +252,17 @@ class MemoryBudget(keras.callbacks.Callback):
         return f"{watched.name} is at {used} of a budget of {limit}: {when}."
 
     def _act(self, reason: str) -> None:
-        if self.action == "raise":
+        fits = [running for running in self._running if running.stage == "train"]
+        if self.action == "raise" or (self.action == "stop" and not fits):
             self._end_watching()
-            raise MemoryBudgetExceededError(
-                f"{reason} Use a smaller batch, or see kerasmemwatch.MemoryWatch for what holds the memory."
-            )
-        if self.action == "stop" and self._model is not None:
-            logger.warning("%s Training is stopped.", reason)
-            self._model.stop_training = self._model.stop_evaluating = self._model.stop_predicting = True
+            raise MemoryBudgetExceededError(f"{reason} {_ENDED[self._running[-1].stage]}{_REMEDY}")
+        if self.action == "stop":
+            is_within = self._running[-1:] != fits[-1:]
+            logger.warning("%s %s", reason, _AFTER_THIS if is_within else "Training is stopped.")
+            for fit in fits:
+                model = None if fit.model is None else fit.model()
+                if model is not None:
+                    model.stop_training = True
 
 
 def _limit_bytes(limit: int | str, whole: int | None, name: str) -> int:

@@ -119,12 +119,59 @@ def test_a_limit_that_is_met_at_once(build: Any, tools: Any) -> None:
     assert budget.reason is not None and "it was met" in budget.reason
 
 
-def test_evaluate_and_predict_are_stopped_too(build: Any, tools: Any) -> None:
+@pytest.mark.parametrize("action", ["stop", "raise"])
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_evaluate_and_predict_never_return_a_part(build: Any, tools: Any, stage: str, action: str) -> None:
     case, batches = build(), []
-    count = tools.callback(on_test_batch_end=batches.append, on_predict_batch_end=batches.append)
-    case.model.evaluate(case.x, case.y, batch_size=8, verbose=0, callbacks=[MemoryBudget(device=1), count])
-    case.model.predict(case.x, batch_size=8, verbose=0, callbacks=[MemoryBudget(device=1), count])
-    assert batches == [0, 0]
+    budget, count = MemoryBudget(device=1, action=action), tools.callback(**{f"on_{stage}_batch_end": batches.append})
+    method = {"test": "evaluate", "predict": "predict"}[stage]
+    data = [case.x, case.y][: 2 if stage == "test" else 1]
+    with pytest.raises(MemoryBudgetExceededError, match=f"it was met. {method} was ended"):
+        getattr(case.model, method)(*data, batch_size=8, verbose=0, callbacks=[count, budget])
+    assert batches == [0]
+    # The next one has another budget, and is whole.
+    budget.device = "1 TiB"
+    getattr(case.model, method)(*data, batch_size=8, verbose=0, callbacks=[count, budget])
+    assert batches == [0, *range(8)]
+    assert budget.reason is None
+
+
+def test_a_budget_that_is_met_in_validation_ends_the_fit_after_it(build: Any, tools: Any, our_log: Any) -> None:
+    def grow(batch: int) -> None:
+        kept.append(tf.fill((32 * LEAK_BYTES // 4,), 1.0))
+
+    case, kept, batches = build(), [], []
+    case.fit_steadily(1)
+    budget = MemoryBudget(device=in_use(tools) + 32 * LEAK_BYTES)
+    others = tools.callback(on_test_batch_begin=grow, on_test_batch_end=batches.append)
+    data = (case.x, case.y)
+    history = case.fit(epochs=3, validation_data=data, validation_batch_size=16, callbacks=[others, budget])
+    assert batches == [0, 1, 2, 3]
+    assert history.epoch == [0]
+    whole = case.model.evaluate(*data, batch_size=16, verbose=0)
+    assert history.history["val_loss"] == [pytest.approx(whole)]
+    assert "Training is stopped once what runs within it has ended" in our_log()[-1].getMessage()
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_a_budget_that_is_met_within_another_models_fit_ends_that(build: Any, tools: Any, stage: str) -> None:
+    """A callback that asks a second model, with the same budget."""
+
+    def ask(batch: int) -> None:
+        kept.append(tf.fill((32 * LEAK_BYTES // 4,), 1.0))
+        asked.append(np.size(getattr(other.model, {"test": "evaluate", "predict": "predict"}[stage])(*data, **options)))
+
+    case, kept, asked = build(), [], []
+    other = build("cnn")
+    data = [other.x, other.y][: 2 if stage == "test" else 1]
+    whole = np.size(getattr(other.model, {"test": "evaluate", "predict": "predict"}[stage])(*data, verbose=0))
+    budget = MemoryBudget(device=in_use(tools) + 32 * LEAK_BYTES)
+    options = {"batch_size": 8, "verbose": 0, "callbacks": [budget]}
+    nested = tools.callback(on_train_batch_begin=lambda batch: batch == 2 and ask(batch))
+    history = case.fit(epochs=3, callbacks=[budget, nested])
+    assert asked == [whole]
+    assert history.epoch == [0]
+    assert int(case.model.optimizer.iterations) == 3
 
 
 def test_a_fit_that_evaluates_within_goes_on_being_watched(build: Any, tools: Any, leak: Any) -> None:
