@@ -18,6 +18,7 @@ from kerasmemwatch.options import Options
 from kerasmemwatch.probes.base import Probe
 from kerasmemwatch.records import STAGES
 from kerasmemwatch.sinks.base import Sink
+from kerasmemwatch.step_loop import tell_how_loops_end
 from kerasmemwatch.watcher import Watcher
 
 __all__ = ["MemoryWatch"]
@@ -198,6 +199,8 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
                     self._look()
             self._recorder.batch_begin()
 
+    on_test_batch_begin = on_predict_batch_begin = on_train_batch_begin
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """A batch ends."""
         if self._recorder is not None:
@@ -205,32 +208,12 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
             if self._attention:
                 self._after_batch()
 
-    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """A batch of an evaluate begins."""
-        if self._recorder is not None:
-            tracing = self._tracing
-            if tracing is not None:
-                tracing.count += 1
-                if tracing.count == tracing.look_at:
-                    self._look()
-            self._recorder.batch_begin()
-
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """A batch of an evaluate ends."""
         if self._recorder is not None:
             self._recorder.batch_end(batch, _TEST)
             if self._attention:
                 self._after_batch()
-
-    def on_predict_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """A batch of a predict begins."""
-        if self._recorder is not None:
-            tracing = self._tracing
-            if tracing is not None:
-                tracing.count += 1
-                if tracing.count == tracing.look_at:
-                    self._look()
-            self._recorder.batch_begin()
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """A batch of a predict ends."""
@@ -262,6 +245,7 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
                 getattr(self, f"on_{stage}_batch_end")(0)
         finally:
             if recorder is not None:
+                self._loop_left(raised=True)
                 if self._tracing is not None:
                     self._tracing.end()
                 recorder.end_stage(settle=False)
@@ -274,8 +258,15 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
                 return False
             if self._tracing is not None:
                 self._tracing.begin(stage, self._model, self._executions(stage), single=single)
+            if not single and keras.config.backend() == "tensorflow":
+                tell_how_loops_end(self._loop_left, every_epoch=stage == "train")
             return True
         return False
+
+    def _loop_left(self, raised: bool) -> None:
+        """The loop of steps has ended; if an exception left it, perhaps in the middle of a batch."""
+        if self._recorder is not None and self._recorder.batch_left(raised=raised) and self._inventory_due:
+            self._take_inventory()
 
     def _begin_stage(self, stage: str) -> bool:
         before = self._recorder

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+import numpy as np
+
 from kerasmemwatch.records import DeviceInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["OLDEST", "all_notes", "counting", "measured", "untraced"]
+__all__ = ["OLDEST", "all_notes", "counting", "died", "measured", "untraced"]
 
 # As in setup.cfg. What TensorFlow tells of its allocations changes from one version to the next.
 OLDEST = {"tensorflow": "2.20", "keras": "3.12"}
@@ -24,6 +26,7 @@ def measured(report: Report) -> Iterator[str]:
     """What a run's configuration leaves out or makes different, in words."""
     if not report.samples.num_samples:
         return
+    yield from died(report)
     for device in report.run.devices:
         if device.counting == "partial":
             yield f"{device.name}: {counting(device)}. {device.remedy}"
@@ -47,6 +50,21 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdecimal() else sys.maxsize for part in version.split(".")[:2])
 
 
+def died(report: Report) -> Iterator[str]:
+    """Which steps did not end, in words."""
+    samples = report.samples
+    rows = np.flatnonzero(samples["ended"] == 0) if "ended" in samples else np.empty(0, int)
+    if not len(rows):
+        return
+    last = rows[-1]
+    is_last = ", the run's last," if last == samples.num_samples - 1 else ""
+    others = f" So it was with {len(rows) - 1} before it." if len(rows) > 1 else ""
+    yield (
+        f"Step {int(samples['step'][last])} ({samples['stage'][last]}){is_last} did not end: an exception left it. "
+        f"Its peak was read then; what held it was not traced.{others}"
+    )
+
+
 def counting(device: DeviceInfo) -> str:
     """What of a device is counted, in words."""
     if device.counting == "exact":
@@ -61,6 +79,8 @@ def untraced(report: Report) -> str:
     """Why nothing is known by layer and category."""
     trace = report.run.configuration.get("trace", "auto")
     what = "What layers hold at the peak is not known: "
+    if trace == "auto" and not np.any(report.samples["ended"]):
+        return what + "no step has ended, and what is traced is a step that ends."
     if trace == "auto":
         return what + "no step has been traced yet. Train a few steps more; if that does not help, see the notes."
     if not trace:

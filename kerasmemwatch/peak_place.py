@@ -41,6 +41,8 @@ def during(report: Report) -> str:
     traced = report.traced
     if is_between(report):
         return ", between two batches"
+    if not report.peak.ended:
+        return ", which did not end"
     if traced is None or traced.phase == "between" or traced.stage != report.peak.stage:
         return ""
     if traced.step == report.peak.step:
@@ -55,9 +57,10 @@ def elsewhere(report: Report) -> str:
         return ""
     if is_between(report):
         place = f"between two batches, before {step_words(report, peak.stage, peak.step)}"
-    elif peak.stage != traced.stage:
+    elif peak.stage != traced.stage or not peak.ended:
         place = f"in {step_words(report, peak.stage, peak.step)}"
     else:
         return ""
+    died = "" if peak.ended else ", which did not end"
     untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
-    return f"The run's peak of {format_bytes(peak.bytes)} was {place}{untraced}. Shown is {traced_words(report)}."
+    return f"The run's peak of {format_bytes(peak.bytes)} was {place}{died or untraced}. Shown is {traced_words(report)}."

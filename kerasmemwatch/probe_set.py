@@ -15,6 +15,7 @@ from kerasmemwatch.schema import ALWAYS
 
 __all__ = ["BASE_COLUMNS", "ProbeSet"]
 
+# Behind these the recorder puts whether the step ended.
 BASE_COLUMNS = ALWAYS[:5]
 
 _Layout = tuple[tuple[Column, ...], tuple[Column, ...]]

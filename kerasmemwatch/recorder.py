@@ -17,11 +17,11 @@ import numpy as np
 
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.probe_set import ProbeSet
+from kerasmemwatch.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.records import STAGES, DeviceInfo, LayerMemory, RunInfo, Samples
 from kerasmemwatch.row_log import RowLog
-from kerasmemwatch.schema import to_samples
+from kerasmemwatch.schema import ENDED, to_samples
 from kerasmemwatch.stages import Stage, Stages
 from kerasmemwatch.store import Store
 from kerasmemwatch.timeline import TracedStep
@@ -80,7 +80,7 @@ class Recorder:
         self._notes_described = 0
         self._slow_end = self._slow_cost_s = 0.0
         self._lock = threading.Lock()
-        self.dropped = self._replaced = False
+        self.dropped = self._replaced = self._under_way = False
         _live.add(self)
 
     # -- stages ------------------------------------------------------------------------------------------------
@@ -169,6 +169,7 @@ class Recorder:
 
     def batch_begin(self) -> None:
         """An execution begins."""
+        self._under_way = True
         if self._countdown == 1 and not self.dropped:
             try:
                 self._probes.begin()
@@ -182,6 +183,7 @@ class Recorder:
             batch: 0-based number, within its epoch, of the last batch it ran.
             code: Index of its stage in ``STAGES``.
         """
+        self._under_way = False
         if self.dropped:
             if self._replaced:
                 error = MemWatchError(f"another watch continues the run {self._run.name!r}")
@@ -214,7 +216,7 @@ class Recorder:
                     self._sample(stage)
                     return
                 # What `_sample` does, written out for the same reason.
-                row: list[float] = [self._step, self._train_step, stage.epoch, stage.code, self._clock()]
+                row: list[float] = [self._step, self._train_step, stage.epoch, stage.code, self._clock(), 1]
                 parts: list[Sequence[float]] = []
                 failure = None
                 try:
@@ -232,11 +234,37 @@ class Recorder:
         except Exception as error:
             self.faults.report("sample", error, "This batch was not recorded.")
 
-    def _sample(self, stage: Stage, parts: Sequence[Sequence[float]] = (), failure: Exception | None = None) -> None:
+    def batch_left(self, *, raised: bool = True, ended: float = 0) -> bool:
+        """The execution that is under way, if one is, will not end.
+
+        Args:
+            raised: Whether an exception left it, for which it gets a row; not where the data ended.
+            ended: What its row says of that: 0, or NaN where it is unknown.
+
+        Returns:
+            Whether there is a row of it.
+        """
+        has_row, self._under_way = self._under_way and raised and not self.dropped, False
+        if has_row:
+            with self.faults.guard("sample", "The step that did not end was not recorded."), self._lock:
+                stage = self._stages.left()
+                self._step += stage.per_execution
+                self._train_step += stage.per_execution * (stage.code == _TRAIN)
+                self._sample(stage, ended=ended)
+        return has_row
+
+    def _sample(
+        self,
+        stage: Stage,
+        parts: Sequence[Sequence[float]] = (),
+        failure: Exception | None = None,
+        *,
+        ended: float = 1,
+    ) -> None:
         """Write a row, of what some probes gave already and the others give now; ``failure`` is the next one's."""
         values = self._probes.end(parts, failure)
         log = self._log or self._open_run()
-        base = (self._step, self._train_step, stage.epoch, stage.code, self._clock())
+        base = (self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended)
         log.append((*base, *values, *self._unread))
         self._row_step = self._step
 
@@ -250,7 +278,8 @@ class Recorder:
             self.faults.report("log dir", error, "The run is kept in memory only. Choose another log_dir.")
             store = Store(self._run.name or "memory")
         self._unread = [UNKNOWN] * self._probes.slow_size
-        log = RowLog(store, self._probes.layout, self._probes.slow_size, self.faults, self._clock)
+        layout = (*BASE_COLUMNS, ENDED, *self._probes.layout[len(BASE_COLUMNS) :])
+        log = RowLog(store, layout, self._probes.slow_size, self.faults, self._clock)
         step, train_step = log.last_steps
         self._step += step
         self._train_step += train_step

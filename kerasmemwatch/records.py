@@ -156,13 +156,14 @@ class Peak:
         device: Name of the allocator.
         stage: ``"train"``, ``"test"`` or ``"predict"``.
         phase: ``"between"`` if it lay between two batches, as the samples tell. Else the phase of the highest traced
-            step's peak; ``None`` without a trace.
+            step's peak; ``None`` without a trace, or if the step did not end.
         epoch: 0-based epoch, ``None`` outside training.
         requested_bytes: Requested bytes at the highest traced step's peak, the moment that ``Report.traced`` describes;
             ``None`` without a trace.
         by_category: Requested bytes by category at that moment.
         by_layer: The live set of that moment, by owner, the largest first.
         op: The operation that allocated at that moment; ``None`` if unknown.
+        ended: Whether the step in whose window it lay ended; ``False`` if an exception left it.
     """
 
     bytes: int | None = None
@@ -175,6 +176,7 @@ class Peak:
     by_category: Mapping[str, int] = field(default_factory=dict)
     by_layer: tuple[LayerMemory, ...] = field(default=(), repr=False)
     op: str | None = None
+    ended: bool = True
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def make_report(
     event, moment = peak_event(step.timeline), traced_peak(step)
     peak = replace(
         peak,
-        phase=peak.phase or moment.phase,
+        phase=peak.phase or (moment.phase if peak.ended else None),
         requested_bytes=moment.requested_bytes,
         by_category=by_category(step.timeline, event),
         by_layer=by_layer(step.timeline, event),
@@ -245,6 +245,7 @@ def find_peak(run: RunInfo, samples: Samples) -> Peak:
         stage=str(samples["stage"][row]),
         phase="between" if is_between and exact_windows else None,
         epoch=None if math.isnan(epoch) else int(epoch),
+        ended="ended" not in samples or bool(samples["ended"][row] != 0),
     )
 
 
@@ -272,7 +273,9 @@ def find_growth(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo,
 
 def _trained(samples: Samples) -> NDArray[np.intp]:
     trained = samples.get("stage") == "train" if "stage" in samples else np.zeros(0, bool)
-    return np.flatnonzero(trained) if np.any(trained) else np.arange(samples.num_samples)
+    # What is in use where an exception left a step is not what stays after one.
+    ended = samples["ended"] != 0 if "ended" in samples else np.ones(samples.num_samples, bool)
+    return np.flatnonzero(trained & ended) if np.any(trained) else np.flatnonzero(ended)
 
 
 def _worker_name(run: RunInfo) -> str:

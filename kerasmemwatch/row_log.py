@@ -15,7 +15,7 @@ from kerasmemwatch.faults import Faults
 from kerasmemwatch.flusher import Flusher
 from kerasmemwatch.journal import Journal
 from kerasmemwatch.records import LayerMemory, RunInfo
-from kerasmemwatch.schema import Layout, Rows, decode_rows, encode_rows, to_samples
+from kerasmemwatch.schema import ENDED, Layout, Rows, decode_rows, encode_rows, to_samples
 from kerasmemwatch.series import bucket_width, decimate
 from kerasmemwatch.sinks.base import Update
 from kerasmemwatch.step_log import StepLog
@@ -54,6 +54,7 @@ class RowLog:
         self._size = sum(column.size for column in layout)
         self._sparse = range(self._size - slow_size, self._size)
         self._tracked = list(_indices(layout, _TRACKED).values())
+        self._ended = _indices(layout, [ENDED.name]).get(ENDED.name, [])
         self._created = self._last_flush = clock()
         self._chunks = list(store.previous.chunks)
         self._next_index = max(len(self._chunks), store.previous.next_index)
@@ -243,7 +244,9 @@ class RowLog:
             if stop > self._chunked:
                 rows = journal.rows(self._chunked, stop)
                 width = bucket_width(self._rows_chunked)
-                self._add_chunk(self.layout, decimate(rows, width, tracked=self._tracked, sparse=self._sparse))
+                died = (rows[:, self._ended] != 1).any(axis=1)
+                kept = decimate(rows, width, tracked=self._tracked, sparse=self._sparse, special=died)
+                self._add_chunk(self.layout, kept)
                 self._rows_chunked += len(rows)
                 self._mark(rows[max(0, self._marked - self._chunked) :], stop)
                 self._chunked = stop

@@ -35,7 +35,8 @@ class Samples(Mapping[str, np.ndarray]):
     """The rows of a recording by column: ``samples["host_rss_bytes"]``.
 
     Every array has one entry a row. Whole-number columns are int64 where complete and float64 with NaN where
-    a value is unknown; ``stage`` is a string array; device columns are ``[num_samples, num_devices]``.
+    a value is unknown; ``stage`` is a string array; device columns are ``[num_samples, num_devices]``. ``ended`` is a
+    bool array, False for a step that an exception left: its row has what was read then.
     """
 
     columns: Mapping[str, np.ndarray]

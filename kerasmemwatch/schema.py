@@ -19,9 +19,11 @@ from kerasmemwatch.json_fields import MAX_JSON_BYTES, checked, dump_json, parse_
 from kerasmemwatch.records import STAGES, Column, Samples
 
 __all__ = [
+    "ENDED",
     "MAX_VALUES",
     "PLUGIN_NAME",
     "VERSION",
+    "as_ended",
     "check_version",
     "decode_json",
     "decode_rows",
@@ -47,6 +49,8 @@ _INT64_BOUND = 2.0**63
 Rows = NDArray[np.float64]
 Layout = tuple[Column, ...]
 
+# Whether a step ended; 0 if an exception left it. Recordings of before this column have ended steps only.
+ENDED = Column("ended")
 # Columns that callers may rely on: without an allocator to read, the device columns have width 0.
 ALWAYS = (
     Column("step"),
@@ -54,6 +58,7 @@ ALWAYS = (
     Column("epoch", integer=False),
     Column("stage"),
     Column("time_s", integer=False),
+    ENDED,
     Column("device_in_use_bytes", 0),
     Column("device_peak_bytes", 0),
     Column("device_between_peak_bytes", 0),
@@ -189,7 +194,13 @@ def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
     typed = {name: _typed(_joined(parts, column)[first], column) for name, column in widths.items()}
     codes = np.nan_to_num(_joined(parts, widths["stage"])[first], nan=0).astype(int).clip(0, len(STAGES) - 1)
     typed["stage"] = np.asarray(STAGES)[codes]
+    typed["ended"] = as_ended(typed["ended"])
     return Samples(typed)
+
+
+def as_ended(values: NDArray[Any]) -> NDArray[Any]:
+    """``bool`` where known of every row, else float64 with NaN."""
+    return values != 0 if np.isfinite(values).all() else values
 
 
 def zigzag(integers: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -242,7 +253,8 @@ def check_version(version: object) -> None:
 def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
     blocks = []
     for layout, rows in parts:
-        block = np.full((len(rows), column.size), np.nan)
+        is_missing = all(other.name != column.name for other in layout)
+        block = np.full((len(rows), column.size), 1.0 if is_missing and column == ENDED else np.nan)
         start = 0
         for other in layout:
             if other.name == column.name:

@@ -28,15 +28,22 @@ def bucket_width(rows_before: int, dense_rows: int = DENSE_ROWS) -> int:
 
 
 def decimate(
-    rows: NDArray[np.float64], width: int, *, tracked: Sequence[Sequence[int]], sparse: Sequence[int] = ()
+    rows: NDArray[np.float64],
+    width: int,
+    *,
+    tracked: Sequence[Sequence[int]],
+    sparse: Sequence[int] = (),
+    special: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Keep of each bucket the first row, the last, the maximum of each tracked group, and the last sparse reading.
+    """Keep of each bucket the first row, the last, the maximum of each tracked group, the last sparse reading, and
+    the last special row.
 
     Args:
         rows: ``float64[num_rows, num_values]``, in order of time; NaN where unknown.
         width: Rows a bucket; 1 keeps all.
         tracked: Groups of value indices; the row with the highest value of any of a group's is kept.
         sparse: Value indices that are mostly unknown; the bucket's last row that has one is kept.
+        special: ``bool[num_rows]``, rows that are otherwise than most; the bucket's last one is kept.
 
     Returns:
         ``float64[num_kept, num_values]``, in order of time.
@@ -62,8 +69,9 @@ def decimate(
         candidates = np.flatnonzero((values == highest[bucket]) & np.isfinite(values))
         _, first = np.unique(bucket[candidates], return_index=True)
         keep[candidates[first]] = True
-    if len(sparse):
-        known = np.flatnonzero(~np.isnan(rows[:, list(sparse)]).all(axis=1))
+    rare = [~np.isnan(rows[:, list(sparse)]).all(axis=1)] if len(sparse) else []
+    for chosen in rare if special is None else [*rare, special]:
+        known = np.flatnonzero(chosen)
         _, last = np.unique(bucket[known][::-1], return_index=True)
         keep[known[::-1][last]] = True
     return rows[keep]

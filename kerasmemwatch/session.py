@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from kerasmemwatch.attribution.inventory import check_model, layer_memory
 from kerasmemwatch.attribution.watched import Watched
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError, SessionError
 from kerasmemwatch.options import Options
-from kerasmemwatch.probes.base import Probe
+from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.records import STAGES
+from kerasmemwatch.session_step import SessionStep, consumers, is_end_of_data
 from kerasmemwatch.sinks.base import Sink
 from kerasmemwatch.watcher import Watcher
 
@@ -112,8 +114,8 @@ class MemorySession(Watcher):
             self._given.add_model(each)
         self._open = False
         self._stages: list[_Stage] = []
-        self._step = _Step(self)
-        self._running: _Step | None = None
+        self._step = SessionStep(self)
+        self._running: SessionStep | None = None
         self._around: AbstractContextManager[None] | None = None
         self._functions: AbstractContextManager[None] = nullcontext()
         self._signature = ""
@@ -134,8 +136,8 @@ class MemorySession(Watcher):
     ) -> None:
         self._open = False
         with self._faults.guard("end", "What was recorded last may be missing."):
-            # A loop over steps() that raised has left a step open.
-            self._leave(self._running, error or SessionError("The session ended within a step."))
+            # An iterator that is kept has its step open, whatever its loop was left by; without an error it is none.
+            self._leave(self._running, error or StopIteration(), UNKNOWN)
             self._end_session()
 
     def epochs(self, epochs: int | Iterable[int], initial_epoch: int = 0) -> Iterator[int]:
@@ -163,8 +165,8 @@ class MemorySession(Watcher):
     def steps(self, data: Iterable[Batch], *, stage: str = "train") -> Iterator[Batch]:
         """Make a step of what the loop does with each batch.
 
-        A loop that is left within a batch, with ``break`` or by an exception, leaves a row of that batch: Python does
-        not tell which it was.
+        A loop that is left within a batch leaves a row of that batch, in which ``ended`` is False if an exception left
+        it, and unknown (NaN) where Python does not tell, as of an iterator that is kept in a variable.
 
         Args:
             data: A ``tf.data.Dataset``, a generator, or whatever else gives batches.
@@ -277,7 +279,7 @@ class MemorySession(Watcher):
         print(f"Epoch {epoch + 1} - {' - '.join(figures)}", flush=True)
 
     def _steps(self, data: Iterable[Batch], stage: str) -> Iterator[Batch]:
-        step = _Step(self)
+        step = SessionStep(self, consumers(sys._getframe(1)))
         with self._within(stage):
             for batch in data:
                 step.batch = batch
@@ -311,7 +313,7 @@ class MemorySession(Watcher):
                     tracing.end(stage)
                 recorder.end_stage(stage)
 
-    def _enter(self, step: _Step, batch: Any) -> None:
+    def _enter(self, step: SessionStep, batch: Any) -> None:
         """A step begins; one that is under way has ended, as that of an iterator that is kept after a ``break``."""
         recorder, tracing = self._recorder, self._tracing
         if recorder is None or not self._open:
@@ -328,19 +330,22 @@ class MemorySession(Watcher):
                     self._around = around
         recorder.batch_begin()
 
-    def _leave(self, step: _Step | None, error: BaseException | None) -> None:
-        """A step ends, unless it has already; one that raised leaves no row."""
+    def _leave(self, step: SessionStep | None, error: BaseException | None, ended: float = 1) -> None:
+        """A step ends, unless it has already, or an exception leaves it; unknown is which if ``ended`` is NaN."""
         recorder, around = self._recorder, self._around
         if recorder is None or step is None or step is not self._running:
             return
         self._running = self._around = None
         if around is not None:
             around.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        if error is not None or ended != 1:
+            recorder.batch_left(raised=error is None or not is_end_of_data(error), ended=ended)
         if error is not None:
             return
-        stage = self._stages[-1]
-        stage.batch += 1
-        recorder.batch_end(stage.batch, stage.code)
+        if ended == 1:
+            stage = self._stages[-1]
+            stage.batch += 1
+            recorder.batch_end(stage.batch, stage.code)
         if around is not None:
             watched = self._watched
             if not watched.models and self._searches_left:
@@ -369,26 +374,6 @@ class _Stage:
 
     code: int
     batch: int = -1
-
-
-class _Step:
-    """The context of a step; one object for all steps of an iterator."""
-
-    __slots__ = ("_session", "batch")
-
-    def __init__(self, session: MemorySession) -> None:
-        self._session = session
-        self.batch: Any = None
-
-    def __enter__(self) -> None:
-        batch, self.batch = self.batch, None
-        self._session._enter(self, batch)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # A loop that is left with ``break`` closes its generator.
-        self._session._leave(self, None if kind is GeneratorExit else error)
 
 
 def _check_stage(stage: Any) -> None:

@@ -53,6 +53,12 @@ class Stages(list[Stage]):
             while self[-1].code != code:
                 self.pop()
 
+    def left(self) -> Stage:
+        """The innermost stage, an execution of which has been left by an exception; what it ran counts as a whole."""
+        stage = self[-1] if self else Stage(0)
+        stage.last_batch += stage.per_execution
+        return stage
+
     def executed(self, batch: int, code: int) -> tuple[Stage, int]:
         """The stage to which an execution belongs, and how many batches it ran.
 

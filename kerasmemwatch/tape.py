@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -102,20 +103,22 @@ class MemoryTape(tf.GradientTape):
         super().__exit__(typ, value, traceback)
         with _faults.guard("tape", "What the tape holds is unknown."):
             self._forward_ended()
+        if value is not None and self._session is not None:
+            self._session._tape_left(value)
 
     @_as_in_tensorflow
     def gradient(self, *args: Any, **kwargs: Any) -> Any:
-        with unseen:
+        with unseen, self._left_by_exceptions():
             return self._differentiated(super().gradient(*args, **kwargs))
 
     @_as_in_tensorflow
     def jacobian(self, *args: Any, **kwargs: Any) -> Any:
-        with unseen:
+        with unseen, self._left_by_exceptions():
             return self._differentiated(super().jacobian(*args, **kwargs))
 
     @_as_in_tensorflow
     def batch_jacobian(self, *args: Any, **kwargs: Any) -> Any:
-        with unseen:
+        with unseen, self._left_by_exceptions():
             return self._differentiated(super().batch_jacobian(*args, **kwargs))
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -129,6 +132,15 @@ class MemoryTape(tf.GradientTape):
         if tf.executing_eagerly():
             self._allocator = _allocator()
             self._begin_bytes = self._allocator.read()[0] if self._allocator else None
+
+    @contextmanager
+    def _left_by_exceptions(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            if self._session is not None:
+                self._session._tape_left(error)
+            raise
 
     def _forward_ended(self) -> None:
         """Read what is in use above what was when the tape began."""

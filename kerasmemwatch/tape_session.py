@@ -94,10 +94,16 @@ class _OwnSession(MemorySession):
             return True
         return False
 
-    def _end_eager_step(self) -> None:
+    def _tape_left(self, error: BaseException) -> None:
+        """Unless another tape is around it, it leaves the step."""
+        with self.guard():
+            if self._eager_step is not None and self.steps_are_here() and pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+                self._end_eager_step(error)
+
+    def _end_eager_step(self, error: BaseException | None = None) -> None:
         step, self._eager_step = self._eager_step, None
         if step is not None:
-            step.__exit__(None, None, None)
+            step.__exit__(type(error) if error else None, error, None)
 
     def await_first_call(self) -> None:
         """A function is being traced, with a tape in it: what it is made of, and what its first call leaves."""

@@ -109,7 +109,7 @@ def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, 
     else:
         place = f"{peak.device or 'device'}, step {peak.step} ({peak.stage}"
         place += f", epoch {peak.epoch + 1})" if peak.epoch is not None else ")"
-        place += ", between two batches" if is_between(report) else ""
+        place += ", between two batches" if is_between(report) else "" if peak.ended else ", which did not end"
         yield "Device peak", format_bytes(peak.bytes), place
     yield from _worker_facts(report)
     # Of several workers the devices are many.

@@ -86,6 +86,9 @@ class Watcher:
     def _give_way(self) -> None:
         """Another watcher begins to record."""
 
+    def _tape_left(self, error: BaseException) -> None:
+        """An exception leaves a tape of this watcher's, or the gradient of one."""
+
     def _add_traced_steps(self) -> None:
         if self._tracing is not None and self._recorder is not None:
             for step in self._tracing.finished():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.environment import WORKER_TYPES
 from kerasmemwatch.records import DeviceInfo, LayerMemory, RunInfo, Samples, WorkerInfo
+from kerasmemwatch.schema import ENDED, as_ended
 from kerasmemwatch.timeline import TracedStep
 
 __all__ = ["Parts", "absences", "gather", "group_name", "merge"]
@@ -213,6 +214,9 @@ def _samples(recordings: Sequence[Parts]) -> Samples:
         is_wide = any(block is not None and block.ndim == 2 for block in blocks)
         widths = [_width(recording, name) if is_wide else 1 for recording in recordings]
         spread = [_spread(*block, len(steps)) for block in zip(blocks, rows, widths, strict=True)]
+        if name == ENDED.name:
+            columns[name] = as_ended(np.fmin.reduce(spread)[:, 0])  # a step that died in one worker did not end
+            continue
         joined = np.concatenate(spread, axis=1) if is_wide else np.fmax.reduce(spread)[:, 0]
         columns[name] = _typed(joined, name, blocks)
     return Samples(columns)

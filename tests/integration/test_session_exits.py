@@ -113,16 +113,15 @@ def test_exception_in_a_traced_step(build: Any, mode: str, kind: type[BaseExcept
         MemorySession(loop.model, None, trace=[2, 3], strict=True) as session,
     ):
         run(session)
-    # What closes a generator says neither that it was an exception nor that it was a ``break``.
-    done = 2 if form == "steps" else 1
-    assert column(session, "step") == list(range(1, done + 1))
-    assert [step.step for step in session.recording.steps] == list(range(2, done + 1))
+    assert column(session, "step") == [1, 2]
+    assert column(session, "ended") == [True, False]
+    assert session.recording.steps == ()
     # And it may be used again.
     with session:
         for x, y in session.steps(loop.data(4)):
             loop.train(x, y)
-    assert column(session, "step") == list(range(1, done + 5))
-    assert [step.step for step in session.recording.steps] == [2, 3]
+    assert column(session, "step") == [1, 2, 3, 4, 5, 6]
+    assert [step.step for step in session.recording.steps] == [3]
 
 
 @pytest.mark.usefixtures("nothing_is_left")
@@ -156,8 +155,9 @@ def test_exception_while_a_function_is_traced(build: Any, kind: type[BaseExcepti
             else:
                 with session.step():
                     train(loop.x)
-    assert column(session, "step") == [1, 2, 3]
-    assert [step.step for step in session.recording.steps] == [1, 2, 3]
+    assert column(session, "step") == [1, 2, 3, 4]
+    assert column(session, "ended") == [number != traced_step for number in range(1, 5)]
+    assert [step.step for step in session.recording.steps] == [step for step in (1, 2, 3) if step != traced_step]
 
 
 @pytest.mark.usefixtures("nothing_is_left")
@@ -192,7 +192,8 @@ def test_exception_within_validation_that_is_caught(loop: Loop) -> None:
                 continue
     assert column(session, "stage") == [*["train"] * 3, *["test"] * 2] * 2
     assert column(session, "train_step") == [1, 2, 3, 3, 3, 4, 5, 6, 6, 6]
-    assert [step.step for step in session.recording.steps] == [2, 5]
+    assert column(session, "ended") == [True, True, True, True, False] * 2
+    assert [step.step for step in session.recording.steps] == [2]  # the fifth did not end
 
 
 @pytest.mark.usefixtures("nothing_is_left")
@@ -206,5 +207,5 @@ def test_out_of_memory_is_the_loops_to_handle(loop: Loop) -> None:
                         raise tf.errors.ResourceExhaustedError(None, None, "no memory")
             except tf.errors.ResourceExhaustedError:
                 continue
-    assert column(session, "step") == [1, 2, 3]
-    assert [step.step for step in session.recording.steps] == [1, 2, 3]
+    assert column(session, "ended") == [True, False, True, True]
+    assert [step.step for step in session.recording.steps] == [1, 3]

@@ -632,3 +632,48 @@ def test_a_fault_of_ours_is_reported_once_and_reaches_nobody(
     assert loop.weights == expected
     records = [record.getMessage() for record in caplog.records if "broken on purpose" in record.getMessage()]
     assert len(records) == (mode in met), records
+
+
+BIG_BYTES = 64 * 1024**2
+
+
+def grow(value: Any) -> Any:
+    """Takes much and fails, if the value is negative."""
+
+    def fail() -> Any:
+        return tf.gather(tf.fill((BIG_BYTES // 4,), value), BIG_BYTES)
+
+    return tf.cond(value < 0, fail, lambda: value)
+
+
+@tf.custom_gradient
+def grows_backward(value: Any, sign: Any) -> Any:
+    return tf.identity(value), lambda upstream: (grow(upstream * sign), None)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("where", ["forward", "gradient"])
+def test_a_step_that_fails_ends_there(where: str, compiled: bool) -> None:
+    weight, tapes = tf.Variable(1.0), list[Any]()
+
+    def step(sign: Any) -> Any:
+        with kmw.MemoryTape() as tape:
+            tapes[:] = [tape]
+            loss = weight * 2.0
+            loss = grow(loss * sign) if where == "forward" else grows_backward(loss, sign)
+        return tape.gradient(loss, weight)
+
+    failed, step = list[bool](), tf.function(step) if compiled else step
+    for sign in (1.0, 1.0, -1.0, 1.0):
+        try:
+            step(tf.constant(sign))
+        except tf.errors.InvalidArgumentError:
+            failed.append(True)
+            tf.fill((2 * BIG_BYTES // 4,), 1.0).numpy()  # not the step's any more
+    samples = tapes[0].session.recording.samples
+    peaks, ended = samples["device_peak_bytes"][:, 0], samples["ended"]
+    # The first call of a function that is made in it is none of the steps.
+    assert ended.tolist() == [True, True, False, True][compiled:]
+    assert failed == [True]
+    assert (peaks[~ended] >= BIG_BYTES).all() and (peaks[~ended] < 1.9 * BIG_BYTES).all()
+    assert (peaks[ended] < BIG_BYTES).all()

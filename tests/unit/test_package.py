@@ -69,7 +69,7 @@ headline
 text recording
 comparison html_report.tables
 html_report.page html_report.notebook
-callback_lists
+callback_lists session_step step_loop
 epoch_line
 probes attribution sinks figures html_report tensorboard_plugin
 recording_parts

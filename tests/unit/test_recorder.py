@@ -151,6 +151,85 @@ def test_an_abandoned_stage_that_goes_on_is_recorded_without_a_jump() -> None:
     assert column(target, "step")[-3:] == [501, 502, 503]
 
 
+def test_a_batch_that_an_exception_leaves_has_a_row_with_its_peak() -> None:
+    target = recorder([device_probe(lambda reading: [10.0 * reading, 100.0 * reading, 1.0])])
+    train(target, 2)
+    target.begin_stage("train")
+    target.begin_epoch(3)
+    target.batch_begin()
+    assert target.batch_left()
+    assert not target.batch_left()  # once
+    target.abandon_stages()
+    train(target, 1)
+    assert column(target, "step") == column(target, "train_step") == [1, 2, 3, 4]
+    assert column(target, "ended") == [True, True, False, True]
+    assert column(target, "epoch") == [0, 0, 3, 0]
+    assert samples(target)["device_peak_bytes"][:, 0].tolist() == [100, 200, 300, 400]
+
+
+def test_the_first_batch_of_all_may_be_left() -> None:
+    sink = FakeSink()
+    target = recorder(sinks=[sink])
+    target.begin_stage("predict")
+    target.batch_begin()
+    assert target.batch_left()
+    target.close()
+    assert (column(target, "stage"), column(target, "train_step")) == (["predict"], [0])
+    assert column(target, "ended") == [False]
+    assert sink.samples["ended"].tolist() == [False]
+
+
+@pytest.mark.parametrize("how", ["between batches", "the data ended", "another watch continues the run"])
+def test_no_row_of_what_is_no_batch(how: str) -> None:
+    target = recorder()
+    train(target, 1)
+    target.begin_stage("train")
+    if how != "between batches":
+        target.batch_begin()
+    if how == "another watch continues the run":
+        target.release()
+    assert not target.batch_left(raised=how != "the data ended")
+    assert not target.batch_left()
+    assert column(target, "step") == [1]
+
+
+def test_an_execution_of_several_batches_that_is_left_counts_as_a_whole() -> None:
+    target = recorder()
+    target.begin_stage("train", 4)
+    target.begin_epoch(0)
+    for last in (3, None, 11):
+        target.batch_begin()
+        if last is None:
+            target.batch_left()
+        else:
+            target.batch_end(last, TRAIN)
+    assert column(target, "step") == column(target, "train_step") == [4, 8, 12]
+
+
+def test_a_batch_that_is_left_has_a_row_though_not_every_batch_is_sampled() -> None:
+    target = recorder(sample_every=3)
+    target.begin_stage("train")
+    for batch in range(4):
+        target.batch_begin()
+        target.batch_end(batch, TRAIN)
+    target.batch_begin()
+    target.batch_left()
+    assert (column(target, "step"), column(target, "ended")) == ([1, 4, 5], [True, True, False])
+
+
+def test_a_fault_of_a_probe_where_a_batch_is_left_is_ours(caplog: pytest.LogCaptureFixture) -> None:
+    probe = FakeProbe()
+    target = recorder([probe])
+    train(target, 1)
+    target.begin_stage("train")
+    target.batch_begin()
+    probe.raises["batch_end"] = OSError("gone")
+    assert target.batch_left()
+    assert column(target, "ended") == [True, False]
+    assert np.isnan(column(target, "host_rss_bytes")[1])
+    assert len(caplog.records) == 1
+
+
 def test_a_batch_without_a_stage_is_recorded() -> None:
     target = recorder((FakeProbe(),))
     target.begin_stage("train")
@@ -643,6 +722,22 @@ def test_epoch_bytes_take_the_maximum_over_devices() -> None:
     target.begin_stage("train")
     target.batch_end(0, TRAIN)
     assert target.epoch_bytes() == {"device_peak_bytes": 20, "device_in_use_bytes": 5}
+
+
+def test_a_long_run_keeps_the_batches_that_were_left(tmp_path: Path) -> None:
+    target = recorder_on_disk(tmp_path)
+    target.begin_stage("train")
+    left = [12_001, 17_777]
+    for step in range(1, 20_001):
+        target.batch_begin()
+        if step in left:
+            target.batch_left()
+        else:
+            target.batch_end(step - 1, TRAIN)
+    target.close()
+    found = load(tmp_path).samples
+    assert found.num_samples < 19_000
+    assert found["step"][~found["ended"]].tolist() == left
 
 
 def test_epoch_bytes_survive_that_the_ring_wraps() -> None:

@@ -17,6 +17,7 @@ from kerasmemwatch.probe_set import BASE_COLUMNS
 from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo
 from kerasmemwatch.run_codec import decode_run, encode_run
 from kerasmemwatch.schema import (
+    ENDED,
     VERSION,
     decode_json,
     decode_rows,
@@ -257,6 +258,7 @@ def test_complete_whole_numbers_are_int64_and_others_float64() -> None:
         "epoch": ("float64", (2,)),
         "stage": ("str224", (2,)),
         "time_s": ("float64", (2,)),
+        "ended": ("bool", (2,)),
         "host_rss_bytes": ("int64", (2,)),
         "full": ("int64", (2, 2)),
         "gaps": ("float64", (2, 2)),
@@ -268,6 +270,20 @@ def test_complete_whole_numbers_are_int64_and_others_float64() -> None:
     }
     assert samples["host_rss_bytes"][0] == 2**60
     assert np.isnan(samples["gaps"][0, 1])
+
+
+def test_steps_of_recordings_without_that_column_ended() -> None:
+    newer = (*STEP_AND[:5], ENDED, *STEP_AND[5:])
+    old, new = np.array([row(1, 10)]), np.array([[*row(2, 20)[:5], 0, 20.0]])
+    assert to_samples([(STEP_AND, old)])["ended"].tolist() == [True]
+    assert to_samples([(STEP_AND, old), (newer, new)])["ended"].tolist() == [True, False]
+    assert to_samples([])["ended"].dtype == bool
+
+
+def test_whether_a_step_ended_may_be_unknown() -> None:
+    rows = np.array([[*row(step, 10)[:5], ended, 10.0] for step, ended in ((1, 1), (2, NAN), (3, 0))])
+    samples = to_samples([((*STEP_AND[:5], ENDED, *STEP_AND[5:]), rows)])
+    assert np.array_equal(samples["ended"], [1, NAN, 0], equal_nan=True)
 
 
 def test_stages_are_words() -> None:

@@ -54,6 +54,13 @@ def test_keeps_first_last_and_maximum_of_each_bucket() -> None:
     assert decimate(rows, 4, tracked=[[1]])[:, 0].tolist() == [1, 2, 4, 5, 8]
 
 
+def test_keeps_the_last_special_row_of_each_bucket() -> None:
+    rows = numbered([9, 1, 1, 1, 1, 9, 1, 1, 1])
+    special = np.isin(rows[:, 0], [2, 3, 7])
+    assert decimate(rows, 4, tracked=[[1]], special=special)[:, 0].tolist() == [1, 3, 4, 5, 6, 7, 8, 9]
+    assert decimate(rows, 4, tracked=[[1]], special=special & False)[:, 0].tolist() == [1, 4, 5, 6, 8, 9]
+
+
 def test_a_group_is_one_series_whose_highest_value_counts() -> None:
     rows = numbered([1, 5, 2, 3], [0, 0, 9, 0])
     assert decimate(rows, 4, tracked=[[1, 2]])[:, 0].tolist() == [1, 3, 4]

@@ -14,7 +14,7 @@ from timelines import step, timeline
 from kerasmemwatch.probe_set import BASE_COLUMNS
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples, WorkerInfo
-from kerasmemwatch.schema import to_samples
+from kerasmemwatch.schema import as_ended, to_samples
 from kerasmemwatch.workers import absences, gather, merge
 
 NAN = math.nan
@@ -76,6 +76,18 @@ def gathered(chosen: Recording, *others: Recording) -> tuple[list[str], list[str
 # -- rows ------------------------------------------------------------------------------------------------------
 
 
+def test_a_step_that_an_exception_left_in_one_worker_did_not_end() -> None:
+    def worker(index: int, ended: Sequence[float]) -> Recording:
+        whole = recorded(index, [1, 2, 3])
+        columns = {**whole.samples, "ended": as_ended(np.array(ended, float))}
+        return Recording(whole.run, Samples(columns))
+
+    found = merged(worker(0, [1, 0, 1]), worker(1, [1, 1, 0])).samples["ended"]
+    assert found.tolist() == [True, False, False]
+    # Of a step that one worker lacks, the other one says it.
+    assert merged(worker(0, [1, 1, 0]), recorded(1, [1, 2])).samples["ended"].tolist() == [True, True, False]
+
+
 def test_workers_stand_side_by_side() -> None:
     samples = merged(recorded(0, [1, 2, 3]), recorded(1, [1, 2, 3], scale=100)).samples
     assert samples["step"].tolist() == samples["train_step"].tolist() == [1, 2, 3]
@@ -83,7 +95,7 @@ def test_workers_stand_side_by_side() -> None:
     assert samples["device_peak_bytes"].tolist() == [[3, 300], [6, 600], [9, 900]]
     assert samples["host_rss_bytes"].tolist() == [1000, 2000, 3000]
     whole = {name for name, values in samples.items() if values.dtype == np.int64}
-    assert whole == set(samples) - {"epoch", "stage", "time_s"}
+    assert whole == set(samples) - {"epoch", "stage", "time_s", "ended"}
 
 
 @pytest.mark.parametrize(

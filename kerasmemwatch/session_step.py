@@ -1,0 +1,100 @@
+"""One step of a user's own loop as a context, and how a loop over steps was left."""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import sys
+from collections.abc import Collection
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Protocol
+
+from kerasmemwatch.probes.base import UNKNOWN
+
+__all__ = ["SessionStep", "StepTaker", "consumers", "is_end_of_data"]
+
+# Where a frame stands that takes an iterator off its stack, by a ``break`` or ``return``: nothing of it can raise.
+_LEAVES = frozenset({"POP_TOP", "POP_ITER"})
+# Where a generator stands that is closed, and where a loop stands whose generator ends by itself.
+_YIELDS = frozenset({"YIELD_VALUE", "RESUME"})
+_NEXT = frozenset({"FOR_ITER", "SEND"})
+
+
+class StepTaker(Protocol):
+    """What steps belong to."""
+
+    def _enter(self, step: SessionStep, batch: Any) -> None: ...
+
+    def _leave(self, step: SessionStep, error: BaseException | None, ended: float = 1) -> None: ...
+
+
+class SessionStep:
+    """The context of a step; one object for all steps of an iterator.
+
+    Args:
+        session: The session.
+        consumers: What loops over the iterator; nothing for a step that is a ``with`` statement.
+
+    Attributes:
+        batch: The batch, if it is at hand; taken by the next step.
+    """
+
+    __slots__ = ("_consumers", "_session", "batch")
+
+    def __init__(self, session: StepTaker, consumers: Collection[CodeType] = ()) -> None:
+        self._session, self._consumers = session, consumers
+        self.batch: Any = None
+
+    def __enter__(self) -> None:
+        batch, self.batch = self.batch, None
+        self._session._enter(self, batch)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not GeneratorExit:
+            self._session._leave(self, error, 1 if error is None else 0)
+            return
+        # A loop that is left closes its generator, whatever it is left by.
+        ended = _ended_where_closed(sys._getframe(1).f_back, self._consumers)
+        self._session._leave(self, error if ended == 0 else None, ended)
+
+
+def consumers(frame: FrameType | None) -> frozenset[CodeType]:
+    """What takes from a generator: generators around it, as of a progress bar, and the function that loops.
+
+    Args:
+        frame: The frame in which the generator was asked for its first item.
+    """
+    found = set()
+    while frame is not None:
+        found.add(frame.f_code)
+        if not frame.f_code.co_flags & inspect.CO_GENERATOR:
+            break
+        frame = frame.f_back
+    return frozenset(found)
+
+
+def is_end_of_data(error: BaseException) -> bool:
+    """Whether an exception only tells that there are no more batches."""
+    return isinstance(error, StopIteration) or type(error).__name__ == "OutOfRangeError"
+
+
+def _ended_where_closed(frame: FrameType | None, consumers: Collection[CodeType]) -> float:
+    """Whether a loop had ended its step: 1 if it was left by ``break`` or ``return``, 0 by an exception, else NaN.
+
+    Python tells a generator only that it is closed, not why. But the loop's own frame stands where it was left.
+
+    Args:
+        frame: The frame in which the generator is closed.
+        consumers: The code that takes from it. Elsewhere it is closed for no more than that a variable went.
+    """
+    while frame is not None and frame.f_code in consumers and _instruction(frame) in _YIELDS:
+        frame = frame.f_back
+    if frame is None or frame.f_code not in consumers or _instruction(frame) in _NEXT:
+        return UNKNOWN
+    return 1 if _instruction(frame) in _LEAVES else 0
+
+
+def _instruction(frame: FrameType) -> str:
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]] if frame.f_lasti >= 0 else ""
