@@ -265,6 +265,8 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
 
     def _loop_left(self, raised: bool) -> None:
         """The loop of steps has ended; if an exception left it, perhaps in the middle of a batch."""
+        if raised and self._tracing is not None:
+            self._tracing.left()
         if self._recorder is not None and self._recorder.batch_left(raised=raised) and self._inventory_due:
             self._take_inventory()
 

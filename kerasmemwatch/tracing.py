@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from kerasmemwatch.attribution import other_fits
 from kerasmemwatch.attribution.inventory import is_model
 from kerasmemwatch.attribution.step_tracer import StepTracer
 from kerasmemwatch.attribution.watched import Watched
@@ -67,6 +68,7 @@ class Tracing:
         """
         self._tracer.interrupt()
         self._keep()
+        other_fits.begin(self._tracer)
         if is_model(model):
             self.watched.add_model(model)
         goes_on = single or bool(self._stages)
@@ -93,7 +95,9 @@ class Tracing:
         elif any(outer.name == stage for outer in self._stages):
             while self._stages.pop().name != stage:
                 pass
-        if self._stages:
+        if not self._stages:
+            other_fits.end(self._tracer)
+        else:
             # The steps within it have moved the counter that a list of steps goes by.
             self.count = self._stages[-1].count
             self._await(self.count + 1)
@@ -102,6 +106,12 @@ class Tracing:
         """Forget stages that ended in an exception."""
         self._tracer.interrupt()
         self._stages.clear()
+        other_fits.end(self._tracer)
+
+    def left(self) -> None:
+        """An exception leaves the innermost stage: if that is the outermost, no training is under way any more."""
+        if len(self._stages) < 2:
+            other_fits.end(self._tracer)
 
     def look(self, model: Any, step: int, executed: int) -> bool:
         """Before an execution: decide whether to trace it, and prepare that.

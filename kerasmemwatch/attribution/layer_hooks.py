@@ -7,6 +7,7 @@ are removed exactly, also after an exception.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -196,7 +197,7 @@ class LayerHooks:
             with unseen:
                 # Bound as it would be without us: a function of TensorFlow's has a trace for each object.
                 bound = original.__get__(self, type(self))
-                frame = frame_of(self)
+                frame = None if stack.foreign() else frame_of(self)
                 if frame is None:
                     return bound(*args, **kwargs)
                 if stack.is_timing and not stack.depth:
@@ -214,6 +215,14 @@ class LayerHooks:
 
 
 _UPDATE = Frame(OPTIMIZER, "", "update")
+
+
+def execution_mode(model: Any) -> str:
+    """How a model's steps run: ``"graph"``, ``"eager"`` or ``"xla"``."""
+    tensorflow = sys.modules.get("tensorflow")
+    if getattr(model, "run_eagerly", False) or (tensorflow and tensorflow.config.functions_run_eagerly()):
+        return "eager"
+    return "xla" if getattr(model, "jit_compile", False) else "graph"
 
 
 def makes_function(model: Any, stage: str) -> bool:

@@ -136,11 +136,13 @@ class OwnerStack:
         calls: UNIX times in nanoseconds at which functions began and ended while a step was captured.
         num_made: How many operations were ever noted.
         missing: By name of a hook that could not be installed, what follows from that.
+        foreign: Says whether this thread runs another fit.
     """
 
     def __init__(self) -> None:
         self.stage = "train"
         self.missing: dict[str, str] = {}
+        self.foreign: Callable[[], object] = _nothing
         self.graphs: deque[TracedGraph] = deque()
         self._by_graph: weakref.WeakKeyDictionary[Any, TracedGraph] = weakref.WeakKeyDictionary()
         self._local = _Local()
@@ -254,7 +256,9 @@ class OwnerStack:
         return found
 
     def made(self, graph: TracedGraph, name: str) -> None:
-        """An operation was made by whoever is on top."""
+        """An operation was made by whoever is on top; not if another fit makes it, whose graph it is."""
+        if self.foreign():
+            return
         graph.ops[name] = self.top
         self.num_made += 1
         if self.num_made == self._most_made:

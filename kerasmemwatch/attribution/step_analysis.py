@@ -15,6 +15,7 @@ from kerasmemwatch.attribution.first_calls import Kept
 from kerasmemwatch.attribution.known_buffers import KnownBuffer
 from kerasmemwatch.attribution.op_names import frames_by_name
 from kerasmemwatch.attribution.op_owners import OpOwners
+from kerasmemwatch.attribution.other_fits import BESIDE
 from kerasmemwatch.attribution.owner_stack import FUNCTIONS, Frame, OwnerStack, Reference
 from kerasmemwatch.attribution.row_frames import within_calls
 from kerasmemwatch.attribution.variable_size import components
@@ -36,6 +37,10 @@ _PARTIAL = (
 _NO_OWNERS = (
     "The step's function was made before the watch came, so its operations are told apart by their names only: "
     "layers of the same name may be mixed up, and gradients are known by their sizes. Give the watch to the first fit."
+)
+_HOOKS_ELSEWHERE = (
+    "One fit of a process is traced at a time, and another was when this step's function was made. So its operations "
+    "are told apart by their names only: layers of the same name may be mixed up, and gradients are known by sizes."
 )
 
 # A chunk: beside it, what a small constant takes is no layer's matter.
@@ -63,6 +68,8 @@ class CapturedStep:
         calls: UNIX times in nanoseconds at which functions began and ended.
         arguments: Where the tensors lie that the step was called with.
         held: By owner, what it is known to have held when the step began, though not where.
+        beside: Whether another fit ran in the process.
+        missed: Whether another fit was being traced when this one made its functions.
     """
 
     stage: str
@@ -81,6 +88,8 @@ class CapturedStep:
     calls: list[tuple[int, int]] = field(default_factory=list)
     arguments: set[int] = field(default_factory=set)
     held: dict[str, int] = field(default_factory=dict)
+    beside: bool = False
+    missed: bool = False
 
 
 class Learned:
@@ -149,7 +158,8 @@ def analysed(
     notes = (
         _PARTIAL if partial else "",
         unused_note(runs),
-        _NO_OWNERS if guessed else "",
+        "" if not guessed else _HOOKS_ELSEWHERE if captured.missed else _NO_OWNERS,
+        BESIDE if captured.beside else "",
         *stack.missing.values(),
     )
     outputs = {owner: specs for (stage, owner), specs in stack.outputs.items() if stage == captured.stage}

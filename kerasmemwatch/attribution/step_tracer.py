@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -25,8 +25,9 @@ from kerasmemwatch.attribution.known_buffers import (
     tensor_kind,
     variable_buffers,
 )
-from kerasmemwatch.attribution.layer_hooks import LayerHooks, makes_function
+from kerasmemwatch.attribution.layer_hooks import LayerHooks, execution_mode, makes_function
 from kerasmemwatch.attribution.live_objects import Census
+from kerasmemwatch.attribution.other_fits import other_threads
 from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE, OwnerStack
 from kerasmemwatch.attribution.patches import unseen
 from kerasmemwatch.attribution.stack_room import with_room
@@ -64,7 +65,7 @@ class StepTracer:
     """
 
     def __init__(self, watched: Watched, faults: Faults) -> None:
-        self.busy = False
+        self.busy = self._missed = False
         self.stack = OwnerStack()
         self._watched, self._faults = watched, faults
         self._armed: tuple[Any, str, Any, Any] | None = None
@@ -123,6 +124,7 @@ class StepTracer:
         pid = os.getpid()
         if _hooking.setdefault(pid, self) is not self:
             self.busy = bool(reason)
+            self._missed |= is_first
             if reason == ASKED_FOR:
                 self._yield(ProfilerBusyError("another watch traced a step at the same time"))
             yield
@@ -130,8 +132,10 @@ class StepTracer:
         with ExitStack() as exits:
             exits.callback(_hooking.pop, pid)
             capture = captured = None
+            others = other_threads(self)
+            self.stack.foreign = lambda: threading.get_ident() in others
             with self._faults.guard("trace", "This step is not traced."):
-                mode = "" if model is None else _mode(model)
+                mode = "" if model is None else execution_mode(model)
                 if reason:
                     captured = CapturedStep(stage, mode, reason, batch_parts(arguments))
                 install = functools.partial(self._install, exits, stage, model, captured)
@@ -154,6 +158,7 @@ class StepTracer:
                 with self._faults.guard("trace", "This step is not traced."):
                     captured.space = capture.stop() or b""
                     captured.calls, captured.arguments = self.stack.calls, self.stack.arguments
+                    captured.beside, captured.missed = bool(others | other_threads(self)), self._missed
                     self._open = captured if captured.space else None
                     if capture.preempted:
                         self._yield(ProfilerBusyError("another profiler session began within the step"))
@@ -297,10 +302,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _mode(model: Any) -> str:
-    tensorflow = sys.modules.get("tensorflow")
-    if getattr(model, "run_eagerly", False) or (tensorflow and tensorflow.config.functions_run_eagerly()):
-        return "eager"
-    return "xla" if getattr(model, "jit_compile", False) else "graph"

@@ -30,6 +30,7 @@ layer_table step_log tape_memory step_graphs model_state example_batch
 attribution.hlo_messages attribution.hlo_program
 attribution.hlo_op_names
 attribution.xla_buffers
+attribution.other_fits
 trace_schedule attribution.patches attribution.owner_stack attribution.allocation_events attribution.trace_capture
 attribution.xla_runs attribution.allocations attribution.batch_parts attribution.categories attribution.op_names
 attribution.in_place attribution.op_owners attribution.weight_gradients attribution.waiting_batches attribution.scratch
