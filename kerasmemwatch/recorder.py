@@ -9,38 +9,26 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import get_ident
 from typing import Any
 
-import numpy as np
-
+from kerasmemwatch.cost_share import SLOW_SHARE, CostShare
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.probes.base import UNKNOWN, Probe
-from kerasmemwatch.records import STAGES, DeviceInfo, LayerMemory, RunInfo, Samples
+from kerasmemwatch.records import STAGES, DeviceInfo, LayerMemory, RunInfo
 from kerasmemwatch.row_log import RowLog
 from kerasmemwatch.schema import ENDED, to_samples
+from kerasmemwatch.snapshot import Snapshot, epoch_bytes
 from kerasmemwatch.stages import Stage, Stages
 from kerasmemwatch.store import Store
 from kerasmemwatch.timeline import TracedStep
 
 __all__ = ["Recorder", "Snapshot", "release"]
 
-# Reading slowly (USS, the driver) may take this share of the time, at most.
-_SLOW_SHARE = 0.005
 _TRAIN = STAGES.index("train")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What has been recorded so far, as values."""
-
-    run: RunInfo
-    samples: Samples
-    layers: tuple[LayerMemory, ...]
-    steps: tuple[TracedStep, ...] = ()
 
 
 class Recorder:
@@ -53,6 +41,7 @@ class Recorder:
         sample_every: A row every so many executions.
         strict: Whether to raise our own faults.
         about: Fields of ``RunInfo`` that are known beforehand.
+        slow_reads: When it may read slowly; by default as if it were alone.
     """
 
     def __init__(
@@ -64,6 +53,7 @@ class Recorder:
         sample_every: int = 1,
         strict: bool = False,
         about: Mapping[str, Any] | None = None,
+        slow_reads: CostShare | None = None,
     ) -> None:
         self.faults = Faults(strict=strict)
         self._probes = ProbeSet(probes, self.faults.report)
@@ -78,7 +68,7 @@ class Recorder:
         self._early_steps: deque[TracedStep] = deque()
         self._unread: list[float] = []
         self._notes_described = 0
-        self._slow_end = self._slow_cost_s = 0.0
+        self._slow_reads = slow_reads or CostShare(SLOW_SHARE, clock)
         self._lock = threading.Lock()
         self.dropped = self._replaced = self._under_way = False
         _live.add(self)
@@ -131,16 +121,13 @@ class Recorder:
             self._stages[-1].epoch, self._stages[-1].last_batch = float(epoch), -1
 
     def end_epoch(self) -> None:
-        """Read what is slow into the newest row, unless that was done a moment ago."""
-        begun = self._clock()
-        if self._log is None or self.dropped or begun < self._slow_end + self._slow_cost_s / _SLOW_SHARE:
+        """Read what is slow into the newest row, unless that was done a moment ago, by this recorder or another."""
+        if self._log is None or self.dropped or not self._slow_reads.is_due:
             return
-        with self.faults.guard("slow probes", "Figures read at epoch ends are unknown."):
+        with self.faults.guard("slow probes", "Figures read at epoch ends are unknown."), self._slow_reads.taken():
             values = self._probes.slow()
             with self._lock:
                 self._log.amend(values)
-            self._slow_end = self._clock()
-            self._slow_cost_s = self._slow_end - begun
 
     def end_stage(self, stage: str | None = None, *, settle: bool = True) -> None:
         """A stage ends.
@@ -235,14 +222,11 @@ class Recorder:
             self.faults.report("sample", error, "This batch was not recorded.")
 
     def batch_left(self, *, raised: bool = True, ended: float = 0) -> bool:
-        """The execution that is under way, if one is, will not end.
+        """The execution that is under way, if one is, will not end; returns whether it has a row.
 
         Args:
             raised: Whether an exception left it, for which it gets a row; not where the data ended.
             ended: What its row says of that: 0, or NaN where it is unknown.
-
-        Returns:
-            Whether there is a row of it.
         """
         has_row, self._under_way = self._under_way and raised and not self.dropped, False
         if has_row:
@@ -254,12 +238,7 @@ class Recorder:
         return has_row
 
     def _sample(
-        self,
-        stage: Stage,
-        parts: Sequence[Sequence[float]] = (),
-        failure: Exception | None = None,
-        *,
-        ended: float = 1,
+        self, stage: Stage, parts: Sequence[Sequence[float]] = (), failure: Exception | None = None, ended: float = 1
     ) -> None:
         """Write a row, of what some probes gave already and the others give now; ``failure`` is the next one's."""
         values = self._probes.end(parts, failure)
@@ -337,16 +316,7 @@ class Recorder:
 
     def epoch_bytes(self) -> dict[str, float]:
         """The highest device peak since the last call; the newest in-use bytes and RSS; without what is unknown."""
-        if self._log is None:
-            return {}
-        highest, newest = self._log.recent()
-        peak = np.fmax(highest.get("device_peak_bytes", UNKNOWN), highest.get("device_between_peak_bytes", UNKNOWN))
-        found = {
-            "device_peak_bytes": peak,
-            "device_in_use_bytes": newest.get("device_in_use_bytes", UNKNOWN),
-            "host_rss_bytes": newest.get("host_rss_bytes", UNKNOWN),
-        }
-        return {name: float(value) for name, value in found.items() if not np.isnan(value)}
+        return {} if self._log is None else epoch_bytes(*self._log.recent())
 
     def recent_peaks(self, count: int = 16) -> list[tuple[float, float]]:
         """Of the newest rows: device peak, and how far above what then stayed in use; see ``RowLog.recent_peaks``."""

@@ -6,6 +6,7 @@ import os
 
 import keras
 
+from kerasmemwatch.cost_share import SLOW_READS
 from kerasmemwatch.environment import configuration, versions, worker
 from kerasmemwatch.options import Options
 from kerasmemwatch.probes import default_probes
@@ -50,6 +51,7 @@ def new_recorder(options: Options) -> Recorder:
         sample_every=options.sample_every,
         strict=options.strict,
         about=about,
+        slow_reads=SLOW_READS,
     )
 
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasmemwatch import recording_parts
 from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.cost_share import CostShare
+from kerasmemwatch.probes.host import HostProbe
 from kerasmemwatch.recording import runs
 from kerasmemwatch.units import MIB
 
@@ -462,3 +465,21 @@ def test_a_model_with_its_own_train_step(tools: Any, tmp_path: Path) -> None:
     check_rows(recording.samples)
     assert recording.samples.num_samples == 4
     assert recording.report.optimizer_bytes == sum(v.numpy().nbytes for v in model.optimizer.variables)
+
+
+def test_short_fits_share_what_slow_reading_may_take(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    monkeypatch.setattr(HostProbe, "epoch_end", lambda self: reads.append(1) or [1.0, 2.0, 3.0])
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.05  # each look at the clock takes that, and so do the reads
+        return now[0]
+
+    monkeypatch.setattr(recording_parts, "SLOW_READS", CostShare(0.005, clock))
+    for _ in range(5):  # each with a watch of its own
+        build().fit(callbacks=[MemoryWatch(None, trace=False, strict=True)])
+    assert len(reads) == 1
+    now[0] += 60
+    build().fit(callbacks=[MemoryWatch(None, trace=False, strict=True)])
+    assert len(reads) == 2

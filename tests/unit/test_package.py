@@ -23,7 +23,8 @@ units samples notebook_value
 records
 json_fields
 series schema timeline probes.base files environment
-journal event_file run_codec chart probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
+journal event_file run_codec chart cost_share
+probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
 attribution.live_objects
 live_set step_codec attribution.kept_tapes layer_tree workers
 layer_table step_log tape_memory step_graphs model_state example_batch
@@ -55,7 +56,7 @@ sinks.tensorboard
 run_parts
 reader
 store
-probe_set row_log stages
+probe_set row_log snapshot stages
 recorder
 options report
 peak_place outlook notes

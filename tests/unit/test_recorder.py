@@ -16,6 +16,7 @@ from fakes import NAN, FakeClock, FakeProbe, FakeSink, NoFlusher, device_probe, 
 
 from kerasmemwatch import recorder as recorder_module
 from kerasmemwatch import row_log
+from kerasmemwatch.cost_share import CostShare
 from kerasmemwatch.errors import ProbeUnavailableError, RecordingVersionError
 from kerasmemwatch.recorder import Recorder, release
 from kerasmemwatch.recording import load
@@ -349,6 +350,17 @@ def test_slow_reading_takes_half_a_percent_of_the_time_at_most() -> None:
         target.end_epoch()
     spent = probe.calls.count("epoch_end") * 1.0
     assert spent >= 3 and spent <= 0.005 * (clock.now - 1000.0) + 1.0
+
+
+def test_many_short_fits_share_what_slow_reading_may_take() -> None:
+    clock = FakeClock(1000.0)
+    probe, share = slow_probe(clock, cost_s=0.05), CostShare(0.005, clock)
+    for _ in range(1000):  # each with a watch of its own
+        target = recorder((probe,), clock=clock, slow_reads=share)
+        train(target, 1)
+        clock.now += 0.2
+    spent = probe.calls.count("epoch_end") * 0.05
+    assert 0.5 <= spent <= 0.005 * (clock.now - 1000.0) + 0.05
 
 
 def test_a_slow_probe_that_raises_costs_its_columns_only() -> None:
