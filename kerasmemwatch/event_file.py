@@ -79,3 +79,7 @@ class EventFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def disown(self) -> None:
+        """Let go of it in this process, with nothing written: another one has it open."""
+        self._file.disown()

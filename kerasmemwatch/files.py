@@ -31,6 +31,9 @@ class AppendFile(Protocol):
     def close(self) -> None:
         """Close it."""
 
+    def disown(self) -> None:
+        """Let go of it without writing, as another process has it open."""
+
     def discard(self) -> None:
         """Close it and remove it, as far as that works."""
 
@@ -167,6 +170,9 @@ class _LocalFile:
     def close(self) -> None:
         self._file.close()
 
+    def disown(self) -> None:
+        self._file.close()  # it has no buffer
+
     def discard(self) -> None:
         self._file.close()
         with suppress(OSError):
@@ -188,6 +194,9 @@ class _RemoteFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def disown(self) -> None:
+        pass  # closing it would write what the parent's has in its buffer
 
     def discard(self) -> None:
         with suppress(Exception):

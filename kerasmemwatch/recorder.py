@@ -385,7 +385,8 @@ def _drop_all() -> None:
     for recorder in list(_live):
         recorder.drop()
     _live.clear()
-    _retired.clear()
+    while _retired:
+        _retired.popleft().disown()
 
 
 atexit.register(_close_all)

@@ -165,7 +165,7 @@ class RowLog:
     def disown(self) -> None:
         """Keep what was recorded readable; leave the files and the thread to another (after a fork, to the parent)."""
         self._lock = threading.RLock()  # the parent's thread may hold the old one
-        self._store = Store(self._store.name)
+        self._store = self._store.disowned()
         self._pending, self._taken, self._description, self._flusher = [], [], None, None
         self._steps.disown()
         if self._journal is not None:

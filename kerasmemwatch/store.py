@@ -40,6 +40,14 @@ class Store:
     previous: StoredRun = field(default_factory=StoredRun)
     directory: str | None = None
 
+    def disowned(self) -> Store:
+        """In a forked child: one in memory; files stay the parent's, and this process lets go of them."""
+        for sink in self.sinks:
+            disown = getattr(sink, "disown", None)  # a sink of the user's need not have it
+            if disown is not None:
+                disown()
+        return Store(self.name)
+
 
 def check_run_name(run_name: object) -> None:
     """Check that a run's name can be the name of a directory.

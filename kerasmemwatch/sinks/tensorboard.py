@@ -73,6 +73,12 @@ class TensorBoardSink:
             self._file.close()
             self._file = None
 
+    def disown(self) -> None:
+        """Leave the file to another process, after a fork to the parent."""
+        if self._file is not None:
+            self._file.disown()
+            self._file = None
+
     def _recording_events(self, update: Update) -> Iterator[Any]:
         if update.run is not None:
             yield _tensor_event(RUN_TAG, encode_run(update.run, update.layers), update)

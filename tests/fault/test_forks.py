@@ -47,6 +47,14 @@ def test_a_fork_leaves_the_parents_run_whole(execute, tmp_path, how):
         assert samples["step"].tolist() == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("how", ["_exit", "exit", "pool"])
+def test_a_fork_leaves_no_file_unclosed(execute, tmp_path, how):
+    """As a watch does that a worker of a PyDataset inherits."""
+    done = execute("fork_rows.py", tmp_path, how, flags=("-W", "always::ResourceWarning"))
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
 def test_forks_in_a_real_fit(execute, tmp_path):
     done = execute("fork_fit.py", tmp_path)
     assert done.returncode == 0, done.stderr
