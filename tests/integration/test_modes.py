@@ -424,7 +424,8 @@ def test_a_batch_that_raises(build: Any) -> None:
     for _ in range(2):
         with watch.batch(case.model):
             case.model.train_on_batch(case.x[:8], case.y[:8])
-    assert watch.recording.samples["step"].tolist() == [1, 2]
+    assert watch.recording.samples["step"].tolist() == [1, 2, 3]
+    assert watch.recording.samples["ended"].tolist() == [False, True, True]
     assert not watch.active
 
 
