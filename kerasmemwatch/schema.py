@@ -181,11 +181,12 @@ def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
     Chunks of different layouts (a run resumed on another machine) are aligned by name; what one lacks is unknown.
     """
     parts = [part for part in parts if len(part[1])]
-    widths: dict[str, Column] = {}
+    plain = {column.name: column for column in ALWAYS if column.width is None}
+    widths = dict(plain)
     for layout, _ in parts:
         for column in layout:
             known = widths.get(column.name)
-            if known is None or known.size < column.size:
+            if known is None or (known.size < column.size and column.name not in plain):
                 widths[column.name] = column
     for column in ALWAYS:
         widths.setdefault(column.name, column)
@@ -258,7 +259,8 @@ def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
         start = 0
         for other in layout:
             if other.name == column.name:
-                block[:, : other.size] = rows[:, start : start + other.size]
+                size = min(other.size, column.size)
+                block[:, :size] = rows[:, start : start + size]
             start += other.size
         blocks.append(block)
     joined = np.concatenate(blocks) if blocks else np.empty((0, column.size))

@@ -286,6 +286,17 @@ def test_whether_a_step_ended_may_be_unknown() -> None:
     assert np.array_equal(samples["ended"], [1, NAN, 0], equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["ended", "stage", "step", "host_rss_bytes"])
+@pytest.mark.parametrize("width", [0, 3])
+def test_a_plain_column_of_another_width_is_read_as_far_as_it_goes(name: str, width: int) -> None:
+    layout = tuple(
+        Column(one.name, width) if one.name == name else one for one in (*STEP_AND[:5], ENDED, *STEP_AND[5:])
+    )
+    size = sum(column.size for column in layout)
+    samples = to_samples([(layout, np.arange(2.0 * size).reshape(2, size))])
+    assert {values.ndim for column, values in samples.items() if not column.startswith("device")} == {1}
+
+
 def test_stages_are_words() -> None:
     rows = np.array(
         [row(1, 0, stage=0), row(2, 0, stage=1), row(3, 0, stage=2), row(4, 0, stage=NAN), row(5, 0, stage=99)]
