@@ -61,6 +61,5 @@ def elsewhere(report: Report) -> str:
         place = f"in {step_words(report, peak.stage, peak.step)}"
     else:
         return ""
-    died = "" if peak.ended else ", which did not end"
     untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
-    return f"The run's peak of {format_bytes(peak.bytes)} was {place}{died or untraced}. Shown is {traced_words(report)}."
+    return f"The run's peak of {format_bytes(peak.bytes)} was {place}{untraced}. Shown is {traced_words(report)}."
