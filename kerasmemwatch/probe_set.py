@@ -138,6 +138,10 @@ class ProbeSet:
         """Close every probe."""
         self._one_by_one(lambda probe: probe.close(), everyone=True)
 
+    def abandon(self) -> None:
+        """Close every probe, as far as the garbage collector may do that."""
+        self._one_by_one(lambda probe: getattr(probe, "abandon", probe.close)(), everyone=True)
+
     def _arm(self) -> None:
         """Bind the calls of the per-batch path; where a probe is dead, its columns read as unknown."""
         live = [index for index in range(len(self._probes)) if self._layouts[index][0]]

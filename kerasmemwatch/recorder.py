@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +15,7 @@ from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.probes.base import UNKNOWN, Probe
+from kerasmemwatch.process_exit import enlist, store_when_garbage
 from kerasmemwatch.records import STAGES, DeviceInfo, LayerMemory, RunInfo
 from kerasmemwatch.row_log import RowLog
 from kerasmemwatch.schema import ENDED, to_samples
@@ -26,7 +24,7 @@ from kerasmemwatch.stages import Stage, Stages
 from kerasmemwatch.store import Store
 from kerasmemwatch.timeline import TracedStep
 
-__all__ = ["Recorder", "Snapshot", "release"]
+__all__ = ["Recorder", "Snapshot"]
 
 _TRAIN = STAGES.index("train")
 
@@ -71,7 +69,7 @@ class Recorder:
         self._slow_reads = slow_reads or CostShare(SLOW_SHARE, clock)
         self._lock = threading.Lock()
         self.dropped = self._replaced = self._under_way = False
-        _live.add(self)
+        enlist(self, self._probes)
 
     # -- stages ------------------------------------------------------------------------------------------------
 
@@ -277,7 +275,7 @@ class Recorder:
         self._describe()
         while self._early_steps:
             log.add_step(self._early_steps.popleft())
-        weakref.finalize(self, _retire, log, os.getpid()).atexit = False
+        store_when_garbage(self, log)
         return log
 
     @property
@@ -351,44 +349,5 @@ class Recorder:
         self._probes.close()
 
 
-def release(directory: str) -> None:
-    """Make whoever in this process records a run let go of it, since another is about to continue it."""
-    for recorder in list(_live):
-        if not recorder.dropped and recorder.directory == directory:
-            recorder.release()
-
-
-def _retire(log: RowLog, pid: int) -> None:
-    if os.getpid() == pid:
-        _retired.append(log)
-        log.retire()
-
-
 def _listed(facts: Mapping[str, Mapping[str, Any]], probe: str, name: str) -> tuple[Any, ...]:
     return tuple(facts.get(probe, {}).get(name, ()))
-
-
-_live: weakref.WeakSet[Recorder] = weakref.WeakSet()
-# Logs of recorders that are gone; kept until they have surely been stored.
-_retired: deque[RowLog] = deque(maxlen=16)
-
-
-def _close_all() -> None:
-    for recorder in list(_live):
-        recorder.close()
-    while _retired:
-        _retired.popleft().close()
-
-
-def _drop_all() -> None:
-    """In a forked child: the journal is the parent's, and an open descriptor still reads the parent."""
-    for recorder in list(_live):
-        recorder.drop()
-    _live.clear()
-    while _retired:
-        _retired.popleft().disown()
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_all)

@@ -10,7 +10,8 @@ from kerasmemwatch.cost_share import SLOW_READS
 from kerasmemwatch.environment import configuration, versions, worker
 from kerasmemwatch.options import Options
 from kerasmemwatch.probes import default_probes
-from kerasmemwatch.recorder import Recorder, release
+from kerasmemwatch.process_exit import release
+from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.store import open_store
 from kerasmemwatch.tracing import Tracing
 

@@ -53,4 +53,8 @@ class Probe(Protocol):
         """Read ``slow_columns``."""
 
     def close(self) -> None:
-        """Give back what ``open`` took. Called once at the end; must not raise."""
+        """Give back what ``open`` took. Called once at the end; must not raise.
+
+        A watch that is garbage closes its probes in the middle of anything. A probe that must not be closed there,
+        because that takes a lock which all probes share, defines ``abandon()``: it is called in place of ``close``.
+        """

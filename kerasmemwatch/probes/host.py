@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +68,6 @@ class HostProbe:
         self._proc_root = proc_root
         self._cgroup_root = cgroup_root
         self._pid: int | None = None
-        self._fd: int | None = None
 
     def open(self) -> None:
         """Bind the fast reader to this process; does nothing if it is bound already.
@@ -80,8 +81,7 @@ class HostProbe:
             return
         self.close()
         try:
-            self._fd = os.open(self._proc_root / "self" / "statm", os.O_RDONLY)
-            self.batch_end = _statm_reader(self._fd)
+            self.batch_end = _statm_reader(_statm(self._proc_root / "self" / "statm"))
         except OSError:
             self.batch_end = _psutil_reader()
         limit = host_limit(self._proc_root, self._cgroup_root)
@@ -101,28 +101,58 @@ class HostProbe:
         return _peak_rss(self._proc_root, process), _uss(process), _children_uss(process)
 
     def close(self) -> None:
-        """Close the kept-open file. May be called twice."""
-        self.batch_end = _read_nothing
-        fd, self._fd, self._pid = self._fd, None, None
-        if fd is not None:
-            try:
-                os.close(fd)
-            except OSError:
-                pass  # Closed by someone else, such as a daemonizing library: nothing is left to give back.
+        """Let go of the kept-open file. May be called twice, and need not be called: it goes with the probe."""
+        self.batch_end, self._pid = _read_nothing, None
 
 
 def _read_nothing() -> tuple[float]:
     return (UNKNOWN,)
 
 
-def _statm_reader(fd: int) -> Callable[[], tuple[float]]:
+class _Descriptor:
+    """A file that is open for reading until nobody has this object any more.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, _close, self.number).atexit = False
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # closed by someone else, such as a daemonizing library: nothing is left to give back
+        os.close(descriptor)
+
+
+# By process and path. All probes read through one descriptor: a search may keep the watches of thousands of fits.
+_open_files: weakref.WeakValueDictionary[tuple[int, Path], _Descriptor] = weakref.WeakValueDictionary()
+
+
+def _statm(path: Path) -> _Descriptor:
+    """This process's ``statm``, opened once.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    key = os.getpid(), path
+    found = _open_files.get(key)
+    with suppress(OSError, IndexError):
+        if found is not None and _statm_reader(found)():
+            return found
+    _open_files[key] = opened = _Descriptor(path)  # the first, or the old one was closed by someone else
+    return opened
+
+
+def _statm_reader(file: _Descriptor) -> Callable[[], tuple[float]]:
     """Bind all that a read needs as locals: this runs after each batch."""
-    pread = os.pread
+    pread, number = os.pread, file.number
     page_bytes = float(mmap.PAGESIZE)
 
-    def read() -> tuple[float]:
+    def read(file: _Descriptor = file) -> tuple[float]:  # holds the file open
         # Fields are counts of pages: total size, resident, ... 64 bytes hold the first two at any size.
-        return (float(pread(fd, 64, 0).split(b" ", 2)[1]) * page_bytes,)
+        return (float(pread(number, 64, 0).split(b" ", 2)[1]) * page_bytes,)
 
     return read
 

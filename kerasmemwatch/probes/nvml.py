@@ -82,6 +82,10 @@ class NvmlProbe:
             self._query("nvmlShutdown")
         self._pid = None
 
+    def abandon(self) -> None:
+        """Leave the driver's library started: pynvml's lock, taken by the garbage collector, could wait for itself."""
+        self._pid = None
+
     def _query(self, function: str, *args: Any) -> Any:
         """Ask the driver; ``None`` for "not available". Every query but ``nvmlInit`` goes through here.
 

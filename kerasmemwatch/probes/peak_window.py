@@ -13,7 +13,9 @@ __all__ = ["PeakWindow"]
 
 Reading = Callable[[], tuple[int, int]]
 
-_windows: dict[str, weakref.WeakSet[PeakWindow]] = {}
+# By name, who reads that counter. A list is replaced and never changed: the garbage collector may close a reader while
+# another goes through it.
+_windows: dict[str, list[weakref.ref[PeakWindow]]] = {}
 
 
 class PeakWindow:
@@ -47,7 +49,7 @@ class PeakWindow:
         self._carried = [0]  # what others have handed over, in a cell that closures share
         # Weakly: whoever ends in an exception closes nothing.
         self._others: list[weakref.ref[PeakWindow]] = []
-        _windows.setdefault(name, weakref.WeakSet()).add(self)
+        _windows[name] = [*_windows.get(name, ()), weakref.ref(self)]
         _introduce(name)
 
     def peek(self) -> tuple[int, int]:
@@ -57,14 +59,15 @@ class PeakWindow:
 
     def close(self) -> None:
         """Stop sharing the counter."""
-        _windows[self._name].discard(self)
+        _windows[self._name] = [reference for reference in _windows[self._name] if reference() is not self]
         self._others.clear()
         _introduce(self._name)
 
 
 def _introduce(name: str) -> None:
     """Let the readers of a counter know each other. Who is alone, and has nothing left to take over, just reads."""
-    windows = tuple(_windows[name])
+    windows = [window for reference in _windows[name] if (window := reference()) is not None]
+    _windows[name] = [weakref.ref(window) for window in windows]
     for window in windows:
         window._others[:] = [weakref.ref(other) for other in windows if other is not window]
         shares = bool(window._others) or bool(window._carried[0])

@@ -92,3 +92,14 @@ def test_dashboard_asks_every_route_and_draws_in_a_browser(tmp_path: Path) -> No
         assert len(timed) == 2
         assert all(0 < drawn < refined for drawn, refined in timed)
     assert all(len(pairs) == 1 for pairs in found["start_s"].values())
+
+
+@pytest.mark.parametrize(("way", "fits"), [("traced", 120), ("untraced", 80)])
+def test_many_fits_leave_nothing_behind(way: str, fits: int) -> None:
+    found = json.loads(benchmark("soak.py", "--measure", way, "--fits", str(fits)).splitlines()[-1])
+    for name in ("descriptors", "threads", "folders", "patches", "objects of ours"):
+        first, last = found[name]
+        assert last == first, name
+    first, last = found["objects"]
+    assert last - first < fits / 2  # Keras leaves some 30 by itself
+    assert found["objects of ours"][0] > 0 and found["descriptors"][0] > 0  # so there is something to count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import mmap
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,3 +306,45 @@ def test_import_loads_no_psutil() -> None:
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True, capture_output=True, text=True)
     # The second word shows that the check can see a module that was loaded.
     assert done.stdout.split() == ["False", "True"]
+
+
+@needs_procfs
+def test_a_probe_that_is_garbage_gives_its_descriptor_back() -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    probe = HostProbe()
+    probe.open()
+    del probe
+    gc.collect()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@needs_procfs
+def test_probes_that_are_kept_read_through_one_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    probes = [HostProbe() for _ in range(5)]
+    for probe in probes:
+        probe.open()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    for probe in probes[:4]:
+        probe.close()
+    assert probes[4].batch_end()[0] > MIB
+    probes[4].close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@needs_procfs
+def test_a_probe_opens_anew_what_others_closed() -> None:
+    old, new = HostProbe(), HostProbe()
+    old.open()
+    [descriptor] = filter(_is_statm, os.listdir("/proc/self/fd"))
+    os.close(int(descriptor))
+    new.open()
+    assert new.batch_end()[0] > MIB
+    new.close()
+    old.close()
+
+
+def _is_statm(descriptor: str) -> bool:
+    with suppress(OSError):
+        return os.readlink(f"/proc/self/fd/{descriptor}").endswith("/statm")
+    return False

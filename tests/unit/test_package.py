@@ -57,6 +57,7 @@ run_parts
 reader
 store
 probe_set row_log snapshot stages
+process_exit
 recorder
 options report
 peak_place outlook notes

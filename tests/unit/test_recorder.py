@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from fakes import NAN, FakeClock, FakeProbe, FakeSink, NoFlusher, device_probe, recorder, recorder_on_disk, train
 
-from kerasmemwatch import recorder as recorder_module
-from kerasmemwatch import row_log
+from kerasmemwatch import process_exit, row_log
 from kerasmemwatch.cost_share import CostShare
 from kerasmemwatch.errors import ProbeUnavailableError, RecordingVersionError
-from kerasmemwatch.recorder import Recorder, release
+from kerasmemwatch.process_exit import release
+from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.recording import load
 from kerasmemwatch.records import LayerMemory, Samples
 from kerasmemwatch.store import Store, open_store
@@ -664,8 +664,8 @@ def test_after_a_fork_the_child_touches_nothing(tmp_path: Path, monkeypatch: pyt
         target.batch_end(batch, TRAIN)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     calls = list(probe.calls)
-    monkeypatch.setattr(recorder_module, "_live", weakref.WeakSet([target]))
-    recorder_module._drop_all()  # what os.register_at_fork calls in the child
+    monkeypatch.setattr(process_exit, "_live", weakref.WeakSet([target]))
+    process_exit._drop_all()  # what os.register_at_fork calls in the child
     assert target.dropped
     target.batch_begin()
     target.batch_end(4, TRAIN)
@@ -701,13 +701,25 @@ def test_a_recorder_that_is_garbage_has_stored_its_rows() -> None:
     assert sink.steps == [1, 2] and sink.closed == 1
 
 
+def test_a_recorder_that_is_garbage_has_closed_its_probes() -> None:
+    probe, locking = FakeProbe(), FakeProbe("nvml")
+    locking.abandon = lambda: locking.calls.append("abandon")  # type: ignore[attr-defined]
+    target = recorder((probe, locking))
+    target.begin_stage("train")  # and never ends, as in a fit that raised
+    target.batch_end(0, TRAIN)
+    del target
+    gc.collect()
+    assert probe.calls[-1] == "close"
+    assert locking.calls[-1] == "abandon" and "close" not in locking.calls
+
+
 def test_all_recorders_are_closed_as_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     sink = FakeSink()
     target = recorder(sinks=[sink])
     target.begin_stage("train")
     target.batch_end(0, TRAIN)
-    monkeypatch.setattr(recorder_module, "_live", weakref.WeakSet([target]))
-    recorder_module._close_all()
+    monkeypatch.setattr(process_exit, "_live", weakref.WeakSet([target]))
+    process_exit._close_all()
     assert sink.steps == [1]
 
 
