@@ -184,7 +184,6 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """An epoch ends, its validation included."""
         if self._recorder is not None:
-            self._add_traced_steps()
             self._recorder.end_epoch()
             if self._options.add_to_logs and logs is not None:
                 logs.update(self._epoch_logs())
@@ -301,7 +300,6 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
         if self._recorder is not None:
             if self._tracing is not None:
                 self._tracing.end(stage)
-            self._add_traced_steps()
             self._recorder.end_stage(stage)
 
     def _look(self) -> None:
@@ -319,7 +317,7 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
         if self._inventory_due:
             self._take_inventory()
         if recorder is not None and tracing is not None:
-            tracing.batch_ended(recorder.step, recorder.epoch)
+            self._batch_ended(tracing, recorder)
 
     def _take_inventory(self) -> None:
         """List the variables, after a batch: a model and an optimizer may be built no earlier."""

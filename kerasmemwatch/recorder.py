@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import get_ident
 from typing import Any
@@ -296,6 +296,15 @@ class Recorder:
             self._early_steps.append(step)
         else:
             self._log.add_step(step)
+
+    def expect_steps(self, source: Callable[[], Iterable[TracedStep]]) -> None:
+        """Take the traced steps that a function returns, which the thread that stores calls soon."""
+        if self.dropped:
+            return
+        if self._log is None:
+            self._early_steps.extend(source())
+        else:
+            self._log.expect_steps(source)
 
     def _describe(self) -> None:
         self._notes_described = len(self.faults.notes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -121,12 +121,20 @@ class RowLog:
         with self._faults.guard("storing", "It is tried again later."), self._lock:
             self._send()
 
+    def expect_steps(self, source: Callable[[], Iterable[TracedStep]]) -> None:
+        """Take the traced steps that a function returns: the thread that stores calls it soon, and stores them."""
+        self._steps.expect(source)
+        if self._flusher is not None:
+            self._flusher.wake()
+
     def steps(self) -> tuple[TracedStep, ...]:
         """The newest traced steps, and the one with the highest peak."""
+        self._steps.collect()
         return self._steps.steps()
 
     def flush(self) -> None:
         """Store all rows but the newest, which may still be amended."""
+        self._steps.collect(strict=False)  # without the lock, as it may take a second
         with self._faults.guard("storing", "It is tried again later."), self._lock:
             if self._journal is not None:
                 self._store_rows(self._journal.head - 1)
@@ -135,6 +143,7 @@ class RowLog:
         """Store all rows and close the journal; the next row opens it again. Rarer once there are many chunks."""
         if len(self._chunks) >= _EAGER_CHUNKS and self._clock() - self._last_flush < self.flush_interval_s:
             return
+        self._steps.collect()
         with self._faults.guard("storing", "What was recorded stays in memory."), self._lock:
             if self._journal is None:
                 self._send()
@@ -203,7 +212,7 @@ class RowLog:
             journal = self._journal
             if journal is None or len(groups) < 2:
                 return []
-            rows = journal.rows(max(journal.tail, journal.head - count), journal.head)
+            rows = journal.rows(max(0, journal.head - count), journal.head)  # stored or not: the ring still has them
         peaks, in_use = (rows[:, groups[name]] for name in ("device_peak_bytes", "device_in_use_bytes"))
         return list(zip(np.fmax.reduce(peaks, 1).tolist(), np.fmax.reduce(peaks - in_use, 1).tolist(), strict=True))
 

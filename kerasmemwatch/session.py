@@ -257,7 +257,6 @@ class MemorySession(Watcher):
         if self._tracing is not None:
             self._tracing.end()
         self._list_variables()
-        self._add_traced_steps()
         self._recorder.end_stage("train")
 
     def _epochs(self, numbers: Iterable[int]) -> Iterator[int]:
@@ -268,7 +267,6 @@ class MemorySession(Watcher):
             yield epoch
             if self._recorder is not None and self._open:
                 self._list_variables()
-                self._add_traced_steps()
                 self._recorder.end_epoch()
                 self._print_line(epoch)
 
@@ -354,7 +352,7 @@ class MemorySession(Watcher):
                 with recorder.faults.guard("models", "Models and variables are unknown. Give the session the model."):
                     watched.find_alive()
             if self._tracing is not None:
-                self._tracing.batch_ended(recorder.step, recorder.epoch)
+                self._batch_ended(self._tracing, recorder)
             self._list_variables()
 
     def _list_variables(self) -> None:

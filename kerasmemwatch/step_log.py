@@ -1,10 +1,13 @@
-"""The traced steps of one run: as they came, until a thread has encoded them; from then on as bytes."""
+"""The traced steps of one run: as they came, until a thread has encoded them; from then on as bytes.
+
+Most of them come of an analysis that takes a while: the thread that stores runs it, or whoever wants the steps first.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.live_set import requested_at
@@ -29,6 +32,9 @@ class StepLog:
     def __init__(self, faults: Faults, previous: Sequence[bytes] = (), next_number: int = 0) -> None:
         self._faults = faults
         self._fresh: deque[TracedStep] = deque()
+        self._expected: deque[Callable[[], Iterable[TracedStep]]] = deque()
+        self._raised: Exception | None = None
+        self._collecting = threading.RLock()  # held while steps are analysed: whoever wants them waits
         self._kept: list[bytes] = list(previous)
         self._next_number = next_number
         self._lock = threading.Lock()  # held while a step changes from one form to the other, not while it is encoded
@@ -36,6 +42,29 @@ class StepLog:
     def add(self, step: TracedStep) -> None:
         """Take a step."""
         self._fresh.append(step)
+
+    def expect(self, source: Callable[[], Iterable[TracedStep]]) -> None:
+        """Take the steps that a function returns; it may take a while, and is called by ``collect``."""
+        self._expected.append(source)
+
+    def collect(self, *, strict: bool = True) -> None:
+        """Have the steps that are expected.
+
+        Args:
+            strict: Whether to raise what a function raises, now or in an earlier call that was not strict. A thread
+                has nobody to raise it to.
+        """
+        with self._collecting:
+            while self._expected:
+                try:
+                    self._fresh.extend(self._expected[0]())
+                except Exception as error:
+                    self._raised = error
+                self._expected.popleft()  # not after an interrupt of the user's: then another call has them
+            raised = self._raised
+            if strict and raised is not None:
+                self._raised = None
+                raise raised
 
     def encode(self) -> tuple[tuple[int, bytes], ...]:
         """Encode the steps that came since the last call: their numbers and bytes. Called by one thread at a time."""
@@ -63,8 +92,8 @@ class StepLog:
         return (*map(decode_step, kept), *fresh)
 
     def disown(self) -> None:
-        """Keep what there is readable after a fork, where another thread of the parent may hold the lock."""
-        self._lock = threading.Lock()
+        """Keep what there is readable after a fork, where another thread of the parent may hold a lock."""
+        self._lock, self._collecting = threading.Lock(), threading.RLock()
 
     def _trim(self) -> None:
         while len(self._kept) > MOST_STEPS:

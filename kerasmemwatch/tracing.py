@@ -192,13 +192,14 @@ class Tracing:
         if not stage.single and stage.schedule.plans(self._due):
             self._tracer.look_around()
 
-    def batch_ended(self, step: int, epoch: int | None) -> None:
-        """The execution that was traced has ended, and its row is written."""
-        self._tracer.batch_ended(step, epoch)
+    def batch_ended(self, step: int, epoch: int | None) -> bool:
+        """The execution that was traced has ended, and its row is written; whether there is a step to analyse."""
+        return self._tracer.batch_ended(step, epoch)
 
-    def finished(self) -> list[TracedStep]:
-        """Analyse what was captured; takes milliseconds to seconds."""
-        return self._tracer.finished()
+    @property
+    def analyse(self) -> Callable[[], list[TracedStep]]:
+        """What analyses the captured steps, in milliseconds to seconds. It holds neither this object nor a recorder."""
+        return self._tracer.finished
 
     def _keep(self) -> None:
         if self._stages:

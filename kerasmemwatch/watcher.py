@@ -48,7 +48,6 @@ class Watcher:
 
     def _so_far(self) -> Recording:
         if self._recorder is not None and self._recorder.started:
-            self._add_traced_steps()
             snapshot = self._recorder.snapshot()
             return Recording(snapshot.run, snapshot.samples, snapshot.layers, snapshot.steps)
         return self._kept or Recording(RunInfo(self._options.run_name or "", float("nan")), to_samples(()))
@@ -89,10 +88,11 @@ class Watcher:
     def _tape_left(self, error: BaseException) -> None:
         """An exception leaves a tape of this watcher's, or the gradient of one."""
 
-    def _add_traced_steps(self) -> None:
-        if self._tracing is not None and self._recorder is not None:
-            for step in self._tracing.finished():
-                self._recorder.add_step(step)
+    @staticmethod
+    def _batch_ended(tracing: Tracing, recorder: Recorder) -> None:
+        """An execution that may have been traced has ended, and its row is written."""
+        if tracing.batch_ended(recorder.step, recorder.epoch):
+            recorder.expect_steps(tracing.analyse)
 
     @staticmethod
     def _describe(recorder: Recorder, variables: Sequence[VariableMemory], layers: Sequence[LayerMemory]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -57,7 +58,7 @@ class FirstCalls:
 
     def __init__(self, stack: OwnerStack, faults: Faults) -> None:
         self._stack, self._faults = stack, faults
-        self._captured: list[tuple[bytes, set[int]]] = []
+        self._captured: deque[tuple[bytes, set[int]]] = deque()
         self._num_captured = 0
         self._kept: dict[int, Kept] = {}
 
@@ -88,9 +89,8 @@ class FirstCalls:
 
     def kept(self) -> list[Kept]:
         """What outlived the calls that were captured and is nothing that Python or the input pipeline holds."""
-        captured, self._captured = self._captured, []
-        for space, alive in captured:
-            self._add(space, alive)
+        while self._captured:
+            self._add(*self._captured.popleft())
         return list(self._kept.values())
 
     def _started(self) -> Capture | None:

@@ -247,7 +247,7 @@ class OwnerStack:
         # One for all operations of a frame: 100,000 new tuples would have Python collect garbage.
         alone: dict[Frame, tuple[Frame, ...]] = {}
         for graph in sorted(self.graphs, key=lambda graph: graph.stage == stage):
-            for name, frame in graph.ops.items():
+            for name, frame in graph.ops.copy().items():  # others may be made meanwhile, in another thread
                 before = found.get(name)
                 if before is None:
                     found[name] = alone.setdefault(frame, (frame,))
@@ -271,7 +271,7 @@ class OwnerStack:
     @property
     def num_operations(self) -> int:
         """How many operations are noted, which tells whether there are new ones."""
-        return sum(len(graph.ops) for graph in self.graphs)
+        return sum(len(graph.ops) for graph in tuple(self.graphs))
 
     def merged(self, stage: str, name: str) -> dict[str, Any]:
         """Another of the graphs' tables, merged likewise."""

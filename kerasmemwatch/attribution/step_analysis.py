@@ -162,7 +162,7 @@ def analysed(
         BESIDE if captured.beside else "",
         *stack.missing.values(),
     )
-    outputs = {owner: specs for (stage, owner), specs in stack.outputs.items() if stage == captured.stage}
+    outputs = {owner: specs for (stage, owner), specs in stack.outputs.copy().items() if stage == captured.stage}
     return TracedStep(
         step=captured.step,
         stage=captured.stage,

@@ -1,16 +1,16 @@
 """Traces chosen steps: puts the hooks and the capture around one call of the model's step function.
 
-Nothing stays behind: the wrapper takes itself out before it runs what it wraps, and the analysis waits until somebody
-asks for it (the end of an epoch, a report).
+Nothing stays behind: the wrapper takes itself out before it runs what it wraps, and the analysis is somebody else's to
+call, off the step's path.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -71,7 +71,7 @@ class StepTracer:
         self._armed: tuple[Any, str, Any, Any] | None = None
         self._open: CapturedStep | None = None
         self._census: Census | None = None
-        self._waiting: list[CapturedStep] = []
+        self._waiting: deque[CapturedStep] = deque()
         self._learned, self._first_calls = Learned(), FirstCalls(self.stack, faults)
 
     def arm(self, model: Any, stage: str, *, reason: str = "", is_first: bool = False) -> None:
@@ -194,11 +194,11 @@ class StepTracer:
             if getattr(model, name, None) is once:
                 setattr(model, name, original)
 
-    def batch_ended(self, step: int, epoch: int | None) -> None:
-        """A batch was recorded: look at what is alive, if it was captured."""
+    def batch_ended(self, step: int, epoch: int | None) -> bool:
+        """A batch was recorded: look at what is alive, if it was captured; whether it is to be analysed."""
         captured, self._open = self._open, None
         if captured is None:
-            return
+            return False
         census = self._census
         with self._faults.guard("trace", "This step's memory is not attributed."):
             captured.step, captured.epoch = step, epoch
@@ -215,19 +215,22 @@ class StepTracer:
                 as_input(buffer) if buffer.address in captured.arguments else buffer for buffer in others
             ]
             self._waiting.append(captured)
+            return True
+        return False
 
     def finished(self) -> list[TracedStep]:
-        """Analyse what was captured."""
-        found, waiting = [], self._waiting
-        self._waiting = []
-        for captured in waiting:
-            with self._faults.guard("trace", "This step's memory is not attributed."), _no_collection():
+        """Analyse what was captured: in any thread, one at a time, while other steps run with hooks."""
+        found = []
+        while self._waiting:
+            captured = self._waiting[0]
+            with self._faults.guard("trace", "This step's memory is not attributed."):
                 step = analysed(captured, self.stack, self._learned, self._first_calls.kept())
                 if step is not None:
                     found.append(step)
                 else:
                     error = NoAllocationsError("TensorFlow's allocator told of no allocation in the traced step")
                     self._faults.remark("trace", error, "" if counts_exactly() else EXACT_CPU_REMEDY)
+            self._waiting.popleft()  # not after an interrupt of the user's: then another call has it
         return found
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -290,15 +293,3 @@ class StepTracer:
     def _yield(self, error: ProfilerBusyError) -> None:
         self.busy = True
         self._faults.remark("profiler", error, "That step was not traced; where the choice is ours, a later one is.")
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python would look through all that is alive for each quarter more, and what an analysis makes has no cycles."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -86,3 +86,13 @@ def test_reading_while_it_is_written_never_fails(start, tmp_path):
         newest = int(steps[-1]) if len(steps) else newest
     written, _ = writer.communicate("", timeout=TIMEOUT_S)
     assert load(tmp_path).samples["step"][-1] == int(written)
+
+
+@pytest.mark.parametrize(("ending", "status"), [("killed", -9), ("raises", 1), ("interrupted", -2), ("exits", 0)])
+def test_traced_steps_outlive_a_process_that_ends_within_an_epoch(execute, tmp_path, ending, status):
+    done = execute("ended_epoch.py", tmp_path, ending, TF_CPU_ALLOCATOR_USE_BFC="1")
+    assert done.returncode == status, done.stderr
+    recording = load(tmp_path)
+    assert [step.step for step in recording.steps] == [2, 10]
+    assert all("head" in step.timeline.owners for step in recording.steps)
+    assert recording.samples["step"].tolist()[:12] == list(range(1, 13))

@@ -723,6 +723,17 @@ def test_all_recorders_are_closed_as_the_process_ends(monkeypatch: pytest.Monkey
     assert sink.steps == [1]
 
 
+def test_the_newest_peaks_are_known_after_their_rows_are_stored() -> None:
+    rows = iter([(1, 50, 20), (2, 10, 70), (3, 12, 10)])
+    target = recorder((device_probe(lambda _: next(rows)),), [FakeSink()])
+    target.begin_stage("train")
+    for batch in range(3):
+        target.batch_end(batch, TRAIN)
+    target.flush()
+    assert target.recent_peaks(2) == [(10, 8), (12, 9)]
+    assert target.recent_peaks(9) == [(50, 49), (10, 8), (12, 9)]
+
+
 # -- epochs ----------------------------------------------------------------------------------------------------
 
 

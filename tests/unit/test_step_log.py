@@ -118,6 +118,62 @@ def test_taking_a_step_does_not_wait_for_one_that_is_being_encoded(monkeypatch: 
     assert numbers(log.steps()) == [1, 2]
 
 
+def test_expected_steps_come_when_they_are_collected_each_once() -> None:
+    log = StepLog(Faults())
+    log.expect(lambda: [step(STEP, 1), step(STEP, 2)])
+    log.expect(lambda: [step(STEP, 3)])
+    assert numbers(log.steps()) == []
+    log.collect()
+    log.collect()
+    assert numbers(log.steps()) == [1, 2, 3]
+
+
+def test_what_an_analysis_raises_in_a_thread_is_raised_to_who_asks_next() -> None:
+    log = StepLog(Faults(strict=True))
+    log.expect(lambda: [step(STEP, 1)])
+    log.expect(lambda: [][0])
+    log.expect(lambda: [step(STEP, 3)])
+    log.collect(strict=False)
+    assert numbers(log.steps()) == [1, 3]
+    with pytest.raises(IndexError):
+        log.collect()
+    log.collect()
+
+
+def test_an_analysis_that_the_user_interrupts_is_made_later() -> None:
+    log, interrupts = StepLog(Faults()), [KeyboardInterrupt()]
+
+    def analyse() -> list[TracedStep]:
+        if interrupts:
+            raise interrupts.pop()
+        return [step(STEP, 1)]
+
+    log.expect(analyse)
+    with pytest.raises(KeyboardInterrupt):
+        log.collect()
+    log.collect()
+    assert numbers(log.steps()) == [1]
+
+
+def test_whoever_wants_the_steps_waits_for_the_thread_that_analyses_them() -> None:
+    begun, finish = threading.Event(), threading.Event()
+
+    def analyse() -> list[TracedStep]:
+        begun.set()
+        assert finish.wait(60)
+        return [step(STEP, 1)]
+
+    log = StepLog(Faults())
+    log.expect(analyse)
+    thread = threading.Thread(target=log.collect)
+    thread.start()
+    assert begun.wait(60)
+    threading.Timer(0.01, finish.set).start()
+    log.collect()
+    assert numbers(log.steps()) == [1]
+    thread.join()
+
+
 # -- from the recorder to the sinks --------------------------------------------------------------------------------
 
 
@@ -143,6 +199,51 @@ def test_a_step_is_encoded_by_the_thread_that_stores(monkeypatch: pytest.MonkeyP
     assert stored.wait(60)
     target.close()
     assert threads == ["kerasmemwatch-flush"]
+
+
+def test_expected_steps_are_analysed_and_stored_by_the_thread_while_rows_can_be_read() -> None:
+    threads: list[str] = []
+    finish, stored = threading.Event(), threading.Event()
+
+    class Waiting(FakeSink):
+        def write(self, update: object) -> None:
+            super().write(update)  # type: ignore[arg-type]
+            if self.updates[-1].traced:
+                stored.set()
+
+    def analyse() -> list[TracedStep]:
+        threads.append(threading.current_thread().name)
+        assert finish.wait(60)
+        return [step(STEP, 1)]
+
+    sink = Waiting()
+    target = recorder(sinks=[sink])
+    target.begin_stage("train")
+    target.batch_end(0)
+    target.expect_steps(analyse)
+    # What a callback does at any time does not wait for the analysis.
+    target.batch_end(1)
+    assert target.epoch_bytes() and target.recent_peaks() == []
+    finish.set()
+    assert stored.wait(60)
+    assert threads == ["kerasmemwatch-flush"]
+    target.close()
+    assert [number for update in sink.updates for number, _ in update.traced] == [0]
+
+
+@pytest.mark.parametrize("ends", ["end_stage", "close", "snapshot"])
+def test_expected_steps_are_there_at_every_end(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    target = recorder(sinks=[FakeSink()])
+    target.begin_stage("train")
+    target.batch_end(0)
+    analysed: list[int] = []
+    target.expect_steps(lambda: analysed.append(1) or [step(STEP, 1)])
+    assert not analysed
+    getattr(target, ends)()
+    assert analysed == [1]
+    assert numbers(target.snapshot().steps) == [1]
+    target.close()
 
 
 @pytest.fixture
