@@ -121,7 +121,7 @@ def _figures() -> dict[str, int]:
     return {
         "descriptors": psutil.Process().num_fds(),
         "threads": threading.active_count(),
-        "folders": sum(len(list(folder.glob("kerasmemwatch-*"))) for folder in folders),
+        "folders": sum(len(list(folder.glob(f"kerasmemwatch-capture-{os.getpid()}-*"))) for folder in folders),
         "patches": _patches(),
         "objects of ours": ours,
         "objects": len(objects),

@@ -6,13 +6,10 @@ There is one profiler session in a process. Whoever else has one, or asks for on
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kerasmemwatch.attribution.capture_folder import CaptureFolder
 from kerasmemwatch.errors import MemWatchError
 
 __all__ = ["Capture", "ProfilerBusyError", "ProfilerUnsafeError"]
@@ -20,8 +17,6 @@ __all__ = ["Capture", "ProfilerBusyError", "ProfilerUnsafeError"]
 # By default it records at host tracer level 2, the lowest that has the allocator's events. TensorFlow 2.20 and 2.21 do
 # so whatever they are told, and print a line for each option: the native session understands none.
 _OPTIONS: dict[str, int] = {}
-_MEMORY_DISK, _ENOUGH_BYTES = "/dev/shm", 1 << 30
-_PREFIX = "kerasmemwatch-"
 
 
 class ProfilerBusyError(MemWatchError):
@@ -61,12 +56,12 @@ class Capture:
         # In place of the class stands a method of another capture.
         if profiler_v2._profiler is not None or not isinstance(native.ProfilerSession, type):
             raise ProfilerBusyError("another profiler session is active")
-        self._directory, self._pid = _directory(), os.getpid()
+        self._folder, self._pid = CaptureFolder(), os.getpid()
         try:
             session = native.ProfilerSession()
-            session.start(self._directory, _OPTIONS)
+            session.start(self._folder.path, _OPTIONS)
         except Exception as error:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._folder.remove()
             if type(error).__name__ == "AlreadyExistsError":
                 raise ProfilerBusyError("another profiler session is active") from error
             raise
@@ -84,22 +79,25 @@ class Capture:
             return None
         try:
             session.export_to_tb()
-            found = sorted(Path(self._directory).rglob("*.xplane.pb"))
+            found = sorted(Path(self._folder.path).rglob("*.xplane.pb"))
             return found[0].read_bytes() if found else None
         finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._folder.remove()
 
     def discard(self) -> None:
         """End the session, if it has not ended yet, for nothing."""
         if self._end() is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._folder.remove()
 
     def _end(self) -> Any:
         """The session, for the last time; ``None`` in a forked process too, to which it does not belong."""
         session, self._session = self._session, None
         if self._session_class is not None:
             self._native.ProfilerSession, self._session_class = self._session_class, None
-        return session if session is None or os.getpid() == self._pid else None
+        if session is not None and os.getpid() != self._pid:
+            self._folder.leave()
+            return None
+        return session
 
     def _give_way(self) -> Any:
         """What whoever asks for a session of their own gets, in place of the class."""
@@ -114,11 +112,3 @@ def _spans_processes() -> bool:
     from tensorflow.python.eager import context
 
     return getattr(context.context(), "_collective_ops_server_def", None) is not None
-
-
-def _directory() -> str:
-    """Memory rather than disk, where there is enough: a step's events are megabytes, or hundreds of them."""
-    with suppress(OSError):
-        if sys.platform == "linux" and shutil.disk_usage(_MEMORY_DISK).free >= _ENOUGH_BYTES:
-            return tempfile.mkdtemp(prefix=_PREFIX, dir=_MEMORY_DISK)
-    return tempfile.mkdtemp(prefix=_PREFIX)

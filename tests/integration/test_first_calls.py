@@ -78,7 +78,7 @@ def test_whoever_makes_functions_at_every_step_is_captured_a_few_times(monkeypat
         functions.append(function)
         captured_call(calls, stack, lambda function=function: function(index))
     assert [left.bytes for left in calls.kept() if left.bytes >= 8000] == [8000, 8008, 8016]
-    assert calls._captured == []
+    assert not calls._captured
 
 
 def test_what_variables_and_tensors_hold_is_no_constant() -> None:

@@ -22,10 +22,10 @@ _version errors
 units samples notebook_value
 records
 json_fields
-series schema timeline probes.base files environment
+series schema timeline probes.base files environment directory_lock
 journal event_file run_codec chart cost_share
 probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
-attribution.live_objects
+attribution.live_objects attribution.capture_folder
 live_set step_codec attribution.kept_tapes layer_tree workers
 layer_table step_log tape_memory step_graphs model_state example_batch
 attribution.hlo_messages attribution.hlo_program

@@ -91,9 +91,9 @@ elif case == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 elif case == "unwritable":
     # No memory disk, and no directory for temporary files.
-    from kerasmemwatch.attribution import trace_capture
+    from kerasmemwatch.attribution import capture_folder
 
-    trace_capture._MEMORY_DISK = sys.argv[2]
+    capture_folder._MEMORY_DISK = sys.argv[2]
     tempfile.tempdir = sys.argv[3]
     fit(make(dense()), watch)
 elif case == "layers":
