@@ -37,7 +37,8 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
             May be remote (``gs://...``) if TensorFlow can write there.
         run_name: Name of the run's directory; by default made from the time. With
             ``keras.callbacks.BackupAndRestore``, or a fit that begins at a later epoch, a run of that name is
-            continued; otherwise a number is put behind a name that is taken.
+            continued, unless another process records it at this time; otherwise a number is put behind a name that is
+            taken.
             Where several workers train together (``TF_CONFIG``), each appends its own ``-worker-0``, ``-worker-1``, so
             all may give the same name; ``load(log_dir, run_name)`` reads them as one.
         tags: Words of your own to find the run by.

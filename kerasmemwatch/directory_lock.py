@@ -34,7 +34,7 @@ class DirectoryLock:
             import fcntl
         except ImportError as error:  # Windows
             raise OSError("this system has no flock") from error
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BaseException:

@@ -48,6 +48,9 @@ def release(directory: str) -> None:
     for recorder in list(_live):
         if not recorder.dropped and recorder.directory == directory:
             recorder.release()
+    for log in list(_retired):
+        if log.directory == directory:
+            log.close()  # its thread may not have come to it yet
 
 
 def _abandon(probes: ProbeSet, pid: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -35,7 +36,8 @@ class Recorder:
     Args:
         probes: What is read.
         open_store: Called at the first sample with its UNIX time and whether an earlier run is continued.
-        clock: Returns UNIX time in seconds.
+        clock: Returns UNIX time in seconds, and intervals are measured by it, too; by default they are measured by a
+            clock that is never set back.
         sample_every: A row every so many executions.
         strict: Whether to raise our own faults.
         about: Fields of ``RunInfo`` that are known beforehand.
@@ -47,7 +49,7 @@ class Recorder:
         probes: Sequence[Probe],
         open_store: Callable[[float, bool], Store],
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         sample_every: int = 1,
         strict: bool = False,
         about: Mapping[str, Any] | None = None,
@@ -55,7 +57,8 @@ class Recorder:
     ) -> None:
         self.faults = Faults(strict=strict)
         self._probes = ProbeSet(probes, self.faults.report)
-        self._open_store, self._clock, self._every = open_store, clock, sample_every
+        self._open_store, self._every = open_store, sample_every
+        self._clock, self._timer = clock or time.time, clock or time.monotonic
         self._run = RunInfo(**{"name": "", "created": UNKNOWN, **(about or {})})
         self._layers: tuple[LayerMemory, ...] = ()
         self._stages = Stages()
@@ -66,7 +69,7 @@ class Recorder:
         self._early_steps: deque[TracedStep] = deque()
         self._unread: list[float] = []
         self._notes_described = 0
-        self._slow_reads = slow_reads or CostShare(SLOW_SHARE, clock)
+        self._slow_reads = slow_reads or CostShare(SLOW_SHARE, self._timer)
         self._lock = threading.Lock()
         self.dropped = self._replaced = self._under_way = False
         enlist(self, self._probes)
@@ -256,7 +259,7 @@ class Recorder:
             store = Store(self._run.name or "memory")
         self._unread = [UNKNOWN] * self._probes.slow_size
         layout = (*BASE_COLUMNS, ENDED, *self._probes.layout[len(BASE_COLUMNS) :])
-        log = RowLog(store, layout, self._probes.slow_size, self.faults, self._clock)
+        log = RowLog(store, layout, self._probes.slow_size, self.faults, self._clock, self._timer)
         step, train_step = log.last_steps
         self._step += step
         self._train_step += train_step
@@ -271,6 +274,9 @@ class Recorder:
             notes=(*self._probes.unmeasured, *store.previous.problems),
         )
         self._layers = self._layers or store.previous.layers
+        if store.occupied:
+            reason = MemWatchError(f"another process, or another watch, records the run {store.occupied!r}")
+            self.faults.remark("resume", reason, f"It is not continued: this is a run of its own, {store.name!r}.")
         self._log = log
         self._describe()
         while self._early_steps:

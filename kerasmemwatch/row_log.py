@@ -14,6 +14,7 @@ import numpy as np
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.flusher import Flusher
 from kerasmemwatch.journal import Journal
+from kerasmemwatch.outbox import Outbox
 from kerasmemwatch.records import LayerMemory, RunInfo
 from kerasmemwatch.schema import ENDED, Layout, Rows, decode_rows, encode_rows, to_samples
 from kerasmemwatch.series import bucket_width, decimate
@@ -31,6 +32,8 @@ _EAGER_CHUNKS = 32
 _WAKE_EVERY = 4096
 _TRACKED = ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes", "host_rss_bytes")
 
+_Clock = Callable[[], float]
+
 
 class RowLog:
     """Takes rows without I/O and stores them from a thread of its own.
@@ -41,26 +44,26 @@ class RowLog:
         slow_size: How many values at the end of a row are mostly unknown.
         faults: Where faults are reported.
         clock: Returns UNIX time in seconds.
+        timer: Returns seconds that are never set back; by default the clock.
 
     Attributes:
         write: Records one row, and does no more: ``False`` if ``append`` has to do it. Look it up for each row.
     """
 
     def __init__(
-        self, store: Store, layout: Layout, slow_size: int, faults: Faults, clock: Callable[[], float]
+        self, store: Store, layout: Layout, slow_size: int, faults: Faults, clock: _Clock, timer: _Clock | None = None
     ) -> None:
         self.layout = layout
-        self._store, self._faults, self._clock = store, faults, clock
+        self._store, self._faults, self._clock, self._timer = store, faults, clock, timer or clock
         self._size = sum(column.size for column in layout)
         self._sparse = range(self._size - slow_size, self._size)
         self._tracked = list(_indices(layout, _TRACKED).values())
         self._ended = _indices(layout, [ENDED.name]).get(ENDED.name, [])
-        self._created = self._last_flush = clock()
+        self._created = self._last_flush = self._timer()
         self._chunks = list(store.previous.chunks)
         self._next_index = max(len(self._chunks), store.previous.next_index)
         self._steps = StepLog(faults, store.previous.steps, store.previous.next_step)
-        self._pending: list[Update] = []
-        self._taken = [0] * len(store.sinks)  # how many of them each sink has
+        self._outbox = Outbox(store.sinks, faults)
         self._rows_chunked = self._chunked = self._marked = self._last_step = 0
         self._highest = np.full(self._size, np.nan)
         self._description: tuple[RunInfo, tuple[LayerMemory, ...]] | None = None
@@ -141,7 +144,7 @@ class RowLog:
 
     def settle(self) -> None:
         """Store all rows and close the journal; the next row opens it again. Rarer once there are many chunks."""
-        if len(self._chunks) >= _EAGER_CHUNKS and self._clock() - self._last_flush < self.flush_interval_s:
+        if len(self._chunks) >= _EAGER_CHUNKS and self._timer() - self._last_flush < self.flush_interval_s:
             return
         self._steps.collect()
         with self._faults.guard("storing", "What was recorded stays in memory."), self._lock:
@@ -155,8 +158,8 @@ class RowLog:
         self._last_flush = -math.inf
         self.settle()
         with self._faults.guard("closing", "What was recorded stays in memory."), self._lock:
-            for sink in self._store.sinks:
-                sink.close()
+            self._outbox.close()
+            self._store.unlock()
 
     def retire(self) -> None:
         """Close before long, in the thread that stores: called by the garbage collector, in the middle of anything."""
@@ -169,13 +172,14 @@ class RowLog:
     @property
     def flush_interval_s(self) -> float:
         """Seconds between two flushes: longer as the run grows, so that their number stays small."""
-        return max(_FLUSH_INTERVAL_S, 0.02 * (self._clock() - self._created))
+        return max(_FLUSH_INTERVAL_S, 0.02 * (self._timer() - self._created))
 
     def disown(self) -> None:
         """Keep what was recorded readable; leave the files and the thread to another (after a fork, to the parent)."""
         self._lock = threading.RLock()  # the parent's thread may hold the old one
+        self._store.unlock()  # the parent keeps the lock
         self._store = self._store.disowned()
-        self._pending, self._taken, self._description, self._flusher = [], [], None, None
+        self._outbox, self._description, self._flusher = Outbox((), self._faults), None, None
         self._steps.disown()
         if self._journal is not None:
             self._journal.disown()
@@ -249,7 +253,7 @@ class RowLog:
         with self._lock:
             journal = self._journal
             assert journal is not None
-            self._last_flush = self._clock()
+            self._last_flush = self._timer()
             if stop > self._chunked:
                 rows = journal.rows(self._chunked, stop)
                 width = bucket_width(self._rows_chunked)
@@ -267,7 +271,7 @@ class RowLog:
     def _add_chunk(self, layout: Layout, rows: Rows) -> None:
         chunk = encode_rows(layout, rows)
         self._last_step = int(rows[-1, 0])
-        self._pending.append(Update(self._next_index, layout, rows, chunk, self._last_step, float(rows[-1, 4])))
+        self._outbox.add(Update(self._next_index, layout, rows, chunk, self._last_step, float(rows[-1, 4])))
         self._next_index += 1
         self._chunks.append(chunk)
 
@@ -276,24 +280,11 @@ class RowLog:
         traced = self._steps.encode()
         if traced or self._description is not None:
             run, layers = self._description or (None, ())
-            step = self._pending[-1].step if self._pending else self._last_step
-            nothing = np.empty((0, self._size))
-            self._pending.append(Update(None, self.layout, nothing, b"", step, self._clock(), run, layers, traced))
+            newest, nothing = self._outbox.newest, np.empty((0, self._size))
+            step = newest.step if newest else self._last_step
+            self._outbox.add(Update(None, self.layout, nothing, b"", step, self._clock(), run, layers, traced))
             self._description = None
-        try:
-            for index, sink in enumerate(self._store.sinks):
-                try:
-                    for update in self._pending[self._taken[index] :]:
-                        sink.write(update)
-                        self._taken[index] += 1
-                except Exception as error:
-                    remedy = "What was recorded stays in memory, and is written as soon as that works again."
-                    self._faults.report("writing", error, remedy)
-        finally:
-            done = min(self._taken, default=len(self._pending))
-            del self._pending[:done]
-            self._taken = [taken - done for taken in self._taken]
-        return not self._pending
+        return self._outbox.send()
 
 
 def _refuse(row: Sequence[float]) -> bool:

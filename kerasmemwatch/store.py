@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kerasmemwatch.directory_lock import DirectoryLock
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 from kerasmemwatch.files import is_remote, join, make_new_dir
 from kerasmemwatch.journal import JOURNAL_NAME
@@ -32,6 +34,8 @@ class Store:
         journal_path: The file that holds the newest rows; ``None`` if they stay in memory.
         previous: What was recorded under this name before, if this continues it.
         directory: The run's directory; ``None`` if it has none.
+        lock: Keeps others from continuing the run as long as it is recorded; ``None`` where nothing can be locked.
+        occupied: The run that was to be continued, if somebody else records it; this one is then a new one.
     """
 
     name: str
@@ -39,6 +43,13 @@ class Store:
     journal_path: Path | None = None
     previous: StoredRun = field(default_factory=StoredRun)
     directory: str | None = None
+    lock: DirectoryLock | None = None
+    occupied: str = ""
+
+    def unlock(self) -> None:
+        """Let others continue the run. May be called twice."""
+        if self.lock is not None:
+            self.lock.release()
 
     def disowned(self) -> Store:
         """In a forked child: one in memory; files stay the parent's, and this process lets go of them."""
@@ -95,7 +106,8 @@ def open_store(
         log_dir: Parent directory; ``None`` writes nothing.
         run_name: The directory's name; ``None`` makes one from the time.
         created: UNIX time of the first sample.
-        resume: Whether an existing run of that name is continued. If not, a number is put behind the name.
+        resume: Whether an existing run of that name is continued. If not, or if somebody else records it at this
+            time, a number is put behind the name.
         worker: Which of several workers asks; its runs' names end in its own, so that all may give the same name.
         sinks: Used instead of the default ones.
         release: Called with the directory of a run that is continued, before it is read.
@@ -106,11 +118,17 @@ def open_store(
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(created))
     end = worker.suffix if worker else ""
     asked_for = None if run_name is None else _extended(run_name, end)
+    occupied = ""
     if log_dir is None:
         return Store(asked_for or f"memwatch-{stamp}{end}", tuple(sinks or ()))
     if asked_for is not None and resume and is_run_dir(join(log_dir, asked_for)):
-        release(join(log_dir, asked_for))
-        return _store(log_dir, asked_for, sinks, read_run(join(log_dir, asked_for)))
+        directory = join(log_dir, asked_for)
+        release(directory)
+        try:
+            lock = _locked(directory)
+            return _store(log_dir, asked_for, sinks, read_run(directory), lock)
+        except BlockingIOError:
+            occupied = asked_for
     number = 0
     while True:
         if run_name is None:
@@ -121,7 +139,8 @@ def open_store(
         # A directory of the user's without a run in it will do, if it has the very name that was asked for.
         usable = make_new_dir(directory) or (name == asked_for and not is_run_dir(directory))
         if usable and _claimed(directory):
-            return _store(log_dir, name, sinks, StoredRun())
+            with suppress(BlockingIOError):  # somebody has found it already, and continues it
+                return _store(log_dir, name, sinks, StoredRun(), _locked(directory), occupied)
         number += 1
 
 
@@ -136,13 +155,35 @@ def _claimed(directory: str) -> bool:
     return True
 
 
+def _locked(directory: str) -> DirectoryLock | None:
+    """A lock on a run's directory; ``None`` where there are no locks.
+
+    Raises:
+        BlockingIOError: If somebody else has it.
+    """
+    try:
+        return None if is_remote(directory) else DirectoryLock(directory)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return None
+
+
 def _extended(run_name: str, suffix: str) -> str:
     """The name with something behind it; cut where a long one leaves no room."""
     encoded, room = os.fsencode(run_name), _MAX_NAME_BYTES - len(suffix)
     return (run_name if len(encoded) <= room else encoded[:room].decode(errors="ignore")) + suffix
 
 
-def _store(log_dir: str, name: str, sinks: Sequence[Sink] | None, previous: StoredRun) -> Store:
+def _store(
+    log_dir: str,
+    name: str,
+    sinks: Sequence[Sink] | None,
+    previous: StoredRun,
+    lock: DirectoryLock | None,
+    occupied: str = "",
+) -> Store:
     directory = join(log_dir, name)
     journal = None if is_remote(log_dir) else Path(directory) / JOURNAL_NAME
-    return Store(name, (TensorBoardSink(directory),) if sinks is None else tuple(sinks), journal, previous, directory)
+    receiving = (TensorBoardSink(directory),) if sinks is None else tuple(sinks)
+    return Store(name, receiving, journal, previous, directory, lock, occupied)

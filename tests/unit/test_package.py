@@ -52,7 +52,7 @@ tracing
 attribution.watched_models
 probes.host probes.nvml probes.tensorflow
 sinks.base
-sinks.tensorboard
+sinks.tensorboard outbox
 run_parts
 reader
 store

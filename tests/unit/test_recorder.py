@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import math
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import NAN, FakeClock, FakeProbe, FakeSink, NoFlusher, device_probe, recorder, recorder_on_disk, train
+from fakes import (
+    NAN,
+    FakeClock,
+    FakeProbe,
+    FakeSink,
+    NoFlusher,
+    device_probe,
+    recorder,
+    recorder_on_disk,
+    train,
+    write_run,
+)
 
 from kerasmemwatch import process_exit, row_log
 from kerasmemwatch.cost_share import CostShare
@@ -363,6 +375,21 @@ def test_many_short_fits_share_what_slow_reading_may_take() -> None:
     assert 0.5 <= spent <= 0.005 * (clock.now - 1000.0) + 0.05
 
 
+def test_a_clock_that_is_set_back_does_not_stop_what_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    unix, elapsed = FakeClock(), FakeClock(0.0)
+    monkeypatch.setattr(time, "time", unix)
+    monkeypatch.setattr(time, "monotonic", elapsed)
+    target = Recorder((slow_probe(elapsed, cost_s=0.1),), lambda created, resume: Store("run"))
+    target.begin_stage("train")
+    for epoch in range(4):
+        target.begin_epoch(epoch)
+        target.batch_end(0, TRAIN)
+        unix.now += -86_400 if epoch == 1 else 60
+        elapsed.now += 60
+        target.end_epoch()
+    assert not np.isnan(samples(target)["host_uss_bytes"]).any()
+
+
 def test_a_slow_probe_that_raises_costs_its_columns_only() -> None:
     probe = FakeProbe("host", ["host_rss_bytes"], ["host_uss_bytes"])
     probe.raises["epoch_end"] = OSError("gone")
@@ -643,6 +670,39 @@ def test_a_run_of_the_same_name_that_is_not_resumed_is_another(tmp_path: Path) -
         train(target, 2)
         target.close()
     assert load(tmp_path, "run").samples.num_samples == load(tmp_path, "run-2").samples.num_samples == 2
+
+
+def test_two_that_resume_a_run_at_once_keep_all_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_run(tmp_path, "run", batches=3)
+    targets = [recorder_on_disk(tmp_path, "run") for _ in range(2)]
+    for target in targets:
+        target.begin_stage("train")
+        target.begin_epoch(1, resumed=True)
+    for batch in range(5):
+        for target in targets:
+            target.batch_end(batch, TRAIN)
+    for target in targets:
+        target.close()
+    assert load(tmp_path, "run").samples["step"].tolist() == list(range(1, 9))
+    second = load(tmp_path, "run-2")
+    assert second.samples["step"].tolist() == list(range(1, 6))
+    [note] = [note for note in second.run.notes if "resume" in note]
+    assert "records the run 'run'" in note and "'run-2'" in note and note in caplog.text
+
+
+def test_a_run_can_be_resumed_as_soon_as_its_recorder_is_garbage(tmp_path: Path) -> None:
+    def resuming(created: float, resume: bool) -> Store:
+        return open_store(str(tmp_path), "run", created=created, resume=True, release=release)
+
+    for _ in range(3):
+        target = Recorder((FakeProbe(),), resuming, clock=FakeClock())
+        target.begin_stage("train")  # and never ends, as in a fit that raised
+        target.batch_end(0, TRAIN)
+        del target
+        gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    release(str(tmp_path / "run"))
+    assert load(tmp_path).samples["step"].tolist() == [1, 2, 3]
 
 
 # -- ends ------------------------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import FakeSink, write_run
 
+from kerasmemwatch import store
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 from kerasmemwatch.reader import StoredRun
 from kerasmemwatch.sinks.tensorboard import TensorBoardSink
@@ -62,8 +64,8 @@ def test_a_directory_without_a_run_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [HTML, LONG])
 def test_odd_names_are_directories(tmp_path: Path, name: str) -> None:
-    store = open_store(str(tmp_path), name, created=0.0)
-    assert store.name == name and (tmp_path / name).is_dir()
+    opened = open_store(str(tmp_path), name, created=0.0)
+    assert opened.name == name and (tmp_path / name).is_dir()
 
 
 def test_a_resumed_run_is_continued(tmp_path: Path) -> None:
@@ -105,3 +107,26 @@ def test_of_two_processes_that_begin_at_once_only_one_has_a_directory(tmp_path: 
     (tmp_path / "run").mkdir()  # as the other process leaves it for a moment
     first, second = (open_store(str(tmp_path), "run", created=0.0) for _ in range(2))
     assert [first.name, second.name] == ["run", "run-2"]
+
+
+def test_of_two_that_resume_a_run_at_once_the_second_has_one_of_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "mine", batches=4)
+    first, second, third = (open_store(str(tmp_path), "mine", created=0.0, resume=True) for _ in range(3))
+    assert (first.name, first.occupied, len(first.previous.chunks)) == ("mine", "", 1)
+    assert (second.name, second.occupied, second.previous) == ("mine-2", "mine", StoredRun())
+    assert (third.name, third.occupied) == ("mine-3", "mine")
+    first.unlock()
+    again = open_store(str(tmp_path), "mine", created=0.0, resume=True)
+    assert (again.name, again.occupied) == ("mine", "")
+
+
+def test_where_nothing_can_be_locked_a_run_is_resumed_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(path: str) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    write_run(tmp_path, "mine", batches=4)
+    monkeypatch.setattr(store, "DirectoryLock", unsupported)
+    resumed = open_store(str(tmp_path), "mine", created=0.0, resume=True)
+    assert (resumed.name, resumed.lock, len(resumed.previous.chunks)) == ("mine", None, 1)
