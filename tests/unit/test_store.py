@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from kerasmemwatch.reader import StoredRun
 from kerasmemwatch.sinks.tensorboard import TensorBoardSink
 from kerasmemwatch.store import check_run_name, open_store
 
+ROOT = Path(__file__).parents[2]
 HTML = "<script>alert(1)<br>"
 LONG = "x" * 200
 
@@ -130,3 +133,23 @@ def test_where_nothing_can_be_locked_a_run_is_resumed_nevertheless(
     monkeypatch.setattr(store, "DirectoryLock", unsupported)
     resumed = open_store(str(tmp_path), "mine", created=0.0, resume=True)
     assert (resumed.name, resumed.lock, len(resumed.previous.chunks)) == ("mine", None, 1)
+
+
+def test_a_run_is_another_processs_until_that_ends_however_it_ends(tmp_path: Path) -> None:
+    write_run(tmp_path, "mine", batches=4)
+    script = (
+        "import sys\n"
+        "from kerasmemwatch.store import open_store\n"
+        "held = open_store(sys.argv[1], 'mine', created=0.0, resume=True)\n"
+        "print(held.name, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    other = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "mine\n"
+        assert open_store(str(tmp_path), "mine", created=0.0, resume=True).name == "mine-2"
+    finally:
+        other.kill()
+        other.communicate()
+    assert open_store(str(tmp_path), "mine", created=0.0, resume=True).name == "mine"
