@@ -29,7 +29,7 @@ class StepCheck:
         activations_in_layers: Share of activation bytes that have a layer: when there are most of them, or at the
             peak if it is less there, where they are more than a trace. ``None`` if there are none at all.
         activations_or_loss: The same share with those that the loss itself keeps for its gradient.
-        weights_bytes: Weights alive before the first event, and after the last.
+        weights_bytes: Weights alive before the first event, after the last, at the peak, and at most.
         optimizer_bytes: Optimizer variables likewise.
         wrong_totals: Events after which the sum of reserved bytes is not what the allocator says.
         by_category: The peak's requested bytes.
@@ -43,8 +43,8 @@ class StepCheck:
     covered: float
     activations_in_layers: float | None
     activations_or_loss: float | None
-    weights_bytes: tuple[int, int]
-    optimizer_bytes: tuple[int, int]
+    weights_bytes: tuple[int, ...]
+    optimizer_bytes: tuple[int, ...]
     wrong_totals: int
     by_category: dict[str, int]
     slack_bytes: int
@@ -76,8 +76,8 @@ def check_step(step: TracedStep) -> StepCheck:
         covered=int(sizes[named].sum()) / total if total else 0.0,
         activations_in_layers=_share_of_activations(step, peak, total, in_layers),
         activations_or_loss=_share_of_activations(step, peak, total, in_layers | in_loss),
-        weights_bytes=_at_rest(step, "weights"),
-        optimizer_bytes=_at_rest(step, "optimizer"),
+        weights_bytes=_over_time(step, "weights", peak),
+        optimizer_bytes=_over_time(step, "optimizer", peak),
         wrong_totals=int(np.count_nonzero(np.diff(in_use) != np.diff(reserved))),
         by_category={name: int(sizes[category == index].sum()) for index, name in enumerate(CATEGORIES)},
         slack_bytes=int((in_use - live).min()),
@@ -107,10 +107,12 @@ def _sum_until(events: NDArray[np.int64], sizes: NDArray[np.int64], num_events: 
     return sums[np.searchsorted(events[order], np.arange(-1, num_events), side="right")]
 
 
-def _at_rest(step: TracedStep, category: str) -> tuple[int, int]:
+def _over_time(step: TracedStep, category: str, peak: int) -> tuple[int, ...]:
     timeline = step.timeline
     sizes = np.where(timeline.category == CATEGORIES.index(category), timeline.requested_bytes, 0)
-    return int(sizes[timeline.birth == -1].sum()), int(sizes[timeline.death == timeline.num_events].sum())
+    live = _sum_until(timeline.birth, sizes, timeline.num_events)
+    live -= _sum_until(timeline.death, sizes, timeline.num_events)
+    return int(live[0]), int(live[-1]), int(live[peak + 1]), int(live.max())
 
 
 def _largest(step: TracedStep, found: NDArray[np.intp]) -> list[tuple[str, str, str, int]]:

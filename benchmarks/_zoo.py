@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MODELS", "MODES", "ZooModel", "build"]
+__all__ = ["APPLICATIONS", "MODELS", "MODES", "OPTIMIZERS", "ZooModel", "build"]
 
 MODES: dict[str, dict[str, bool]] = {
     "graph": {"run_eagerly": False, "jit_compile": False},
@@ -40,6 +40,43 @@ MODELS = {
     "raw_variable": "_zoo_custom",
     "sparse_embedding": "_zoo_custom",
 }
+# One of each other family of keras.applications, at small inputs, with AdamW; a small model with each optimizer.
+APPLICATIONS = dict.fromkeys(
+    (
+        "convnext_tiny",
+        "densenet121",
+        "efficientnet_b0",
+        "inception_resnet_v2",
+        "inception_v3",
+        "mobilenet",
+        "mobilenet_v3_small",
+        "nasnet_mobile",
+        "resnet50_v2",
+        "vgg16",
+        "vgg19",
+        "xception",
+    ),
+    "_zoo_applications",
+)
+OPTIMIZERS = dict.fromkeys(
+    (
+        "adadelta",
+        "adafactor",
+        "adagrad",
+        "adam",
+        "adamax",
+        "adamw",
+        "ftrl",
+        "lamb",
+        "lion",
+        "loss_scale",
+        "muon",
+        "nadam",
+        "rmsprop",
+        "sgd",
+    ),
+    "_zoo_optimizers",
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +130,8 @@ def build(name: str, mode: str) -> ZooModel:
     """Make a model of the zoo for one of the modes, always with the same weights and data."""
     import keras
 
-    make = getattr(importlib.import_module(MODELS[name]), name)
+    modules = {**MODELS, **APPLICATIONS, **OPTIMIZERS}
+    make = getattr(importlib.import_module(modules[name]), name)
     keras.utils.set_random_seed(0)
     model, x, y = make(**MODES[mode])
     return ZooModel(model, x, y, len(keras.tree.flatten(x)[0]))

@@ -2,6 +2,7 @@
 
     python benchmarks/attribution.py                                   # about half an hour on two cores
     python benchmarks/attribution.py --models cnn,gru --modes graph    # some rows
+    python benchmarks/attribution.py --models applications,optimizers --modes graph,xla --no-million
 
 Each row is measured in a process of its own. In a fit with several traced steps its shares are those of the worst
 traced step, and a sum is exact only if it is so in each. Weights and optimizer variables are counted by their own
@@ -22,7 +23,7 @@ from typing import Any
 
 from _run_costs import run_cost
 from _targets import at_least, at_most
-from _zoo import MODELS, MODES
+from _zoo import APPLICATIONS, MODELS, MODES, OPTIMIZERS
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -83,7 +84,7 @@ class Row:
         return min((share for share in shares if share is not None), default=None)
 
     def exact(self, category: str) -> bool:
-        """Whether variables sum to the independent count: at rest before and after each step, and over the layers."""
+        """Whether variables sum to the independent count: at rest, at the peak and at most; and over the layers."""
         wanted = self.found[f"{category}_bytes"]
         at_rest = {size for step in self.steps for size in step[f"{category}_bytes"]}
         return at_rest == {wanted} and self.found[f"layers_{category}_bytes"] == wanted
@@ -131,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.measure:
         print(json.dumps(_measure(*options.measure.split(":"))))
         return
-    models, modes = options.models.split(","), options.modes.split(",")
+    groups = {"applications": APPLICATIONS, "optimizers": OPTIMIZERS}
+    models = [name for part in options.models.split(",") for name in groups.get(part, [part])]
+    modes = options.modes.split(",")
     rows, autos, long = [], {}, None
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         autos_wanted = [model for model in _AUTO_MODELS if model in models]
@@ -165,7 +168,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(MODELS), help="names of models, by commas; all by default")
+    parser.add_argument(
+        "--models",
+        default=",".join(MODELS),
+        help="names, by commas; those of README's table by default. 'applications' is a model of each other family of "
+        "keras.applications, 'optimizers' a small one with each of Keras'",
+    )
     parser.add_argument("--modes", default=",".join(MODES), help="of graph, eager and xla")
     parser.add_argument("--no-million", action="store_true", help="leave out the step of a million events")
     parser.add_argument("--json", metavar="PATH", help="where to save every figure")

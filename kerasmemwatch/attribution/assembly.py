@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.baseline import baseline_rows
+from kerasmemwatch.attribution.allocations import Allocations, pair
+from kerasmemwatch.attribution.baseline import baseline_parts
 from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.categories import CODES, PHASE_CODES, by_life
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
+from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import LOSS, METRICS, Frame
 from kerasmemwatch.attribution.row_frames import row_frames
+from kerasmemwatch.attribution.variable_moves import Part
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer, gradient_bytes, gradient_rows
 from kerasmemwatch.timeline import Timeline
 
@@ -33,12 +34,13 @@ class Evidence:
         begun_ns: UNIX time of the step's begin.
         owners: Who made each operation.
         log: Times and who was on top of the stack from then, on Python's thread.
-        assigned: By name of an operation that assigns, the variable's buffer.
+        assigned: By name of an operation that assigns, or whose result is assigned, the variable's buffer.
         gradients: The gradients of variables.
         known: Variables and live tensors after the step.
         batch: The tensors of a batch.
         calls: Times at which functions began and ended that Python's thread called.
         held: By owner, what it is known to have held when the step began, though not where.
+        sightings: Where variables were seen within the step.
     """
 
     device: str
@@ -51,6 +53,7 @@ class Evidence:
     batch: Sequence[BatchPart] = ()
     calls: Sequence[tuple[int, int]] = ()
     held: Mapping[str, int] = field(default_factory=dict)
+    sightings: Sequence[Sighting] = ()
 
 
 class _Owners:
@@ -74,6 +77,10 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
         The timeline; and by layer path the gradients of its variables, each variable's once.
     """
     rows = pair(events)
+    parts = baseline_parts(
+        events, rows, evidence.known, evidence.assigned, evidence.batch, evidence.held, evidence.sightings
+    )
+    rows, renamed = _split(rows, [part for part in parts if part.row >= 0])
     owners = _Owners()
     made = rows.birth >= 0
     frames, which = row_frames(events, rows, evidence.owners, evidence.log, evidence.calls)
@@ -95,25 +102,24 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
         rows,
         evidence.gradients,
         [frames[code].owner for code in which.tolist()],
-        phase == PHASE_CODES["backward"],
+        (phase == PHASE_CODES["backward"]) & ~np.isin(np.arange(len(rows.event)), list(renamed)),
     )
     for row, gradient in gradients.items():
         if phase[row] != PHASE_CODES["backward"]:
             continue  # most of its life it is what it was made as
         owner[row], category[row] = owners.code(gradient.owner, gradient.class_name), CODES["gradients"]
-    base = baseline_rows(events, rows, evidence.known, evidence.assigned, evidence.batch, evidence.held)
-    for index, buffer in base.renamed.items():
+    for index, buffer in renamed.items():
         owner[index], category[index] = owners.code(buffer.owner, buffer.class_name), CODES[buffer.category]
-    extra = base.extra
+    lasting = [part for part in parts if part.row < 0]
+    extra = [part.buffer for part in lasting]
     count = len(extra)
     phase[~made] = PHASE_CODES["between"]
-    end = len(events)
     timeline = Timeline(
         device=evidence.device,
         requested_bytes=np.concatenate([requested, np.array([e.bytes for e in extra], np.int64)]),
         reserved_bytes=np.concatenate([events.reserved_bytes[rows.event], np.zeros(count, np.int64)]),
-        birth=np.concatenate([rows.birth, np.full(count, -1, np.int64)]),
-        death=np.concatenate([rows.death, np.full(count, end, np.int64)]),
+        birth=np.concatenate([rows.birth, np.array([part.begin for part in lasting], np.int64)]),
+        death=np.concatenate([rows.death, np.array([part.end for part in lasting], np.int64)]),
         address=np.concatenate([events.address[rows.event], np.array([e.address for e in extra], np.uint64)]),
         owner=np.concatenate([owner, np.array([owners.code(e.owner, e.class_name) for e in extra], np.int32)]),
         category=np.concatenate([category, np.array([CODES[e.category] for e in extra], np.int8)]),
@@ -127,6 +133,31 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
         ops=events.ops,
     )
     return timeline, gradient_bytes(gradients, requested)
+
+
+def _split(rows: Allocations, parts: Sequence[Part]) -> tuple[Allocations, dict[int, KnownBuffer]]:
+    """Make each part of an allocation's life that is something else a row of its own, and say what that is."""
+    # What ends and what begins are one chunk in the allocator's eyes, so each row keeps it.
+    birth, death, event = rows.birth.tolist(), rows.death.tolist(), rows.event.tolist()
+    renamed: dict[int, KnownBuffer] = {}
+    rest: dict[int, int] = {}
+
+    def cut(row: int, moment: int) -> int:
+        """End a row and begin another there."""
+        birth.append(moment)
+        death.append(death[row])
+        event.append(event[row])
+        death[row] = moment
+        return len(birth) - 1
+
+    for part in sorted(parts, key=lambda part: part.begin):
+        row = rest.get(part.row, part.row)
+        if part.begin > birth[row]:
+            row = cut(row, part.begin)
+        if part.end < death[row]:
+            rest[part.row] = cut(row, part.end)
+        renamed[row] = part.buffer
+    return Allocations(np.array(birth, np.int64), np.array(death, np.int64), np.array(event, np.int64)), renamed
 
 
 def in_order(timeline: Timeline, paths: Sequence[str]) -> Timeline:

@@ -7,8 +7,7 @@ them. If what is left is more than the rounding of the others can be, it counts 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,132 +16,132 @@ from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.chunk_places import ChunkPlaces, chunk_bytes
 from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
-from kerasmemwatch.attribution.op_owners import suffixes
+from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE
+from kerasmemwatch.attribution.variable_moves import Lasting, Part, VariablePlaces, variable_places
 
-__all__ = ["Baseline", "baseline_rows"]
+__all__ = ["baseline_parts"]
 
 # The categories of what is held somewhere.
 _HELD = {INPUT_PIPELINE: "inputs", KEPT_TAPES: "activations"}
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """What is known of rows that are no ordinary allocations of the step.
-
-    Attributes:
-        renamed: By row, the buffer that it is: a variable that the step moved, or what died in the step.
-        extra: Buffers that lived all through the step.
-    """
-
-    renamed: dict[int, KnownBuffer] = field(default_factory=dict)
-    extra: tuple[KnownBuffer, ...] = ()
-
-
-def baseline_rows(
+def baseline_parts(
     events: AllocationEvents,
     rows: Allocations,
     known: Sequence[KnownBuffer],
     assigned: Mapping[str, KnownBuffer],
     batch: Sequence[BatchPart] = (),
     held: Mapping[str, int] | None = None,
-) -> Baseline:
+    sightings: Sequence[Sighting] = (),
+) -> tuple[Part, ...]:
     """Name what was alive before the step, and what a variable became in it.
 
     Args:
         events: The allocator's events.
         rows: They, paired.
         known: Buffers that are alive after the step.
-        assigned: By name of an operation that assigns, the variable.
+        assigned: By name of an operation that assigns, or whose result is assigned, the variable.
         batch: The tensors of a batch.
-        held: By owner (the input pipeline, tapes of earlier steps), the bytes that it is known to have held when the
-            step began, though not where: they are among what nothing else explains.
+        held: By owner (the input pipeline, tapes of earlier steps), the bytes that it is
+            known to have held when the step began, though not where: they are among what nothing else explains.
+        sightings: Where variables were seen within the step.
+
+    Returns:
+        Allocations that are something else for a part of their life, or for all of it: a variable, or what died in
+        the step. Those of row -1 have no event.
     """
-    end = len(events)
-    renamed: dict[int, KnownBuffer] = {}
-    address = events.address[rows.event]
-    requested = events.requested_bytes[rows.event]
-    survivors = {int(address[row]): row for row in np.flatnonzero((rows.death == end) & (rows.birth >= 0)).tolist()}
-    strays: dict[int, list[int]] = {}
-    for row in np.flatnonzero(rows.birth < 0).tolist():
-        strays.setdefault(int(requested[row]), []).append(row)
-    moved = list[KnownBuffer]()
-    stayed = list[KnownBuffer]()
-    by_key = {buffer.key: row for row, buffer in _assigned(events, rows, assigned, renamed) if rows.death[row] == end}
-    for buffer in known:
-        place = survivors.get(buffer.address) if buffer.address else by_key.get(buffer.key)
-        if place is None:
-            stayed.append(buffer)
-        # A tensor belongs to whoever made it in the step, as does a buffer that it is a part of.
-        elif buffer.key and requested[place] == buffer.bytes:
-            renamed[place] = buffer
-            moved.append(buffer)
-    for buffer in moved:
-        # Its old place: what died in the step and is as large.
-        if strays.get(buffer.bytes):
-            renamed[strays[buffer.bytes].pop(0)] = buffer
+    places = variable_places(events, rows, known, assigned, sightings)
     left_of = dict(held or {})
+    died = tuple(_died(events, rows, {part.row for part in places.parts}, batch, left_of))
+    lasting = [*places.lasting, *map(Lasting, _tensors(events, rows, known, places))]
+    count = len(events)
+    extra = _extra(events, rows, lasting, left_of)
+    return (
+        *places.parts,
+        *died,
+        *(part for each in extra for part in each.parts or (Part(-1, -1, count, each.buffer),)),
+    )
+
+
+def _died(
+    events: AllocationEvents,
+    rows: Allocations,
+    named: Container[int],
+    batch: Sequence[BatchPart],
+    left_of: dict[str, int],
+) -> Iterator[Part]:
+    """What was alive before the step, died in it and is no variable; takes it off what its owner held."""
+    requested = events.requested_bytes[rows.event]
     batches = {int(size) for size in requested[events.piped[rows.event] & (rows.birth >= 0)].tolist()}
-    for size, left in strays.items():
-        for row in left:
-            if size in batches or any(part.rows(size) for part in batch):
-                renamed[row] = KnownBuffer(INPUT_PIPELINE, "", _HELD[INPUT_PIPELINE], size)
-                left_of[INPUT_PIPELINE] = max(0, left_of.get(INPUT_PIPELINE, 0) - chunk_bytes(size))
-            elif row not in renamed and size <= left_of.get(KEPT_TAPES, 0):
-                renamed[row] = KnownBuffer(KEPT_TAPES, "", _HELD[KEPT_TAPES], size)
-                left_of[KEPT_TAPES] -= size
-    return Baseline(renamed, tuple(_extra(events, rows, stayed, left_of)))
+    for row in np.flatnonzero(rows.birth < 0).tolist():
+        size, death = int(requested[row]), int(rows.death[row])
+        if row in named:
+            continue
+        if size in batches or any(part.rows(size) for part in batch):
+            yield Part(row, -1, death, KnownBuffer(INPUT_PIPELINE, "", _HELD[INPUT_PIPELINE], size))
+            left_of[INPUT_PIPELINE] = max(0, left_of.get(INPUT_PIPELINE, 0) - chunk_bytes(size))
+        elif size <= left_of.get(KEPT_TAPES, 0):
+            yield Part(row, -1, death, KnownBuffer(KEPT_TAPES, "", _HELD[KEPT_TAPES], size))
+            left_of[KEPT_TAPES] -= size
 
 
-def _assigned(
-    events: AllocationEvents, rows: Allocations, assigned: Mapping[str, KnownBuffer], renamed: dict[int, KnownBuffer]
-) -> Iterable[tuple[int, KnownBuffer]]:
-    """Rows that an assignment made: they are the variable from then on."""
-    of_op = dict[int, KnownBuffer]()
-    for index, full in enumerate(events.ops):
-        name = next((name for name in suffixes(full) if name in assigned), None)
-        if name is not None:
-            of_op[index] = assigned[name]
-    if not of_op:
-        return
-    for row in np.flatnonzero(np.isin(events.op[rows.event], list(of_op)) & (rows.birth >= 0)).tolist():
-        buffer = of_op[int(events.op[rows.event[row]])]
-        if events.requested_bytes[rows.event[row]] == buffer.bytes:
-            renamed[row] = buffer
-            yield row, buffer
+def _tensors(
+    events: AllocationEvents, rows: Allocations, known: Iterable[KnownBuffer], places: VariablePlaces
+) -> Iterator[KnownBuffer]:
+    """What else was alive all through the step.
+
+    A tensor belongs to whoever made it in the step, as does a buffer that it is a part of; one that shares a variable's
+    buffer is the variable.
+    """
+    made = (rows.birth >= 0) & (rows.death == len(events))
+    others = {*events.address[rows.event[made]].tolist(), *(each.buffer.address for each in places.lasting)} - {0}
+    return (buffer for buffer in known if not buffer.key and buffer.address not in others)
 
 
 def _extra(
-    events: AllocationEvents, rows: Allocations, stayed: Sequence[KnownBuffer], held: Mapping[str, int]
-) -> Iterable[KnownBuffer]:
+    events: AllocationEvents, rows: Allocations, lasting: Sequence[Lasting], held: Mapping[str, int]
+) -> Iterator[Lasting]:
+    """What lived all through the step, as far as there is room for it in what was in use."""
     left = events.in_use_before_bytes - int(events.reserved_bytes[rows.event][rows.birth < 0].sum())
-    known = [buffer.address for buffer in stayed if buffer.address and (buffer.key or buffer.constant)]
+    buffers = [each.buffer for each in lasting]
+    known = [buffer.address for buffer in buffers if buffer.address and (buffer.key or buffer.constant)]
     chunks = np.concatenate([events.address, np.array(known, np.uint64)])
-    places = ChunkPlaces(chunks, [buffer.address for buffer in stayed if buffer.address])
-    tapes = KnownBuffer(KEPT_TAPES, "", _HELD[KEPT_TAPES], held.get(KEPT_TAPES, 0))
+    places = ChunkPlaces(chunks, [buffer.address for buffer in buffers if buffer.address])
+    tapes = _held(KEPT_TAPES, held.get(KEPT_TAPES, 0))
+    numbers = set[int]()
     # Among the tensors are some that tapes hold, so what is left for them may be too little: the largest come first.
     rounding = _Rounding(places)
-    for buffer in sorted([tapes, *stayed], key=lambda buffer: (_doubt(buffer, places), -buffer.bytes)):
+    for each in sorted([tapes, *lasting], key=lambda each: (_doubt(each.buffer, places), -each.buffer.bytes)):
+        buffer = each.buffer
         least = chunk_bytes(buffer.bytes)
-        if buffer is tapes:
+        if each is tapes:
             # By the allocator's own figure: rounding is a part of it.
             least = min(buffer.bytes, left)
-            buffer = replace(buffer, bytes=least)
+            each = _held(KEPT_TAPES, least)
+        elif each.is_number and buffer.address in numbers:
+            yield each
+            continue
         if 0 < least <= left:
             left -= least
             if buffer.owner != KEPT_TAPES:
                 rounding.add(buffer.address, buffer.bytes)
-            yield buffer
+            if each.is_number and buffer.address:
+                numbers.add(buffer.address)
+            yield each
     left = max(0, left - rounding.bounded)
     # Part of it may lie elsewhere.
     waiting = min(held.get(INPUT_PIPELINE, 0), left - rounding.loose)
     if waiting > 0:
         left -= waiting
         rounding.add(0, waiting)
-        yield KnownBuffer(INPUT_PIPELINE, "", _HELD[INPUT_PIPELINE], waiting)
+        yield _held(INPUT_PIPELINE, waiting)
     if left > rounding.loose:
-        yield KnownBuffer("unattributed", "", "unattributed", left)
+        yield Lasting(KnownBuffer("unattributed", "", "unattributed", left))
+
+
+def _held(owner: str, size: int) -> Lasting:
+    return Lasting(KnownBuffer(owner, "", _HELD[owner], size))
 
 
 class _Rounding:

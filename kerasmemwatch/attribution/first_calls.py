@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
-from kerasmemwatch.attribution.allocation_events import read_events
+from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
 from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.known_buffers import live_buffers
-from kerasmemwatch.attribution.owner_stack import OwnerStack
+from kerasmemwatch.attribution.known_buffers import KnownBuffer, live_buffers
+from kerasmemwatch.attribution.op_owners import OpOwners
+from kerasmemwatch.attribution.owner_stack import FUNCTIONS, OwnerStack
 from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
 from kerasmemwatch.faults import Faults
 
-__all__ = ["FirstCalls", "Kept"]
+__all__ = ["FirstCalls", "Kept", "constants"]
 
 # Optimizing a large function makes so many events that reading them takes long; what it keeps is worth that beside a
 # small model only.
@@ -32,6 +33,8 @@ _LITTLE_BYTES = 8_000_000
 _MOST_BYTES = 10_000_000
 # Whoever makes a function at every step, of batches of ever new shapes say, has another trouble.
 _MOST_CAPTURES = 16
+# A chunk: beside it, what a small constant takes is no layer's matter.
+_SMALL_BYTES = 256
 
 
 class Kept(NamedTuple):
@@ -128,3 +131,19 @@ def _in_use_bytes() -> float:
         return float(tensorflow.config.experimental.get_memory_info("CPU:0")["current"])
     except (ValueError, tensorflow.errors.OpError):
         return math.inf
+
+
+def constants(
+    kept: Iterable[Kept], known: Iterable[KnownBuffer], events: AllocationEvents, owners: OpOwners
+) -> Iterator[KnownBuffer]:
+    """What functions have kept since their first calls: what is nothing else, and was not made anew in this step.
+
+    A large one belongs to whoever made its operation; there are hundreds of small ones.
+    """
+    others = {buffer.address for buffer in known}
+    anew = {events.ops[code] for code in np.unique(events.op[events.births]).tolist()} - {""}
+    for each in kept:
+        if each.address not in others and each.op not in anew:
+            found = owners.find(each.op) if each.op and each.bytes > _SMALL_BYTES else None
+            owner, class_name = (found.owner, found.class_name) if found and found.owner else (FUNCTIONS, "")
+            yield KnownBuffer(owner, class_name, "other", each.bytes, each.address, constant=True)

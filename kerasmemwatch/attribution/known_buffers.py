@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,18 +17,25 @@ from kerasmemwatch.attribution.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variable_size import components
 
 __all__ = [
+    "HANDLE_BYTES",
     "VARIABLE_HANDLES",
     "KnownBuffer",
+    "Sighting",
     "as_input",
+    "handle_keys",
     "live_buffers",
+    "resource_address",
     "tensor_address",
+    "tensor_bytes",
     "tensor_kind",
+    "unwatched",
+    "variable_addresses",
     "variable_buffers",
 ]
 
 VARIABLE_HANDLES, _DATASET_HANDLES = "variable handles", "dataset handles"
 # sizeof(ResourceHandle), which each variable has one of in host memory (tensorflow/core/framework/resource_handle.h).
-_HANDLE_BYTES = 200
+HANDLE_BYTES = 200
 # sizeof(Variant), one for each dataset (tensorflow/core/framework/variant.h).
 _VARIANT_BYTES = 64
 # Owners of what nobody watches but Python still holds.
@@ -45,6 +52,7 @@ class KnownBuffer:
         category: One of ``timeline.CATEGORIES``.
         bytes: What was asked for.
         address: Where it lies; 0 if unknown (on a GPU, say).
+        before: Where a variable lay before the step; 0 if unknown.
         key: ``id`` of the variable's resource handle; 0 for a tensor.
         trainable: Whether it is a variable that has a gradient.
         constant: Whether a function keeps it since it was first called.
@@ -58,32 +66,63 @@ class KnownBuffer:
     key: int = 0
     trainable: bool = False
     constant: bool = False
+    before: int = 0
 
 
-def variable_buffers(account: Ledger) -> list[KnownBuffer]:
-    """The variables of layers, metrics and optimizers; each replica is a buffer of its own."""
-    with _unwatched():
+class Sighting(NamedTuple):
+    """Where a variable was seen within a step.
+
+    Attributes:
+        key: ``id`` of the variable's resource handle.
+        address: Where it lay.
+        time_ns: UNIX time at which it did.
+    """
+
+    key: int
+    address: int
+    time_ns: int
+
+
+def variable_addresses(account: Ledger) -> dict[int, int]:
+    """By key, where the variables of layers, metrics and optimizers lie, as far as that is known."""
+    with unwatched():
+        parts = [part for memory, variable in account.variables() if memory.bytes for part in components(variable)]
+        found = {_key(part): _variable_address(part) for part in parts}
+        return {key: address for key, address in found.items() if key and address}
+
+
+def variable_buffers(account: Ledger, before: Mapping[int, int] | None = None) -> list[KnownBuffer]:
+    """The variables of layers, metrics and optimizers; each replica is a buffer of its own.
+
+    Args:
+        account: The variables.
+        before: By key, where each lay before the step.
+    """
+    before = before or {}
+    with unwatched():
         return [
-            _buffer(memory, component)
+            _buffer(memory, component, before)
             for memory, variable in account.variables()
             if memory.bytes is not None
             for component in components(variable)
         ]
 
 
-def _buffer(memory: VariableMemory, component: Any) -> KnownBuffer:
+def _buffer(memory: VariableMemory, component: Any, before: Mapping[int, int]) -> KnownBuffer:
+    key = _key(component)
     return KnownBuffer(
         owner=memory.owner,
         class_name=memory.class_name,
         category=memory.category,
         bytes=memory.bytes or 0,
         address=_variable_address(component),
-        key=_key(component),
+        key=key,
         trainable=memory.role in ("trainable", "raw"),
+        before=before.get(key, 0),
     )
 
 
-def _unwatched() -> AbstractContextManager[None]:
+def unwatched() -> AbstractContextManager[None]:
     """A tape of the user's would record what we read."""
     try:
         from tensorflow.python.eager import record
@@ -97,11 +136,22 @@ def _variable_address(variable: Any) -> int:
     try:
         if "CPU" not in variable.device:
             return 0
-        # Not read_value(), which runs two operations: of thousands of variables that takes a while.
-        read = sys.modules["tensorflow"].raw_ops.ReadVariableOp
-        return tensor_address(read(resource=variable.handle, dtype=variable.dtype))
+        return resource_address(variable.handle, variable.dtype)
     except Exception:
         return 0  # not initialized, or no resource variable
+
+
+def resource_address(handle: Any, dtype: Any) -> int:
+    """Where the variable behind a handle lies in host memory; 0 if that cannot be told."""
+    try:
+        # Not read_value(), which runs two operations: of thousands of variables that takes a while.
+        read = sys.modules["tensorflow"].raw_ops.ReadVariableOp
+        once, again = read(resource=handle, dtype=dtype), read(resource=handle, dtype=dtype)
+    except Exception:
+        return 0  # not initialized
+    # A variable that was scattered into is copied on read.
+    address = tensor_address(once)
+    return address if address == tensor_address(again) else 0
 
 
 def _key(variable: Any) -> int:
@@ -141,25 +191,25 @@ def live_buffers(alive: defaultdict[str, list[Any]] | None = None, known: Contai
     variants = 0
     for item in kept["tensor"]:
         variants += getattr(item.dtype, "name", "") == "variant"
-        size, address = _size(item), tensor_address(item)
+        size, address = tensor_bytes(item), tensor_address(item)
         if size and address:
             owner, category = (INPUT_PIPELINE, "inputs") if id(item) in piped else (_EAGER_TENSORS, "other")
             before = found.get(address)
             if before is None or before.bytes < size or owner == INPUT_PIPELINE:
                 found[address] = KnownBuffer(owner, "", category, size, address)
-    pipelines = [_VARIANT_BYTES] * variants + [_HANDLE_BYTES] * len(kept["iterator"])
-    with _unwatched():
+    pipelines = [_VARIANT_BYTES] * variants + [HANDLE_BYTES] * len(kept["iterator"])
+    with unwatched():
         variables = list(_variables(kept["variable"], known))
     return [
         *found.values(),
         *variables,
-        *_handles(kept["variable"]),
+        *[KnownBuffer(VARIABLE_HANDLES, "", "other", HANDLE_BYTES)] * len(handle_keys(kept["variable"])),
         *(KnownBuffer(_DATASET_HANDLES, "", "other", size) for size in pipelines),
     ]
 
 
 def tensor_kind(kind: type) -> str:
-    """What a class's objects are: ``"tensor"``, ``"variable"``, ``"dataset"``, ``"iterator"``, or ``""`` for others."""
+    """What a class's objects are: ``"tensor"``, ``"variable"``, ``"dataset"``, ``"iterator"``, ``"graph"``, ``""``."""
     tensorflow: Any = sys.modules["tensorflow"]
     # By the bases themselves: issubclass of an abstract class asks each of its subclasses in turn.
     bases = kind.__mro__
@@ -169,6 +219,8 @@ def tensor_kind(kind: type) -> str:
         return "variable"
     if kind.__name__ == "OwnedIterator" and tensorflow.data.Iterator in bases:
         return "iterator"
+    if kind.__name__ == "FuncGraph" and tensorflow.Graph in bases:
+        return "graph"
     return "tensor" if kind.__name__ == "EagerTensor" and tensorflow.Tensor in bases else ""
 
 
@@ -176,14 +228,14 @@ def _variables(variables: Iterable[Any], known: Container[int]) -> Iterator[Know
     for variable in variables:
         # The whole of a distributed variable has no handle outside of a replica, and says so with a ValueError.
         key = 0 if getattr(variable, "values", None) else _key(variable)
-        size = _size(variable)
+        size = tensor_bytes(variable)
         if size and key and key not in known:
             yield KnownBuffer(_OTHER_VARIABLES, "", "other", size, _variable_address(variable), key)
 
 
-def _handles(variables: Iterable[Any]) -> list[KnownBuffer]:
-    handles = {_key(variable) for variable in variables if not getattr(variable, "values", None)} - {0}
-    return [KnownBuffer(VARIABLE_HANDLES, "", "other", _HANDLE_BYTES)] * len(handles)
+def handle_keys(variables: Iterable[Any]) -> set[int]:
+    """Keys of variables."""
+    return {_key(variable) for variable in variables if not getattr(variable, "values", None)} - {0}
 
 
 def _captured(dataset: Any) -> Iterator[Any]:
@@ -192,7 +244,8 @@ def _captured(dataset: Any) -> Iterator[Any]:
     yield from getattr(function, "captured_inputs", None) or ()
 
 
-def _size(tensor: Any) -> int:
+def tensor_bytes(tensor: Any) -> int:
+    """What a tensor's elements take; 0 if that is unknown."""
     try:
         return int(tensor.shape.num_elements() or 0) * int(tensor.dtype.size or 0)
     except (AttributeError, TypeError, ValueError):

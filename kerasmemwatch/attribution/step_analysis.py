@@ -6,17 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
 from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.batch_parts import BatchPart, output_bytes, rows_in_batch
-from kerasmemwatch.attribution.first_calls import Kept
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
+from kerasmemwatch.attribution.first_calls import Kept, constants
+from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_names import frames_by_name
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.other_fits import BESIDE
-from kerasmemwatch.attribution.owner_stack import FUNCTIONS, Frame, OwnerStack, Reference
+from kerasmemwatch.attribution.owner_stack import Frame, OwnerStack, Reference
 from kerasmemwatch.attribution.row_frames import within_calls
 from kerasmemwatch.attribution.variable_size import components
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
@@ -43,9 +41,6 @@ _HOOKS_ELSEWHERE = (
     "are told apart by their names only: layers of the same name may be mixed up, and gradients are known by sizes."
 )
 
-# A chunk: beside it, what a small constant takes is no layer's matter.
-_SMALL_BYTES = 256
-
 
 @dataclass
 class CapturedStep:
@@ -70,6 +65,8 @@ class CapturedStep:
         held: By owner, what it is known to have held when the step began, though not where.
         beside: Whether another fit ran in the process.
         missed: Whether another fit was being traced when this one made its functions.
+        before: By key of a variable, where it lay before it.
+        sightings: Where variables were seen within it.
     """
 
     stage: str
@@ -90,6 +87,8 @@ class CapturedStep:
     held: dict[str, int] = field(default_factory=dict)
     beside: bool = False
     missed: bool = False
+    before: dict[int, int] = field(default_factory=dict)
+    sightings: list[Sighting] = field(default_factory=list)
 
 
 class Learned:
@@ -143,7 +142,7 @@ def analysed(
     modules = learned.programs.opened({run.program_id for run in compiled})
     known = captured.known
     if on_host:
-        known = [*known, *_constants(kept, known, main, learned.owners(stack, captured.stage))]
+        known = [*known, *constants(kept, known, main, learned.owners(stack, captured.stage))]
     else:
         # Variables' places there are unknown; whatever else Python can name lies in host memory.
         known = [buffer for buffer in known if buffer.key and not buffer.address]
@@ -203,24 +202,9 @@ def _evidence(
         known=known,
         batch=captured.batch,
         calls=captured.calls,
+        sightings=captured.sightings,
         held={} if device.startswith("GPU") else captured.held,
     )
-
-
-def _constants(
-    kept: Iterable[Kept], known: Iterable[KnownBuffer], events: AllocationEvents, owners: OpOwners
-) -> Iterator[KnownBuffer]:
-    """What functions have kept since their first calls: what is nothing else, and was not made anew in this step.
-
-    A large one belongs to whoever made its operation; there are hundreds of small ones.
-    """
-    others = {buffer.address for buffer in known}
-    anew = {events.ops[code] for code in np.unique(events.op[events.births]).tolist()} - {""}
-    for each in kept:
-        if each.address not in others and each.op not in anew:
-            found = owners.find(each.op) if each.op and each.bytes > _SMALL_BYTES else None
-            owner, class_name = (found.owner, found.class_name) if found and found.owner else (FUNCTIONS, "")
-            yield KnownBuffer(owner, class_name, "other", each.bytes, each.address, constant=True)
 
 
 def _device(allocator: str) -> str:

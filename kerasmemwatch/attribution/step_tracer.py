@@ -23,6 +23,7 @@ from kerasmemwatch.attribution.known_buffers import (
     live_buffers,
     tensor_address,
     tensor_kind,
+    variable_addresses,
     variable_buffers,
 )
 from kerasmemwatch.attribution.layer_hooks import LayerHooks, execution_mode, makes_function
@@ -33,6 +34,7 @@ from kerasmemwatch.attribution.patches import unseen
 from kerasmemwatch.attribution.stack_room import with_room
 from kerasmemwatch.attribution.step_analysis import CapturedStep, Learned, analysed
 from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
+from kerasmemwatch.attribution.variable_sightings import variable_sightings
 from kerasmemwatch.attribution.waiting_batches import not_repeated, waiting_bytes
 from kerasmemwatch.attribution.watched import Watched
 from kerasmemwatch.errors import MemWatchError
@@ -151,6 +153,7 @@ class StepTracer:
                         INPUT_PIPELINE: waiting_bytes(self._iterators(arguments, is_fit=model is not None)),
                         KEPT_TAPES: kept_bytes(),
                     }
+                    captured.before = variable_addresses(self._watched.ledger())
                     capture = self._capture(captured, exits)
                     self.stack.arguments |= set(map(tensor_address, eager_tensors(arguments)))
             yield
@@ -205,7 +208,7 @@ class StepTracer:
             captured.layers = captured.layers or LayerHooks(self.stack, self._watched).classes
             self._watched.add_variables(self.stack.differentiated())
             captured.optimizers = tuple(str(optimizer.name) for optimizer in self._watched.optimizers())
-            captured.known = variable_buffers(self._watched.ledger())
+            captured.known = variable_buffers(self._watched.ledger(), captured.before)
             keys = {buffer.key for buffer in captured.known} - {0}
             alive = None if census is None else census.again()
             others = live_buffers(alive, keys)
@@ -274,6 +277,7 @@ class StepTracer:
         captured.begun_ns = time.time_ns()
         captured.log = exits.enter_context(self.stack.timing())
         captured.gradients = self.stack.eager_gradients = []
+        captured.sightings = exits.enter_context(variable_sightings(captured.before, self._watched, self._faults))
         if captured.mode in ("eager", ""):
             from kerasmemwatch.attribution.tensorflow_hooks import eager_owners
 

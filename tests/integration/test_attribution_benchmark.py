@@ -43,7 +43,7 @@ def test_counts_of_a_step(check_step: Any) -> None:
     assert (found.events, found.peak_bytes, found.wrong_totals) == (4, 1400, 0)
     assert found.covered == 1300 / 1400
     assert found.activations_in_layers == 1
-    assert (found.weights_bytes, found.optimizer_bytes) == ((1000, 1000), (0, 0))
+    assert (found.weights_bytes, found.optimizer_bytes) == ((1000,) * 4, (0,) * 4)
     assert found.by_category["activations"] == 300
     assert sum(found.by_category.values()) == found.peak_bytes
     assert found.slack_bytes == 2048 - 1000
@@ -55,7 +55,7 @@ def test_counts_tell_what_is_wrong(check_step: Any) -> None:
     assert check_step(step(replace(right(), in_use_before_bytes=0))).wrong_totals == 1
     assert check_step(step(replace(right(), in_use_bytes=np.array([512, 768, 512, 0])))).slack_bytes < 0
     freed = [(1000, -1, 3, *LINES[0][3:]), *LINES[1:]]
-    assert check_step(step(timeline(freed, 4))).weights_bytes == (1000, 0)
+    assert check_step(step(timeline(freed, 4))).weights_bytes == (1000, 0, 1000, 1000)
     loose = [LINES[0], (300, 0, 3, "loss", "activations", "forward", "MatMul")]
     found = check_step(step(timeline(loose, 4)))
     assert (found.activations_in_layers, found.activations_or_loss) == (0, 1)

@@ -101,9 +101,16 @@ def test_what_was_there_before_is_between_steps() -> None:
     assert made.ops[made.op[0]] == ""
 
 
-def test_a_variable_that_moved_is_a_weight_all_along() -> None:
+def test_a_variable_that_moved_is_a_weight_all_along_and_once() -> None:
     made, _ = put_together([(65_536, 400, f"{STEP}/adam/mul"), (512, -400)], ops=OPS, known=[KERNEL], before=512)
-    assert described(made) == [("a", "weights", "update"), ("a", "weights", "between")]
+    assert described(made) == [
+        ("optimizer", "temporaries", "update"),
+        ("a", "weights", "between"),
+        ("a", "weights", "update"),
+    ]
+    assert made.birth.tolist() == [0, -1, 1]
+    assert made.death.tolist() == [1, 1, 2]
+    assert made.reserved_bytes.tolist() == [512, 512, 512]
 
 
 def test_nothing_happened() -> None:

@@ -11,9 +11,10 @@ import pytest
 from captures import PIPELINE, chunk, events, random_lines
 
 from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.baseline import Baseline, baseline_rows
+from kerasmemwatch.attribution.baseline import baseline_parts
 from kerasmemwatch.attribution.batch_parts import BatchPart
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
+from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
+from kerasmemwatch.attribution.variable_moves import Part
 
 KERNEL = KnownBuffer("a", "Dense", "weights", 1024, address=4096, key=1, trainable=True)
 TENSOR = KnownBuffer("eager tensors", "", "other", 512, address=8192)
@@ -27,17 +28,24 @@ def baseline(
     *,
     before: int,
     held: dict[str, int] | None = None,
-) -> Baseline:
+    sightings: Sequence[Sighting] = (),
+) -> tuple[Part, ...]:
     made = events(lines, before=before)
-    return baseline_rows(made, pair(made), known, assigned or {}, batch, held)
+    return baseline_parts(made, pair(made), known, assigned or {}, batch, held, sightings)
 
 
-def owners(found: Baseline) -> dict[int, str]:
-    return {row: buffer.owner for row, buffer in sorted(found.renamed.items())}
+def owners(found: Sequence[Part]) -> dict[int, str]:
+    return {part.row: part.buffer.owner for part in sorted(found, key=lambda part: part.row) if part.row >= 0}
 
 
-def extra(found: Baseline) -> list[tuple[str, int]]:
-    return [(buffer.owner, buffer.bytes) for buffer in found.extra]
+def lives(found: Sequence[Part], row: int) -> list[tuple[int, int, str]]:
+    """From when until when an allocation is what, where that is not what made it."""
+    parts = sorted((part for part in found if part.row == row), key=lambda part: part.begin)
+    return [(part.begin, part.end, part.buffer.owner) for part in parts]
+
+
+def extra(found: Sequence[Part]) -> list[tuple[str, int]]:
+    return [(part.buffer.owner, part.buffer.bytes) for part in found if part.row < 0]
 
 
 SOME = [(256, 10), (256, -10)]
@@ -45,13 +53,14 @@ SOME = [(256, 10), (256, -10)]
 
 def test_a_variable_that_stays_is_alive_all_the_time() -> None:
     found = baseline(SOME, [KERNEL], before=1024)
-    assert (found.renamed, extra(found)) == ({}, [("a", 1024)])
+    assert lives(found, -1) == [(-1, 2, "a")]
+    assert owners(found) == {}
 
 
 def test_a_variable_that_moved_is_known_by_its_new_place_and_its_old_ones_size() -> None:
     lines = [(4096, 1024, "Assign"), (512, -1024), (768, -100)]
     found = baseline(lines, [KERNEL], before=1024 + 256)
-    assert owners(found) == {0: "a", 1: "a"}
+    assert (lives(found, 0), lives(found, 1)) == ([(1, 3, "a")], [(-1, 1, "a")])
     assert extra(found) == []
 
 
@@ -64,10 +73,11 @@ def test_on_a_device_whose_addresses_are_unknown_the_assignment_tells_it() -> No
 
 
 def test_the_longest_name_of_an_assignment_counts() -> None:
-    other = replace(KERNEL, owner="b", key=2)
+    kernel, other = replace(KERNEL, address=0), replace(KERNEL, owner="b", address=0, key=2)
     lines = [(4096, 1024, "call/adam/Assign")]
-    found = baseline(lines, [], {"adam/Assign": KERNEL, "Assign": other}, before=1024)
+    found = baseline(lines, [kernel, other], {"adam/Assign": kernel, "Assign": other}, before=1024)
     assert owners(found) == {0: "a"}
+    assert extra(found) == [("b", 1024)]
 
 
 def test_each_of_two_variables_of_one_size_has_one_old_place() -> None:
@@ -79,7 +89,7 @@ def test_each_of_two_variables_of_one_size_has_one_old_place() -> None:
 
 def test_a_tensor_that_the_step_made_belongs_to_who_made_it() -> None:
     found = baseline([(8192, 512, "Relu")], [TENSOR], before=0)
-    assert (found.renamed, found.extra) == ({}, ())
+    assert found == ()
 
 
 def test_a_tensor_in_a_part_of_what_the_step_made_is_not_counted_again() -> None:
@@ -90,7 +100,7 @@ def test_a_tensor_in_a_part_of_what_the_step_made_is_not_counted_again() -> None
 @pytest.mark.parametrize(("size", "owner"), [(4000, "input pipeline"), (4001, None), (400, "input pipeline")])
 def test_what_died_and_is_as_large_as_a_batch_was_one(size: int, owner: str | None) -> None:
     found = baseline([(256, -size)], batch=[BatchPart(400, True), BatchPart(77, False)], before=chunk(size))
-    assert found.renamed.get(0, KnownBuffer("", "", "", 0)).owner == (owner or "")
+    assert owners(found).get(0) == owner
 
 
 def test_what_died_and_is_as_large_as_what_the_pipeline_makes_was_its_own() -> None:
@@ -125,20 +135,21 @@ def test_named_or_not_it_never_adds_up_to_more_than_was_in_use(seed: int) -> Non
     ]
     made = events(lines, before=int(rng.integers(40_000, 90_000)))
     rows = pair(made)
-    found = baseline_rows(made, rows, known, {}, [BatchPart(8, True)])
+    found = baseline_parts(made, rows, known, {}, [BatchPart(8, True)])
+    lasting = [part.buffer for part in found if part.row < 0]
     died = int(made.reserved_bytes[rows.event][rows.birth < 0].sum())
-    kept = sum(chunk(buffer.bytes) for buffer in found.extra if buffer.owner != "unattributed")
-    rest = sum(buffer.bytes for buffer in found.extra if buffer.owner == "unattributed")
+    kept = sum(chunk(buffer.bytes) for buffer in lasting if buffer.owner != "unattributed")
+    rest = sum(buffer.bytes for buffer in lasting if buffer.owner == "unattributed")
     assert died + kept + rest <= made.in_use_before_bytes
     # Beyond what may be rounding, all of it is accounted for.
     slack = made.in_use_before_bytes - died - kept - rest
-    assert slack <= sum(chunk(buffer.bytes) - 256 for buffer in found.extra if buffer.owner != "unattributed")
+    assert slack <= sum(chunk(buffer.bytes) - 256 for buffer in lasting if buffer.owner != "unattributed")
 
 
 def test_waiting_batches_are_among_what_nothing_else_explains() -> None:
     found = baseline(SOME, [KERNEL], before=1024 + 1024 + 2048, held={"input pipeline": 1024})
     assert extra(found) == [("a", 1024), ("input pipeline", 1024), ("unattributed", 2048)]
-    assert [buffer.category for buffer in found.extra] == ["weights", "inputs", "unattributed"]
+    assert [part.buffer.category for part in found] == ["weights", "inputs", "unattributed"]
 
 
 def test_a_batch_that_the_step_used_up_waits_no_longer() -> None:

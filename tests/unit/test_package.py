@@ -41,9 +41,9 @@ attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
 attribution.inventory attribution.stack_room
 attribution.known_buffers attribution.watched
-attribution.first_calls attribution.chunk_places attribution.xla_categories
+attribution.first_calls attribution.chunk_places attribution.xla_categories attribution.variable_moves
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call
-attribution.assembly attribution.layer_hooks
+attribution.assembly attribution.layer_hooks attribution.variable_sightings
 attribution.xla_expansion
 probes.allocators
 attribution.step_analysis
@@ -126,6 +126,7 @@ MAY_LOAD = {
     "attribution.first_calls": {"tensorflow"},
     "attribution.known_buffers": {"tensorflow"},
     "attribution.awaited_call": {"tensorflow"},
+    "attribution.variable_sightings": {"tensorflow"},
     "attribution.waiting_batches": {"tensorflow"},
 }
 

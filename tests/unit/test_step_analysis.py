@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from captures import events
 
-from kerasmemwatch.attribution.first_calls import Kept
+from kerasmemwatch.attribution.first_calls import Kept, constants
 from kerasmemwatch.attribution.known_buffers import KnownBuffer
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import Frame
-from kerasmemwatch.attribution.step_analysis import _constants
 
 OWNERS = OpOwners({"model/a/Mul": [Frame("a", "Dense", "forward")]})
 MADE = events([(256, 10, "again"), (256, -10)], before=0)
 
 
 def found(*kept: Kept, known: tuple[KnownBuffer, ...] = ()) -> list[tuple[str, str, int]]:
-    constants = list(_constants(kept, known, MADE, OWNERS))
-    assert all(each.constant and each.category == "other" for each in constants)
-    return [(each.owner, each.class_name, each.bytes) for each in constants]
+    made = list(constants(kept, known, MADE, OWNERS))
+    assert all(each.constant and each.category == "other" for each in made)
+    return [(each.owner, each.class_name, each.bytes) for each in made]
 
 
 def test_a_large_constant_belongs_to_whoever_made_its_operation() -> None:

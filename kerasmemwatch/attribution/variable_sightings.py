@@ -1,0 +1,69 @@
+"""Where variables lie that are made within a step, as an optimizer's are in the first."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from kerasmemwatch.attribution.known_buffers import Sighting, tensor_address, variable_addresses
+from kerasmemwatch.attribution.patches import patched, unseen
+from kerasmemwatch.attribution.tensorflow_hooks import traced_functions
+from kerasmemwatch.attribution.watched import Watched
+from kerasmemwatch.faults import Faults
+
+__all__ = ["variable_sightings"]
+
+
+@contextmanager
+def variable_sightings(before: Container[int], watched: Watched, faults: Faults) -> Iterator[list[Sighting]]:
+    """Note the buffers of variables in here: that eager code assigns to, or that are there after a function is made.
+
+    Args:
+        before: Keys of the variables that were there before.
+        watched: Whose variables to look for.
+        faults: Where faults are reported.
+
+    Yields:
+        What was seen, in order of time; nothing in a TensorFlow that does these things in another way.
+    """
+    found: list[Sighting] = []
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        yield
+        # A function that makes variables is traced once more when they have their first values.
+        if sys.modules["tensorflow"].executing_eagerly():
+            with faults.guard("trace", "Variables made in this step are known from its end on."):
+                places = variable_addresses(watched.ledger())
+                now = time.time_ns()
+                found.extend(Sighting(key, address, now) for key, address in places.items() if key not in before)
+
+    with ExitStack() as exits:
+        try:
+            exits.enter_context(traced_functions(around))
+            exits.enter_context(_assignments(found))
+        except (ImportError, AttributeError):
+            pass
+        yield found
+
+
+@contextmanager
+def _assignments(found: list[Sighting]) -> Iterator[None]:
+    from tensorflow.python.ops import gen_resource_variable_ops
+
+    original = gen_resource_variable_ops.assign_variable_op
+
+    @functools.wraps(original)
+    def hooked(resource: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        with unseen:
+            done = original(resource, value, *args, **kwargs)
+        if type(value).__name__ == "EagerTensor" and (address := tensor_address(value)):
+            found.append(Sighting(id(resource), address, time.time_ns()))
+        return done
+
+    with patched(gen_resource_variable_ops, "assign_variable_op", hooked):
+        yield
