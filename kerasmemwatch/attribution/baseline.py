@@ -16,14 +16,14 @@ from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.chunk_places import ChunkPlaces, chunk_bytes
 from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES
-from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
+from kerasmemwatch.attribution.known_buffers import EARLIER_MODELS, KnownBuffer, Sighting
 from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE
 from kerasmemwatch.attribution.variable_moves import Lasting, Part, VariablePlaces, variable_places
 
 __all__ = ["baseline_parts"]
 
 # The categories of what is held somewhere.
-_HELD = {INPUT_PIPELINE: "inputs", KEPT_TAPES: "activations"}
+_HELD = {INPUT_PIPELINE: "inputs", KEPT_TAPES: "activations", EARLIER_MODELS: "other"}
 
 
 def baseline_parts(
@@ -43,7 +43,7 @@ def baseline_parts(
         known: Buffers that are alive after the step.
         assigned: By name of an operation that assigns, or whose result is assigned, the variable.
         batch: The tensors of a batch.
-        held: By owner (the input pipeline, tapes of earlier steps), the bytes that it is
+        held: By owner (the input pipeline, tapes of earlier steps, constants of earlier models), the bytes that it is
             known to have held when the step began, though not where: they are among what nothing else explains.
         sightings: Where variables were seen within the step.
 
@@ -131,11 +131,12 @@ def _extra(
             yield each
     left = max(0, left - rounding.bounded)
     # Part of it may lie elsewhere.
-    waiting = min(held.get(INPUT_PIPELINE, 0), left - rounding.loose)
-    if waiting > 0:
-        left -= waiting
-        rounding.add(0, waiting)
-        yield _held(INPUT_PIPELINE, waiting)
+    for owner in (INPUT_PIPELINE, EARLIER_MODELS):
+        some = min(held.get(owner, 0), left - rounding.loose)
+        if some > 0:
+            left -= some
+            rounding.add(0, some)
+            yield _held(owner, some)
     if left > rounding.loose:
         yield Lasting(KnownBuffer("unattributed", "", "unattributed", left))
 

@@ -17,6 +17,7 @@ from kerasmemwatch.attribution.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variable_size import components
 
 __all__ = [
+    "EARLIER_MODELS",
     "HANDLE_BYTES",
     "VARIABLE_HANDLES",
     "KnownBuffer",
@@ -38,6 +39,8 @@ VARIABLE_HANDLES, _DATASET_HANDLES = "variable handles", "dataset handles"
 HANDLE_BYTES = 200
 # sizeof(Variant), one for each dataset (tensorflow/core/framework/variant.h).
 _VARIANT_BYTES = 64
+# The owner of what models of earlier fits still hold.
+EARLIER_MODELS = "earlier models"
 # Owners of what nobody watches but Python still holds.
 _EAGER_TENSORS, _OTHER_VARIABLES = "eager tensors", "other variables"
 

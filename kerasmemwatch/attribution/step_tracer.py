@@ -16,11 +16,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 from kerasmemwatch.attribution.batch_parts import batch_parts, eager_tensors
+from kerasmemwatch.attribution.earlier_models import unwatched_buffers
 from kerasmemwatch.attribution.first_calls import FirstCalls
 from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES, kept_bytes
 from kerasmemwatch.attribution.known_buffers import (
+    EARLIER_MODELS,
     as_input,
-    live_buffers,
     tensor_address,
     tensor_kind,
     variable_addresses,
@@ -211,11 +212,12 @@ class StepTracer:
             captured.known = variable_buffers(self._watched.ledger(), captured.before)
             keys = {buffer.key for buffer in captured.known} - {0}
             alive = None if census is None else census.again()
-            others = live_buffers(alive, keys)
-            sources = [buffer.bytes for buffer in others if buffer.category == "inputs"]
+            others = unwatched_buffers(alive, keys)
+            captured.held[EARLIER_MODELS] = others.constant_bytes
+            sources = [buffer.bytes for buffer in others.buffers if buffer.category == "inputs"]
             captured.held[INPUT_PIPELINE] = not_repeated(captured.held[INPUT_PIPELINE], sources, captured.batch)
             captured.known += [
-                as_input(buffer) if buffer.address in captured.arguments else buffer for buffer in others
+                as_input(buffer) if buffer.address in captured.arguments else buffer for buffer in others.buffers
             ]
             self._waiting.append(captured)
             return True

@@ -43,7 +43,7 @@ def test_each_variable_has_a_handle_of_that_size() -> None:
         for event in range(len(events))
         if events.births[event] and events.ops[events.op[event]] == "VarHandleOp"
     ]
-    assert handles == [known_buffers._HANDLE_BYTES] * 3
+    assert handles == [known_buffers.HANDLE_BYTES] * 3
 
 
 def test_constants_are_what_outlives_the_first_call() -> None:

@@ -152,6 +152,13 @@ def test_waiting_batches_are_among_what_nothing_else_explains() -> None:
     assert [part.buffer.category for part in found] == ["weights", "inputs", "unattributed"]
 
 
+def test_what_constants_of_earlier_models_may_take_is_theirs_and_no_more() -> None:
+    found = baseline(SOME, [KERNEL], before=1024 + 768 + 2048, held={"earlier models": 1024})
+    assert extra(found) == [("a", 1024), ("earlier models", 1024), ("unattributed", 1024 + 768)]
+    found = baseline(SOME, [KERNEL], before=1024 + 768 + 512, held={"earlier models": 1024})
+    assert extra(found) == [("a", 1024), ("earlier models", 512)]
+
+
 def test_a_batch_that_the_step_used_up_waits_no_longer() -> None:
     found = baseline([(256, -512)], before=512 + 512, batch=[BatchPart(512, False)], held={"input pipeline": 1024})
     assert owners(found) == {0: "input pipeline"}
