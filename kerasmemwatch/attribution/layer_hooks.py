@@ -249,11 +249,3 @@ def _metrics(model: Any) -> list[Any]:
         return list(model.metrics)
     except Exception:  # a model's own property may fail before the model is compiled
         return []
-
-
-def execution_mode(model: Any) -> str:
-    """How a model runs its steps: ``"graph"``, ``"eager"`` or ``"xla"``."""
-    tensorflow = sys.modules.get("tensorflow")
-    if getattr(model, "run_eagerly", False) or (tensorflow and tensorflow.config.functions_run_eagerly()):
-        return "eager"
-    return "xla" if getattr(model, "jit_compile", False) else "graph"
