@@ -3,10 +3,14 @@
     import kerasmemwatch as kmw
     model.fit(x, y, callbacks=[kmw.MemoryWatch(log_dir="logs")])
 
-Importing the package loads nothing else; names are looked up when they are first used.
+Importing the package loads nothing else; names are looked up when they are first used. It has TensorFlow count every
+allocation on a CPU (see ``exact_cpu``), which works until TensorFlow's first operation.
 """
 
+from kerasmemwatch import exact_cpu
 from kerasmemwatch._version import __version__
+
+exact_cpu.turn_on()
 
 _EXPORTS = {
     "MemoryBudget": "kerasmemwatch.budget",

@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any
 
 from kerasmemwatch.attribution.patches import unseen
-from kerasmemwatch.environment import disabled
 from kerasmemwatch.shared_watch import SharedWatch
+from kerasmemwatch.switches import disabled
 
 __all__ = ["install"]
 

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 
 from kerasmemwatch.callback_lists import running_lists
-from kerasmemwatch.environment import disabled
 from kerasmemwatch.errors import (
     InvalidArgumentError,
     MemoryBudgetExceededError,
@@ -24,6 +23,7 @@ from kerasmemwatch.probes.allocators import allocators
 from kerasmemwatch.probes.host import HostProbe
 from kerasmemwatch.probes.limits import host_limit
 from kerasmemwatch.probes.peak_window import PeakWindow
+from kerasmemwatch.switches import disabled
 from kerasmemwatch.units import format_bytes, parse_bytes
 
 __all__ = ["MemoryBudget"]

@@ -50,8 +50,8 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
             ``step``s, or ``False`` for none. TensorFlow only.
         detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
         add_to_logs: Whether to add ``memory/device_peak_mib`` (the epoch's highest, also between batches),
-            ``memory/device_in_use_mib`` and ``memory/host_rss_mib`` (at its end) to the epoch's logs, for
-            ``History``, ``CSVLogger`` and others.
+            ``memory/device_in_use_mib`` and ``memory/host_rss_mib`` (at its end) to the epoch's logs, for ``History``
+            and others; ``memory/partial_device_...`` where not every allocation is counted.
         verbose: Whether the epoch's line on the screen shows them beside the loss; ``"auto"`` as fit does.
         probes: What to read, in place of the default probes; see ``kerasmemwatch.probes.base.Probe``.
         sinks: Where to write, in place of TensorBoard; see ``kerasmemwatch.sinks.base.Sink``.

@@ -12,6 +12,7 @@ import numpy as np
 
 from kerasmemwatch.errors import InvalidTypeError
 from kerasmemwatch.notebook_value import NotebookValue
+from kerasmemwatch.notes import in_part
 from kerasmemwatch.recording import Recording, load
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
@@ -223,9 +224,11 @@ def _notes(names: tuple[str, str], reports: tuple[Report, Report]) -> list[str]:
 def _lines(found: Comparison) -> list[str]:
     a, b = found.names
     first, second = found.reports
+    # Of two peaks one of which leaves allocations out, the difference does, too.
+    part = in_part(first.run, first.peak.device) or in_part(second.run, second.peak.device)
     lines = [f"{_printable(b)} compared with {_printable(a)}", ""]
     figures = (
-        ("device peak", first.peak.bytes, second.peak.bytes),
+        (f"device peak{part}", first.peak.bytes, second.peak.bytes),
         ("requested at the traced peak", first.peak.requested_bytes, second.peak.requested_bytes),
         ("host RSS at most", _highest_rss(first), _highest_rss(second)),
     )

@@ -37,8 +37,7 @@ def run_demo(log_dir: str = "logs", *, epochs: int = 5) -> None:
                 f"Install it with: pip install 'kerasmemwatch[{extra}]'"
             )
     check_log_dir(log_dir)
-    # Both must be set before TensorFlow is loaded: exact counting, and no log lines in the demo's output.
-    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")
+    # Before TensorFlow is loaded: no log lines in the demo's output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     print("Loading TensorFlow ...", flush=True)
     from kerasmemwatch.callbacks import MemoryWatch

@@ -11,18 +11,18 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from kerasmemwatch._version import __version__
+from kerasmemwatch.exact_cpu import ALLOCATOR_VARIABLE, LIMIT_VARIABLE, is_ours
 from kerasmemwatch.records import WorkerInfo
 
-__all__ = ["WORKER_TYPES", "configuration", "disabled", "versions", "worker"]
+__all__ = ["WORKER_TYPES", "configuration", "versions", "worker"]
 
-DISABLE_VARIABLE = "KERASMEMWATCH_DISABLE"
 # The tasks of a cluster that run the same steps; the chief is worker 0 by another name. No other name is taken from
 # TF_CONFIG, as it becomes part of a directory's.
 WORKER_TYPES = ("chief", "master", "worker")
 # The schedule, and with it the peak, depends on these.
 _VARIABLES = (
-    "TF_CPU_ALLOCATOR_USE_BFC",
-    "TF_CPU_BFC_MEM_LIMIT_IN_MB",
+    ALLOCATOR_VARIABLE,
+    LIMIT_VARIABLE,
     "TF_ENABLE_ONEDNN_OPTS",
     "TF_FORCE_GPU_ALLOW_GROWTH",
     "TF_GPU_ALLOCATOR",
@@ -31,11 +31,6 @@ _VARIABLES = (
     "TF_XLA_FLAGS",
     "CUDA_VISIBLE_DEVICES",
 )
-
-
-def disabled() -> bool:
-    """Whether ``KERASMEMWATCH_DISABLE`` turns every watch into a no-op (set, and neither empty nor 0)."""
-    return os.environ.get(DISABLE_VARIABLE, "").strip() not in ("", "0")
 
 
 def versions() -> dict[str, str]:
@@ -95,6 +90,8 @@ def _whole(index: Any) -> int:
 def configuration() -> dict[str, Any]:
     """Environment variables that are set and settings of the frameworks that are loaded."""
     found: dict[str, Any] = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    if is_ours(LIMIT_VARIABLE):  # the machine's memory, which is no limit that anybody chose
+        del found[LIMIT_VARIABLE]
     keras = sys.modules.get("keras")
     if keras is not None:
         found["backend"] = keras.config.backend()

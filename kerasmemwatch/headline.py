@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerasmemwatch.notes import all_notes
+from kerasmemwatch.notes import all_notes, at_least, in_part, untraced
 from kerasmemwatch.outlook import outlooks
 from kerasmemwatch.peak_place import during
 from kerasmemwatch.report import ENOUGH_COVERAGE, Report
@@ -50,7 +50,8 @@ def _device(report: Report) -> Tile:
     place = f"{peak.device or 'device'} at step {peak.step:,}" if peak.step is not None else str(peak.device)
     if peak.epoch is not None:
         place += f", epoch {peak.epoch + 1}"
-    return Tile("Device peak", format_bytes(peak.bytes), place + during(report))
+    part, place = in_part(report.run, peak.device), place + during(report)
+    return Tile(f"Device peak{part}", at_least(report.run, peak.device, peak.bytes), place, "warning" if part else "")
 
 
 def _limit(report: Report) -> Tile:
@@ -58,6 +59,8 @@ def _limit(report: Report) -> Tile:
     limit = next((device.limit_bytes for device in report.run.devices if device.name == report.peak.device), None)
     if report.peak.bytes is None or not limit:
         return Tile(label, "unknown", "the allocator tells no limit")
+    if in_part(report.run, report.peak.device):
+        return Tile(label, "unknown", f"of {format_bytes(limit)}; the peak is counted in part", "warning")
     share = report.peak.bytes / limit
     left = format_bytes(max(0, limit - report.peak.bytes))
     return Tile(label, f"{share:.1%}", f"of {format_bytes(limit)}; {left} were left at the peak", _tone(share))
@@ -94,10 +97,11 @@ def _growth(report: Report) -> Iterator[Tile]:
 def _coverage(report: Report) -> Tile:
     label = "Known by layer"
     if report.coverage is None:
-        return Tile(label, "unknown", "no step was traced, so the layers' shares are not known")
+        return Tile(label, "unknown", untraced(report))
     share = floored_percent(report.coverage)
-    tone = "good" if report.coverage >= ENOUGH_COVERAGE else "warning"
-    return Tile(label, share, "of the traced peak has a known layer and category", tone)
+    part = in_part(report.run, report.traced.device) if report.traced else ""
+    tone = "good" if report.coverage >= ENOUGH_COVERAGE and not part else "warning"
+    return Tile(label, share, f"of the traced peak{part} has a known layer and category", tone)
 
 
 def _warnings(report: Report) -> Tile:

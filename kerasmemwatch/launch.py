@@ -14,9 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kerasmemwatch.environment import disabled
 from kerasmemwatch.errors import InvalidArgumentError, LogDirError, MissingDependencyError
+from kerasmemwatch.exact_cpu import exact_variables
 from kerasmemwatch.files import check_working_dir
+from kerasmemwatch.switches import disabled
 
 __all__ = ["run", "split_arguments", "watched_environment"]
 
@@ -86,7 +87,7 @@ def watched_environment(environment: Mapping[str, str], log_dir: str) -> dict[st
     """The environment in which Keras counts exactly and is watched, also in child processes.
 
     Args:
-        environment: The variables to start from; ``TF_CPU_ALLOCATOR_USE_BFC`` stays if the user set it.
+        environment: The variables to start from; what the user set of those for exact counting stays.
         log_dir: Directory or URL; a relative one is taken from the current directory, which a child may leave.
 
     Returns:
@@ -95,8 +96,8 @@ def watched_environment(environment: Mapping[str, str], log_dir: str) -> dict[st
     path = environment.get("PYTHONPATH")
     startup = str(_STARTUP_DIR)
     return {
-        "TF_CPU_ALLOCATOR_USE_BFC": "1",
         **environment,
+        **exact_variables(environment),
         # An empty entry means the current directory, so nothing may be joined to an unset path.
         "PYTHONPATH": f"{startup}{os.pathsep}{path}" if path else startup,
         RUN_VARIABLE: json.dumps({"log_dir": _absolute(log_dir)}),

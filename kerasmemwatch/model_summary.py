@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kerasmemwatch.environment import disabled
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError, ProbeUnavailableError
 from kerasmemwatch.example_batch import example_inputs, example_targets
 from kerasmemwatch.model_state import as_it_was
 from kerasmemwatch.random_state import same_random_numbers
 from kerasmemwatch.report import Report
 from kerasmemwatch.step_graphs import step_graphs_dropped
+from kerasmemwatch.switches import disabled
 
 if TYPE_CHECKING:
     import keras

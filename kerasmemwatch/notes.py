@@ -7,14 +7,55 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kerasmemwatch.records import DeviceInfo
+from kerasmemwatch.records import DeviceInfo, RunInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["OLDEST", "all_notes", "counting", "died", "measured", "untraced"]
+__all__ = ["OLDEST", "alerts", "all_notes", "at_least", "counting", "died", "in_part", "measured", "untraced"]
 
 # As in setup.cfg. What TensorFlow tells of its allocations changes from one version to the next.
 OLDEST = {"tensorflow": "2.20", "keras": "3.12"}
+# How the note of the probe of TensorFlow's allocators begins if there is none that it can read.
+_UNREAD = "Not measured (tensorflow)"
+
+
+def alerts(report: Report) -> tuple[str, ...]:
+    """What makes the figures less than they seem, with its remedy: it stands above them all."""
+    if not report.samples.num_samples:
+        return ()
+    devices: dict[str, list[str]] = {}
+    for device in report.run.devices:
+        if device.counting == "partial":
+            devices.setdefault(device.remedy, []).append(device.name)
+    unread = tuple(note for note in report.run.notes if note.startswith(_UNREAD))
+    return unread + tuple(
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} counted in part"
+        + (f": {remedy[0].lower()}{remedy[1:]}" if remedy else ".")
+        for remedy, names in devices.items()
+    )
+
+
+def in_part(run: RunInfo, device: str | None) -> str:
+    """What to put behind the name of a device's figure: ``" (partial)"`` if that leaves allocations out, else ``""``.
+
+    Args:
+        run: What describes the run.
+        device: The device's name.
+    """
+    return " (partial)" if any(one.name == device and one.counting == "partial" for one in run.devices) else ""
+
+
+def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
+    """A device's bytes in words: ``"at least 1.0 MiB"`` of a partial count, which says nothing if it is 0.
+
+    Args:
+        run: What describes the run.
+        device: The device's name.
+        size: Its bytes, ``None`` if unknown.
+    """
+    if not in_part(run, device):
+        return format_bytes(size)
+    return f"at least {format_bytes(size)}" if size else format_bytes(None)
 
 
 def all_notes(report: Report) -> tuple[str, ...]:
@@ -29,7 +70,7 @@ def measured(report: Report) -> Iterator[str]:
     yield from died(report)
     for device in report.run.devices:
         if device.counting == "partial":
-            yield f"{device.name}: {counting(device)}. {device.remedy}"
+            yield f"{device.name}: {counting(device)}."
     if report.run.configuration.get("reset_peak") is False:
         yield "Peaks are run maxima: reset_peak=False leaves the allocator's own peak alone."
     if report.run.configuration.get("sample_every", 1) != 1:
@@ -79,6 +120,12 @@ def untraced(report: Report) -> str:
     """Why nothing is known by layer and category."""
     trace = report.run.configuration.get("trace", "auto")
     what = "What layers hold at the peak is not known: "
+    devices = report.run.devices
+    if trace and any(note.startswith(_UNREAD) for note in report.run.notes):
+        return what + "no allocator could be read; the notes say why."
+    if trace and devices and all(device.counting == "partial" for device in devices):
+        least = format_bytes(max(device.counted_from_bytes for device in devices))
+        return what + f"allocations below {least} are not counted, and no traced step had a larger one."
     if trace == "auto" and not np.any(report.samples["ended"]):
         return what + "no step has ended, and what is traced is a step that ends."
     if trace == "auto":

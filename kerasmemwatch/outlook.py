@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kerasmemwatch.notes import in_part
 from kerasmemwatch.records import Growth, Samples
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
@@ -75,7 +76,7 @@ def _outlook(report: Report, growth: Growth) -> Outlook:
         if whose in names:
             limit = report.run.devices[names.index(whose)].limit_bytes
             newest = _newest(report.samples, column, names.index(whose))
-        name = f"{whose} in use"
+        name = f"{whose} in use{in_part(report.run, whose)}"
     elif column == _HOST:
         name = f"host RSS of {whose}" if whose else "host RSS"
         if not whose:  # of several workers the samples have the maximum only, and each its own limit

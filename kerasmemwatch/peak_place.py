@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kerasmemwatch.notes import at_least
 from kerasmemwatch.report import Report, find_peak
-from kerasmemwatch.units import format_bytes
 
 __all__ = ["columns_left_out", "during", "elsewhere", "is_between", "step_words", "traced_words"]
 
@@ -62,4 +62,5 @@ def elsewhere(report: Report) -> str:
     else:
         return ""
     untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
-    return f"The run's peak of {format_bytes(peak.bytes)} was {place}{untraced}. Shown is {traced_words(report)}."
+    size = at_least(report.run, peak.device, peak.bytes)
+    return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}."

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from kerasmemwatch.layer_tree import TreeLine, tree_lines
 from kerasmemwatch.live_set import UNATTRIBUTED
+from kerasmemwatch.notes import in_part
 from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
 from kerasmemwatch.records import LayerMemory, TracedPeak
 from kerasmemwatch.report import Report
@@ -49,7 +50,7 @@ def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
     place = [traced.device] if len(report.run.devices) > 1 else []
     place += [traced_words(report), traced.mode]
     yield Text.assemble(
-        ("\nAt the traced peak", "bold"),
+        (f"\nAt the traced peak{in_part(report.run, traced.device)}", "bold"),
         f" ({', '.join(place)}): {format_bytes(traced.requested_bytes)} requested",
         f", of it {parts}" if parts else "",
         "" if report.coverage is None else f"; coverage {floored_percent(report.coverage)}",

@@ -327,8 +327,14 @@ class Recorder:
         return Snapshot(self.run, to_samples(self._log.parts() if self._log else ()), self._layers, steps)
 
     def epoch_bytes(self) -> dict[str, float]:
-        """The highest device peak since the last call; the newest in-use bytes and RSS; without what is unknown."""
-        return {} if self._log is None else epoch_bytes(*self._log.recent())
+        """The highest device peak since the last call; the newest in-use bytes and RSS; without what is unknown.
+
+        Of several devices the highest: of those that count every allocation, if there are any.
+        """
+        if self._log is None:
+            return {}
+        exact = [index for index, device in enumerate(self._run.devices) if device.counting == "exact"]
+        return epoch_bytes(*self._log.recent(exact))
 
     def recent_peaks(self, count: int = 16) -> list[tuple[float, float]]:
         """Of the newest rows: device peak, and how far above what then stayed in use; see ``RowLog.recent_peaks``."""

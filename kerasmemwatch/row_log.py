@@ -192,8 +192,8 @@ class RowLog:
                 parts.append((self.layout, self._journal.rows(self._chunked, self._journal.head)))
         return parts
 
-    def recent(self) -> tuple[dict[str, float], dict[str, float]]:
-        """By column, maxima over devices: the highest values since the last call, and the newest row's."""
+    def recent(self, devices: Sequence[int] = ()) -> tuple[dict[str, float], dict[str, float]]:
+        """By column, maxima over these devices or all: the highest values since the last call, the newest row's."""
         with self._lock:
             if self._journal is None or not self._journal.head:
                 return {}, {}
@@ -201,7 +201,10 @@ class RowLog:
             self._mark(self._journal.rows(max(self._chunked, self._marked), head), head)
             highest, newest = self._highest, self._journal.rows(head - 1, head)[0]
             self._highest = np.full(self._size, np.nan)
-        groups = _indices(self.layout, _TRACKED)
+        groups = {
+            name: [group[index] for index in devices if index < len(group)] or group
+            for name, group in _indices(self.layout, _TRACKED).items()
+        }
         return tuple(  # type: ignore[return-value]
             {name: float(np.fmax.reduce(row[group])) for name, group in groups.items()} for row in (highest, newest)
         )

@@ -218,7 +218,7 @@ class MemorySession(Watcher):
 
         Returns:
             ``memory/device_peak_mib`` (the highest), ``memory/device_in_use_mib`` and ``memory/host_rss_mib`` (the
-            newest); without what is unknown.
+            newest); without what is unknown. ``memory/partial_device_...`` where not every allocation is counted.
         """
         return self._epoch_logs()
 

@@ -20,9 +20,9 @@ from tensorflow.python.eager.polymorphic_function.polymorphic_function import Fu
 
 from kerasmemwatch.attribution.awaited_call import AwaitedCall
 from kerasmemwatch.attribution.patches import unseen
-from kerasmemwatch.environment import disabled
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.session import MemorySession
+from kerasmemwatch.switches import disabled
 from kerasmemwatch.watcher import Watcher, current
 
 __all__ = ["session_of_tape"]

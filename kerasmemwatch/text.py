@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.chart import BLOCKS, PLAIN, chart
-from kerasmemwatch.notes import all_notes, counting
+from kerasmemwatch.notes import alerts, all_notes, at_least, counting, in_part
 from kerasmemwatch.peak_place import is_between
 from kerasmemwatch.peak_text import layer_rows, moment, shortened
 from kerasmemwatch.records import LayerMemory, Samples
@@ -71,7 +71,8 @@ def renderable(
         width: Columns of the screen, by which columns of tables are left out.
     """
     report = _printable(report)
-    parts: list[RenderableType] = [Text(_printable(title), style="bold")] if title else [_title(report)]
+    parts: list[RenderableType] = [Text(alert, style="bold") for alert in alerts(report)]
+    parts += [Text(_printable(title), style="bold")] if title else [_title(report)]
     if report.samples.num_samples and not title:
         parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report)]
     parts += moment(report, everything)
@@ -110,12 +111,12 @@ def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, 
         place = f"{peak.device or 'device'}, step {peak.step} ({peak.stage}"
         place += f", epoch {peak.epoch + 1})" if peak.epoch is not None else ")"
         place += ", between two batches" if is_between(report) else "" if peak.ended else ", which did not end"
-        yield "Device peak", format_bytes(peak.bytes), place
+        yield f"Device peak{in_part(report.run, peak.device)}", at_least(report.run, peak.device, peak.bytes), place
     yield from _worker_facts(report)
     # Of several workers the devices are many.
     for index, device in enumerate(report.run.devices if everything or not report.workers else ()):
-        newest = _newest(samples, "device_in_use_bytes", index)
-        yield f"{device.name} in use", format_bytes(newest), f"at the end; {counting(device)}"
+        in_use = at_least(report.run, device.name, _newest(samples, "device_in_use_bytes", index))
+        yield f"{device.name} in use", in_use, f"at the end; {counting(device)}"
         if device.limit_bytes:
             yield (
                 f"{device.name} limit",
@@ -136,7 +137,7 @@ def _worker_facts(report: Report) -> Iterator[tuple[str, str, str]]:
             ended = "is empty" if worker.last_step is None else f"ends at step {worker.last_step}"
             name, last = worker.name.replace(":", " "), int(report.samples["step"][-1])
             comment += f"; {name}'s recording {ended} of {last}"
-        yield f"  {worker.name}", format_bytes(worker.peak_bytes), comment
+        yield f"  {worker.name}", at_least(report.run, f"{worker.name}/{worker.device}", worker.peak_bytes), comment
 
 
 def _driver_facts(report: Report) -> Iterator[tuple[str, str, str]]:
@@ -164,13 +165,9 @@ def _host_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, st
     if isinstance(limit, (int, float)) and highest is not None:
         comment += f", {_share(highest, limit)} of {format_bytes(limit)} ({host.get('limit_source')})"
     yield "Host RSS", format_bytes(highest), comment
-    exact_cpu = [
-        i for i, device in enumerate(report.run.devices) if device.name == "CPU:0" and device.counting == "exact"
-    ]
-    in_use, newest = (
-        (_newest(samples, "device_in_use_bytes", exact_cpu[0]) if exact_cpu else None),
-        _newest(samples, "host_rss_bytes"),
-    )
+    exact = [i for i, one in enumerate(report.run.devices) if (one.name, one.counting) == ("CPU:0", "exact")]
+    in_use = _newest(samples, "device_in_use_bytes", exact[0]) if exact else None
+    newest = _newest(samples, "host_rss_bytes")
     if in_use is not None and newest is not None:
         rest = format_bytes(newest - in_use)
         yield (
@@ -201,7 +198,8 @@ def _charts(report: Report, blocks: bool) -> Iterator[RenderableType]:
     within, between = samples.get("device_peak_bytes"), samples.get("device_between_peak_bytes")
     series = []
     if within is not None and between is not None and within.shape[1]:
-        series.append(("device peak", np.fmax.reduce(np.fmax(within, between).astype(float), axis=1)))
+        name = f"device peak{in_part(report.run, report.peak.device)}"
+        series.append((name, np.fmax.reduce(np.fmax(within, between).astype(float), axis=1)))
     if "host_rss_bytes" in samples:
         series.append(("host RSS", samples["host_rss_bytes"].astype(float)))
     for name, values in series:
@@ -226,6 +224,7 @@ def _growth(report: Report) -> Iterator[RenderableType]:
         slope = format_bytes(growth.bytes_per_step, signed=True)
         low, high = (format_bytes(end, signed=True) for end in (growth.low, growth.high))
         name = growth.series.replace("device_in_use_bytes", "device in use").replace("host_rss_bytes", "host RSS")
+        name += in_part(report.run, growth.series.partition(" ")[2])
         yield Text(
             f"{'' if index else chr(10)}Growth of {name}: {slope} a step (95 % interval {low} to {high}, "
             f"{growth.num_samples} samples)"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from kerasmemwatch.attribution.inventory import VariableMemory
 from kerasmemwatch.attribution.watched_models import with_covered_share
-from kerasmemwatch.environment import disabled
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.options import Options
 from kerasmemwatch.recorder import Recorder
@@ -16,16 +15,12 @@ from kerasmemwatch.recording_parts import new_recorder, new_tracing
 from kerasmemwatch.records import LayerMemory, RunInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.schema import to_samples
+from kerasmemwatch.sinks.tensorboard import SCALARS, partial_tag
+from kerasmemwatch.switches import disabled
 from kerasmemwatch.tracing import Tracing
 from kerasmemwatch.units import MIB
 
 __all__ = ["Watcher", "current"]
-
-_LOG_NAMES = {
-    "device_peak_bytes": "memory/device_peak_mib",
-    "device_in_use_bytes": "memory/device_in_use_mib",
-    "host_rss_bytes": "memory/host_rss_mib",
-}
 
 
 class Watcher:
@@ -105,7 +100,10 @@ class Watcher:
         if recorder is None:
             return {}
         with recorder.faults.guard("epoch logs", "They lack memory."):
-            return {_LOG_NAMES[name]: value / MIB for name, value in recorder.epoch_bytes().items()}
+            devices = recorder.run.devices
+            whole = not devices or any(device.counting == "exact" for device in devices)
+            found = {SCALARS[name][0]: value / MIB for name, value in recorder.epoch_bytes().items()}
+            return found if whole else {partial_tag(name): value for name, value in found.items()}
         return {}
 
 

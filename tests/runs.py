@@ -117,6 +117,12 @@ def untraced_report() -> Report:
     return make_report(run_info(), samples(30), layers)
 
 
+def partial_report() -> Report:
+    """Samples of an allocator that does not count every allocation, and no traced step."""
+    device = DeviceInfo("CPU:0", "partial", 262_144, remedy="Do this.")
+    return make_report(replace(run_info(), devices=(device,)), samples(30))
+
+
 def wide_report(num_layers: int, *, names: Sequence[str] = ()) -> Report:
     """A model of so many layers, three to a block; the first ones are called ``names``."""
     paths = [*names, *(f"encoder/block_{index // 3}/layer_{index}" for index in range(num_layers - len(names)))]

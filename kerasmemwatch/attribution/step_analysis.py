@@ -22,16 +22,14 @@ from kerasmemwatch.attribution.xla_buffers import XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_expansion import compiled_runs, expand, unused_note
 from kerasmemwatch.attribution.xla_runs import Programs, XlaRun, find_runs
-from kerasmemwatch.probes.allocators import EXACT_CPU_REMEDY, ONEDNN_THRESHOLD_BYTES
+from kerasmemwatch.exact_cpu import remedy
+from kerasmemwatch.probes.allocators import ONEDNN_THRESHOLD_BYTES
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["CapturedStep", "Learned", "analysed"]
 
-_PARTIAL = (
-    f"Of the traced step only allocations of {format_bytes(ONEDNN_THRESHOLD_BYTES)} or more are known. "
-    f"{EXACT_CPU_REMEDY}"
-)
+_PARTIAL = f"Of the traced step only allocations of {format_bytes(ONEDNN_THRESHOLD_BYTES)} or more are known."
 _NO_OWNERS = (
     "The step's function was made before the watch came, so its operations are told apart by their names only: "
     "layers of the same name may be mixed up, and gradients are known by their sizes. Give the watch to the first fit."
@@ -155,7 +153,7 @@ def analysed(
         timeline = expand(timeline, runs, owners, XlaCategories(owners, gradients, evidence.assigned))
     timeline = in_order(timeline, tuple(captured.layers))
     notes = (
-        _PARTIAL if partial else "",
+        f"{_PARTIAL} {remedy()}" if partial else "",
         unused_note(runs),
         "" if not guessed else _HOOKS_ELSEWHERE if captured.missed else _NO_OWNERS,
         BESIDE if captured.beside else "",

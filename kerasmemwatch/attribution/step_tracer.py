@@ -39,8 +39,9 @@ from kerasmemwatch.attribution.variable_sightings import variable_sightings
 from kerasmemwatch.attribution.waiting_batches import not_repeated, waiting_bytes
 from kerasmemwatch.attribution.watched import Watched
 from kerasmemwatch.errors import MemWatchError
+from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.probes.allocators import EXACT_CPU_REMEDY, counts_exactly
+from kerasmemwatch.probes.allocators import counts_exactly
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.trace_schedule import ASKED_FOR
 
@@ -234,7 +235,7 @@ class StepTracer:
                     found.append(step)
                 else:
                     error = NoAllocationsError("TensorFlow's allocator told of no allocation in the traced step")
-                    self._faults.remark("trace", error, "" if counts_exactly() else EXACT_CPU_REMEDY)
+                    self._faults.remark("trace", error, "" if counts_exactly() else remedy())
             self._waiting.popleft()  # not after an interrupt of the user's: then another call has it
         return found
 

@@ -45,7 +45,7 @@ def allocations(
     """
     colours = theme_named(theme)
     if step is None:
-        return empty_figure(colours, "allocations", "No step was traced. Trace some with MemoryWatch(trace='auto').")
+        return empty_figure(colours, "allocations", "No step was traced; the notes say why.")
     timeline = step.timeline
     # A moment lasts until the next event, the last one as long as one event.
     at = np.append(positions(timeline, x), 0.0)

@@ -13,6 +13,7 @@ from kerasmemwatch.figures.layout import Figure, axis, byte_axis, empty_figure, 
 from kerasmemwatch.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.figures.peak import is_within
 from kerasmemwatch.figures.thinning import drawn_series
+from kerasmemwatch.notes import at_least, in_part
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import CATEGORIES
@@ -90,7 +91,9 @@ def comparison(
         begin, end = places["layers"]
         _add_layers(data, layout, traced, layers, [begin, end - _GAP * pixel], colours)
     summary = "; ".join(
-        f"{name}: device peak {format_bytes(report.peak.bytes)}" for name, report in zip(called, reports, strict=True)
+        f"{name}: device peak{in_part(report.run, report.peak.device)} "
+        f"{at_least(report.run, report.peak.device, report.peak.bytes)}"
+        for name, report in zip(called, reports, strict=True)
     )
     legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
     top = 40 + 22 * -(-len(curves) // 3)
@@ -107,6 +110,7 @@ def _curves(reports: Sequence[Report], names: Sequence[str]) -> list[tuple[int, 
             continue
         values = np.fmax.reduce(np.fmax(within, between).astype(float), axis=1)
         if not np.isnan(values).all():
+            name = f"{name}{in_part(report.run, report.peak.device)}"
             found.append((index, name, report.samples["step"].astype(float), values))
     return found
 

@@ -12,7 +12,8 @@ from kerasmemwatch.figures.labels import ByteUnit, byte_unit, plain, shortened
 from kerasmemwatch.figures.layout import Figure, axis, byte_axis, empty_figure, figure, span
 from kerasmemwatch.figures.palette import Theme, theme_named
 from kerasmemwatch.figures.thinning import drawn_series
-from kerasmemwatch.records import LeakFinding, Peak, Samples
+from kerasmemwatch.notes import at_least, in_part
+from kerasmemwatch.records import LeakFinding, Samples
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
@@ -74,10 +75,10 @@ def overview(report: Report, *, theme: str = "light") -> Figure:
             shapes.append(_line(limit / unit.size, f"y{suffix}", colours))
             annotations.append(_words(f"limit of {name}", limit / unit.size, f"y{suffix}", colours))
         if title == "device":
-            data += _peak(report.peak, unit, colours)
+            data += _peak(report, unit, colours)
     summary = (
         f"Memory of run {report.run.name} over {samples.num_samples} samples, steps {int(steps[0])} to "
-        f"{int(steps[-1])}. Device peak: {format_bytes(report.peak.bytes)}. "
+        f"{int(steps[-1])}. Device peak{in_part(report.run, report.peak.device)}: {_peak_words(report)}. "
         f"Host RSS at most: {format_bytes(_highest(samples, 'host_rss_bytes'))}."
     )
     layout |= {"shapes": shapes, "annotations": annotations, "hovermode": "x unified", "height": 480}
@@ -94,7 +95,7 @@ def _device_curves(report: Report, theme: Theme) -> list[_Curve]:
         values = report.samples.get(column)
         for index in range(0 if values is None or values.ndim < 2 else values.shape[1]):
             known = report.run.devices[index].name if index < len(report.run.devices) else f"device {index}"
-            name = f"{shortened(known, 24)} {words}" if several else words
+            name = (f"{shortened(known, 24)} {words}" if several else words) + in_part(report.run, known)
             # A device has one colour, or, where there is but one, each of its series has.
             colour = index if several else [one for one, *_ in _SERIES].index(column)
             own = values[:, index].astype(float)  # type: ignore[index]
@@ -135,16 +136,21 @@ def _curve(
     }
 
 
-def _peak(peak: Peak, unit: ByteUnit, theme: Theme) -> Iterator[Figure]:
+def _peak_words(report: Report) -> str:
+    return at_least(report.run, report.peak.device, report.peak.bytes)
+
+
+def _peak(report: Report, unit: ByteUnit, theme: Theme) -> Iterator[Figure]:
+    peak = report.peak
     if peak.bytes is None or peak.step is None:
         return
     yield {
         "type": "scatter",
         "mode": "markers+text",
-        "name": "peak of the run",
+        "name": f"peak of the run{in_part(report.run, peak.device)}",
         "x": [peak.step],
         "y": unit.of([peak.bytes]),
-        "text": [format_bytes(peak.bytes)],
+        "text": [_peak_words(report)],
         "textposition": "top center",
         "cliponaxis": False,
         "hovertemplate": "%{text}",

@@ -10,6 +10,7 @@ from kerasmemwatch.figures.labels import plain, shortened
 from kerasmemwatch.figures.layout import Figure, empty_figure, figure, note
 from kerasmemwatch.figures.palette import CATEGORY_COLOURS, Theme, text_on, theme_named
 from kerasmemwatch.layer_tree import tree_lines
+from kerasmemwatch.notes import untraced
 from kerasmemwatch.peak_place import elsewhere, traced_words
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
@@ -57,7 +58,7 @@ def peak(report: Report, *, theme: str = "light", shape: str = "treemap", layer:
         raise InvalidArgumentError(f"Expected shape to be 'treemap' or 'icicle'. Received: shape={shape!r}.")
     rows = [row for row in report.peak.by_layer if layer is None or is_within(row.path, layer)]
     if report.traced is None:
-        return empty_figure(colours, "peak", "No step was traced, so it is not known what was alive at the peak.")
+        return empty_figure(colours, "peak", untraced(report))
     if not any(row.total_bytes for row in rows):
         nothing = "at the traced peak" if layer is None else f"by {shortened(layer, 60)} at the traced peak"
         return empty_figure(colours, "peak", f"Nothing was held {nothing}.")

@@ -56,7 +56,7 @@ def step_timeline(
     if by not in GROUPS:
         raise InvalidArgumentError(f"Expected by to be 'category' or 'layer'. Received: by={by!r}.")
     if step is None:
-        return empty_figure(colours, "step", "No step was traced. Trace some with MemoryWatch(trace='auto').")
+        return empty_figure(colours, "step", "No step was traced; the notes say why.")
     timeline = step.timeline
     at = positions(timeline, x)
     mine = owners_within(timeline, layer)

@@ -18,7 +18,7 @@ from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
 from kerasmemwatch.figures.views import view_figure
 from kerasmemwatch.headline import headline
 from kerasmemwatch.html_report.tables import columns_of, layer_rows, table_html, to_csv, visible
-from kerasmemwatch.notes import all_notes
+from kerasmemwatch.notes import alerts, all_notes
 from kerasmemwatch.peak_place import elsewhere, traced_words
 from kerasmemwatch.report import Report
 from kerasmemwatch.text import plain_text
@@ -123,6 +123,7 @@ def html_page(report: Report, *, theme: str = "auto") -> str:
             "<body>",
             *_header(report, name),
             "<main>",
+            *(f'<p class="alert" role="note">{escape(visible(alert))}</p>' for alert in alerts(report)),
             *_tiles(report),
             *_leaks(report),
             *_sections(report),
@@ -227,10 +228,8 @@ def _leaks(report: Report) -> Iterator[str]:
 def _sections(report: Report) -> Iterator[str]:
     yield '<p class="help" id="script">The figures need JavaScript; the table and the text below do not.</p>'
     for section in _SECTIONS:
-        if section.name == "step-layers" and not report.steps:
+        if section.name in ("step-layers", "allocations") and not report.steps:
             continue  # the section before says that no step was traced
-        if section.name == "allocations" and not report.steps:
-            continue
         light, dark = (view_figure(report, section.view, theme=theme, **section.options) for theme in ("light", "dark"))
         summary = light["layout"]["meta"]["summary"]
         height = light["layout"]["height"]

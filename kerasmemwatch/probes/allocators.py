@@ -11,16 +11,14 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from kerasmemwatch import exact_cpu
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.peak_window import Reading
 from kerasmemwatch.records import DeviceInfo
 from kerasmemwatch.units import KIB, MIB
 
-__all__ = ["EXACT_CPU_REMEDY", "ONEDNN_THRESHOLD_BYTES", "Allocator", "allocators", "counts_exactly"]
+__all__ = ["ONEDNN_THRESHOLD_BYTES", "Allocator", "allocators", "counts_exactly"]
 
-EXACT_CPU_REMEDY = (
-    "Start it with `kerasmemwatch run SCRIPT.py`, or set TF_CPU_ALLOCATOR_USE_BFC=1 before TensorFlow is imported."
-)
 # The default allocator under oneDNN keeps statistics of allocations of at least this size
 # (tensorflow/core/common_runtime/mkl_cpu_allocator.h: kSmallAllocationsThreshold).
 ONEDNN_THRESHOLD_BYTES = 256 * KIB
@@ -66,7 +64,7 @@ def allocators() -> list[Allocator]:
         found.append(Allocator(_cpu_info(tf, read), read, read_and_reset, cpus if len(cpus) > 1 else ()))
     if not found:
         raise ProbeUnavailableError(
-            "Device memory is unknown: no allocator of TensorFlow keeps statistics here.", EXACT_CPU_REMEDY
+            "Device memory is unknown: no allocator of TensorFlow keeps statistics here.", exact_cpu.remedy()
         )
     return found
 
@@ -134,9 +132,9 @@ class _NoContext:
 
 def _cpu_info(tf: Any, read: Reading) -> DeviceInfo:
     if _counts_small(tf, read):
-        limit = os.environ.get("TF_CPU_BFC_MEM_LIMIT_IN_MB", "")
+        limit = "" if exact_cpu.is_ours(exact_cpu.LIMIT_VARIABLE) else os.environ.get(exact_cpu.LIMIT_VARIABLE, "")
         return DeviceInfo("CPU:0", limit_bytes=int(limit) * MIB if limit.isdecimal() else None)
-    return DeviceInfo("CPU:0", "partial", ONEDNN_THRESHOLD_BYTES, remedy=EXACT_CPU_REMEDY)
+    return DeviceInfo("CPU:0", "partial", ONEDNN_THRESHOLD_BYTES, remedy=exact_cpu.remedy())
 
 
 def _counts_small(tf: Any, read: Reading, tries: int = 3) -> bool:

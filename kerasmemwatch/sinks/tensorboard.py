@@ -17,13 +17,14 @@ import numpy as np
 
 from kerasmemwatch.event_file import EventFile
 from kerasmemwatch.files import join
+from kerasmemwatch.records import DeviceInfo
 from kerasmemwatch.run_codec import encode_run
 from kerasmemwatch.schema import PLUGIN_NAME, VERSION, Layout
 from kerasmemwatch.series import bucket_width
 from kerasmemwatch.sinks.base import Update
-from kerasmemwatch.units import MIB
+from kerasmemwatch.units import MIB, format_bytes
 
-__all__ = ["FILE_SUFFIX", "RUN_TAG", "SAMPLES_TAG", "SCALARS", "STEPS_TAG", "TensorBoardSink"]
+__all__ = ["FILE_SUFFIX", "RUN_TAG", "SAMPLES_TAG", "SCALARS", "STEPS_TAG", "TensorBoardSink", "partial_tag"]
 
 FILE_SUFFIX = ".kerasmemwatch"
 RUN_TAG = f"{PLUGIN_NAME}/run"
@@ -51,14 +52,14 @@ class TensorBoardSink:
         self._file: EventFile | None = None
         self._described: set[str] = set()
         self._rows_seen = 0
-        self._devices: tuple[str, ...] = ()
+        self._devices: tuple[DeviceInfo, ...] = ()
 
     def write(self, update: Update) -> None:
         """Append an update's events."""
         if self._file is None:
             self._file, self._described = EventFile(_new_path(self.directory), update.time_s), set()
         if update.run is not None:
-            self._devices = tuple(device.name for device in update.run.devices)
+            self._devices = update.run.devices
         before = set(self._described)
         try:
             self._file.write([*self._recording_events(update), *self._scalar_events(update)])
@@ -112,15 +113,31 @@ class TensorBoardSink:
             yield event
 
 
-def _scalar_series(layout: Layout, devices: tuple[str, ...]) -> Iterator[tuple[int, str, str]]:
+def partial_tag(tag: str) -> str:
+    """The tag of a device's scalar that leaves allocations out.
+
+    Example:
+        >>> partial_tag("memory/device_peak_mib")
+        'memory/partial_device_peak_mib'
+    """
+    return tag.replace("memory/device_", "memory/partial_device_")
+
+
+def _scalar_series(layout: Layout, devices: tuple[DeviceInfo, ...]) -> Iterator[tuple[int, str, str]]:
     """Index within a row, tag and description of every scalar; the device is in the tag if there are several."""
     start = 0
     for column in layout:
         if column.name in SCALARS:
             tag, description = SCALARS[column.name]
             for offset in range(column.size):
-                several = column.size > 1 and offset < len(devices)
-                yield start + offset, f"{tag}/{devices[offset].replace(':', '_')}" if several else tag, description
+                device = devices[offset] if column.width is not None and offset < len(devices) else None
+                own_tag, words = tag, description
+                if device is not None and device.counting == "partial":
+                    own_tag = partial_tag(tag)
+                    words += f"; only of allocations of {format_bytes(device.counted_from_bytes)} or more"
+                if device is not None and column.size > 1:
+                    own_tag += f"/{device.name.replace(':', '_')}"
+                yield start + offset, own_tag, words
         start += column.size
 
 

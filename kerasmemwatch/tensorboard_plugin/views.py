@@ -16,7 +16,7 @@ from kerasmemwatch.figures.peak import peak
 from kerasmemwatch.figures.step_timeline import step_timeline
 from kerasmemwatch.figures.views import traced_step
 from kerasmemwatch.headline import headline
-from kerasmemwatch.notes import all_notes
+from kerasmemwatch.notes import alerts, all_notes, untraced
 from kerasmemwatch.outlook import outlooks
 from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
 from kerasmemwatch.recording import Recording
@@ -29,7 +29,6 @@ __all__ = ["VIEWS", "run_list"]
 
 Recordings = Mapping[str, Recording]
 Section = dict[str, Any]
-_UNTRACED = "No step was traced. Trace some with MemoryWatch(trace='auto'), which is the default."
 
 
 def run_list(queries: Queries, context: Any, experiment: str) -> dict[str, Any]:
@@ -56,6 +55,8 @@ def run_list(queries: Queries, context: Any, experiment: str) -> dict[str, Any]:
 
 def _overview(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
     report = _first(recordings).report
+    if alerts(report):
+        yield {"kind": "notes", "title": "Counted in part", "notes": list(alerts(report))}
     yield {"kind": "tiles", "tiles": [asdict(tile) for tile in headline(report)]}
     yield _figure("Over the run", overview(report, theme=_theme(asked)))
     yield {
@@ -83,7 +84,8 @@ def _peak(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]
 def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
     steps, step = _first(recordings).steps, _step(recordings, asked)
     if step is None:
-        yield {"kind": "notes", "title": "Step timeline", "notes": [_UNTRACED]}
+        notes = [untraced(_first(recordings).report)]
+        yield {"kind": "notes", "title": "Step timeline", "notes": notes}
         return
     by, layer = asked.get("by", "category"), asked.get("layer") or None
     options = [[one.step, f"step {one.step}, {one.stage}, {one.mode}: {one.reason}"] for one in steps]

@@ -11,10 +11,11 @@ import pytest
 from asking import PREFIX, asking, client, sections, traced
 from fakes import append_payload, event_file, newer, write_run
 from loaders import python_provider, reload
-from runs import HOSTILE, traced_steps
+from runs import HOSTILE, partial_report, traced_steps
 from tensorboard.plugins import base_plugin
 from timelines import realistic_step, step, timeline
 
+from kerasmemwatch.recording import Recording
 from kerasmemwatch.schema import encode_json
 from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 from kerasmemwatch.step_codec import encode_step
@@ -111,6 +112,16 @@ def test_a_layer_s_name_is_text(serve: Any, tmp_path: Path) -> None:
             assert "<img" not in text and "<script" not in text and "<svg" not in text
     [table] = sections(ask("peak", run="run")[1], "table")
     assert {row[0] for row in table["rows"]} >= set(HOSTILE)  # as they are: the page makes text of them
+
+
+def test_a_partial_count_is_told_before_the_tiles_and_is_no_headline() -> None:
+    report = partial_report()
+    recordings = {"run": Recording(report.run, report.samples, (), ())}
+    first, tiles, *_ = VIEWS["overview"](recordings, {})["sections"]
+    assert (first["kind"], first["notes"]) == ("notes", ["CPU:0 is counted in part: do this."])
+    assert tiles["tiles"][0]["label"] == "Device peak (partial)"
+    [section] = VIEWS["timeline"](recordings, {})["sections"]
+    assert "no traced step had a larger one" in section["notes"][0]
 
 
 @pytest.mark.parametrize("name", ["nope", "../traced", "/etc/passwd", "traced\0", "", "<script>"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeClock, write_run
-from runs import HOSTILE, MIB, NAN, empty_report, lines, run_info, samples, small_report, traced_steps
+from runs import HOSTILE, MIB, NAN, empty_report, lines, partial_report, run_info, samples, small_report, traced_steps
 from timelines import step, timeline
 
 import kerasmemwatch
@@ -71,6 +71,11 @@ def test_what_makes_them_hard_to_compare_is_said() -> None:
     assert found.notes == ("The traced peaks are of different kinds: train in graph mode, and train in eager mode.",)
     other = make_report(run_info("b", devices=2), samples(5, devices=2), (), traced_steps())
     assert compare(small_report("a"), other).notes == ("The devices differ: GPU:0; and GPU:0, GPU:1.",)
+
+
+def test_of_partial_counts_the_peaks_are_called_partial() -> None:
+    assert "device peak (partial)  " in str(compare(small_report(), partial_report()))
+    assert "device peak  " in str(compare(small_report(), small_report()))
 
 
 def test_takes_recordings_reports_and_paths(tmp_path: Path) -> None:

@@ -149,6 +149,17 @@ def test_several_devices_have_a_scalar_each(tmp_path: Path) -> None:
     }
 
 
+def test_a_partial_count_has_tags_of_its_own(tmp_path: Path) -> None:
+    probe = device_probe(lambda _: [MIB * value for value in (1.0, 2, 3, 4, 5, 6)], names=("GPU:0", "CPU:0"))
+    probe.facts["devices"][1] |= {"counting": "partial", "counted_from_bytes": 262_144}  # type: ignore[index]
+    write_run(tmp_path, batches=1, probes=(probe,))
+    assert set(scalars(tmp_path / "run")) == {
+        f"memory/{kind}device_{what}_mib/{device}"
+        for kind, device in (("", "GPU_0"), ("partial_", "CPU_0"))
+        for what in ("in_use", "peak", "between_peak")
+    }
+
+
 def test_what_is_unknown_has_no_point(tmp_path: Path) -> None:
     probe = FakeProbe(fast=lambda n: [float("nan") if n == 2 else MIB])
     write_run(tmp_path, batches=3, probes=(probe,))

@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import MIB, NAN, lines, run_info, samples, small_report, traced_steps, untraced_report, wide_report
+from runs import (
+    MIB,
+    NAN,
+    lines,
+    partial_report,
+    run_info,
+    samples,
+    small_report,
+    traced_steps,
+    untraced_report,
+    wide_report,
+)
 from timelines import MADE, STEP, realistic_step, step, timeline
 
 from kerasmemwatch.errors import InvalidArgumentError
@@ -455,3 +466,15 @@ def test_of_runs_without_a_trace_there_are_curves() -> None:
 def test_a_layer_of_unknown_size_is_no_error() -> None:
     report = make_report(run_info(), samples(3), (LayerMemory("a", "Dense"),), traced_steps())
     assert "  unknown" in [text for trace in layers(report)["data"] for text in trace.get("text", [])]
+
+
+def test_a_partial_count_is_called_so_in_figures() -> None:
+    figure = overview(partial_report())
+    names = [trace["name"] for trace in figure["data"]]
+    assert "peak of the run (partial)" in names and "peak within a step (partial)" in names and "host RSS" in names
+    assert named(figure, "peak of the run (partial)")["text"][0].startswith("at least ")
+    assert "Device peak (partial): at least" in figure["layout"]["meta"]["summary"]
+    both = comparison([partial_report(), small_report()], ["a", "b"])
+    assert both["layout"]["meta"]["summary"].startswith("a: device peak (partial) at least ")
+    assert [trace["name"] for trace in both["data"][:2]] == ["a (partial)", "b"]
+    assert "no traced step had a larger one" in peak(partial_report())["layout"]["meta"]["summary"]

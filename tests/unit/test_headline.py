@@ -10,7 +10,7 @@ from runs import MIB, NAN, empty_report, run_info, samples, small_report, untrac
 
 from kerasmemwatch.headline import headline
 from kerasmemwatch.outlook import Outlook, outlooks
-from kerasmemwatch.records import Growth, LeakFinding
+from kerasmemwatch.records import DeviceInfo, Growth, LeakFinding
 from kerasmemwatch.report import Report, make_report
 
 
@@ -68,6 +68,14 @@ def test_causes_of_growth_come_before_notes() -> None:
     leak = LeakFinding("graphs are kept", "", None, None, None, "", "")
     value, detail, tone = tile(replace(small_report(), leaks=(leak,), notes=("a", "b")), "To mind")
     assert (value, detail, tone) == ("3 notes", "graphs are kept", "warning")
+
+
+def test_a_partial_count_is_no_headline() -> None:
+    device = DeviceInfo("CPU:0", "partial", 262_144, limit_bytes=200 * MIB, remedy="Do this.")
+    report = make_report(replace(run_info(), devices=(device,)), samples(5, peak=np.full(5, 50 * MIB)))
+    assert tile(report, "Device peak (partial)") == ("at least 50.0 MiB", "CPU:0 at step 1, epoch 1", "warning")
+    assert tile(report, "Share of the device limit")[0] == "unknown"
+    assert "below 256.0 KiB are not counted" in tile(report, "Known by layer")[1]
 
 
 def test_growth_leads_to_a_limit() -> None:

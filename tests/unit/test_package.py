@@ -18,7 +18,8 @@ FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 
 # From the bottom up. A module imports modules of earlier lines only; those of one line know nothing of each other.
 LAYERS = """
-_version errors
+_version errors switches
+exact_cpu
 units samples notebook_value
 records
 json_fields
@@ -60,7 +61,8 @@ probe_set row_log snapshot stages
 process_exit
 recorder
 options report
-peak_place outlook notes
+notes
+peak_place outlook
 peak_text
 figures.palette figures.labels figures.thinning
 figures.layout figures.moments figures.rectangles

@@ -127,6 +127,16 @@ def test_without_a_trace_the_reason_is_told(configuration: dict[str, Any], why: 
     assert why not in words(traced) and "At the traced peak" in words(traced)
 
 
+def test_a_partial_count_is_why_nothing_was_traced() -> None:
+    recorded = to_samples([(BASE_COLUMNS, np.array([[1.0, 1, 0, 0, 1]]))])
+    run = RunInfo("run", 0.0, devices=(DeviceInfo("CPU:0", "partial", 262_144),))
+    found = words(make_report(run, recorded))
+    assert "allocations below 256.0 KiB are not counted, and no traced step had a larger one" in found
+    assert "no step has been traced yet" not in found
+    found = words(make_report(run, recorded, (), [step(STEP)]))
+    assert "At the traced peak (partial) (" in found
+
+
 # -- the table -----------------------------------------------------------------------------------------------------
 
 

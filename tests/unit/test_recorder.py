@@ -835,6 +835,23 @@ def test_a_long_run_keeps_the_batches_that_were_left(tmp_path: Path) -> None:
     assert found["step"][~found["ended"]].tolist() == left
 
 
+@pytest.mark.parametrize(("exact", "peak", "in_use"), [((0,), 10, 1), ((1,), 20, 5), ((0, 1), 20, 5), ((), 20, 5)])
+def test_epoch_bytes_are_of_devices_that_count_all_if_there_are_any(
+    exact: tuple[int, ...], peak: int, in_use: int
+) -> None:
+    probe = device_probe(lambda _: (1, 5, 10, 20, 3, 4), names=("GPU:0", "CPU:0"))
+    for index, device in enumerate(probe.facts["devices"]):  # type: ignore[arg-type]
+        device["counting"] = "exact" if index in exact else "partial"
+    target = recorder((probe, FakeProbe(fast=lambda n: [1000.0])))
+    target.begin_stage("train")
+    target.batch_end(0, TRAIN)
+    assert target.epoch_bytes() == {
+        "device_peak_bytes": peak,
+        "device_in_use_bytes": in_use,
+        "host_rss_bytes": 1000,
+    }
+
+
 def test_epoch_bytes_survive_that_the_ring_wraps() -> None:
     peak = 3000
     target = recorder((device_probe(lambda n: (1, 9 if n == peak else 2, 1)),))

@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.exact_cpu import exact_variables
 from kerasmemwatch.probes import default_probes
 from kerasmemwatch.probes.allocators import allocators
 from kerasmemwatch.probes.base import Probe
@@ -184,6 +185,13 @@ def test_another_thread_that_allocates_does_not_make_a_partial_count_exact(tenso
     fake.convert_to_tensor = convert_amid_noise  # type: ignore[method-assign]
     [device] = [one.info for one in allocators()]
     assert device.counting == "partial"
+
+
+def test_the_limit_that_the_package_set_is_no_limit(tensorflow: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorflow()
+    for name, value in exact_variables({}).items():
+        monkeypatch.setenv(name, value)
+    assert [one.info.limit_bytes for one in allocators()] == [None]
 
 
 def test_limits_are_those_the_user_set(tensorflow: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,37 @@ def test_partial_counting_is_stated_with_its_share_and_the_remedy() -> None:
     assert "only allocations of 256.0 KiB or more are counted, 12.3% of the model's variable bytes" in " ".join(
         text.split()
     )
-    assert "Do this." in text
+    # In the first line, since no figure below is whole.
+    assert text.splitlines()[0] == "CPU:0 is counted in part: do this."
+
+
+def test_a_partial_count_is_no_headline() -> None:
+    text = plain_text(REPORTS["partial"])
+    assert "Device peak (partial)  at least 10.0 MiB" in text
+    assert "CPU:0 in use           at least 10.0 MiB" in text
+    assert "device peak (partial) over steps" in text
+    assert "Growth of device in use CPU:0 (partial)" in text
+    nothing = samples(3, known=True)
+    for name in ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes"):
+        nothing[name][:] = 0
+    text = plain_text(report(nothing, devices=(DeviceInfo("CPU:0", "partial", 262_144),)))
+    assert "Device peak (partial)  unknown" in text and " 0 B " not in text.split("device peak (partial) over")[0]
+
+
+def test_an_exact_device_beside_a_partial_one_keeps_its_peak() -> None:
+    devices = (DeviceInfo("GPU:0"), DeviceInfo("CPU:0", "partial", 262_144, remedy="Do this."))
+    found = samples(devices=2)
+    found["device_peak_bytes"][:, 0] *= 2
+    text = plain_text(report(found, devices=devices))
+    assert text.startswith("CPU:0 is counted in part: do this.")
+    assert "Device peak 20.0 MiB" in " ".join(text.split()) and "Device peak (partial)" not in text
+
+
+def test_an_allocator_that_cannot_be_read_is_told_first() -> None:
+    note = "Not measured (tensorflow): Device memory is unknown: no allocator keeps statistics. Do this."
+    text = plain_text(report(samples(devices=0), devices=(), notes=(note,)))
+    assert text.startswith(note.split("statistics")[0])
+    assert "no step has been traced yet" not in text
 
 
 def test_run_maxima_are_labelled() -> None:

@@ -1,0 +1,137 @@
+"""Exact counting on a CPU, which TensorFlow does with an allocator that two environment variables choose.
+
+TensorFlow reads them when it makes its context, at the first operation, so they may be set after it was imported.
+The package's ``__init__`` does that, so this module loads nothing but what Python has loaded already.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from kerasmemwatch.switches import EXACT_CPU_VARIABLE, disabled, leaves_cpu_alone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ALLOCATOR_VARIABLE", "LIMIT_VARIABLE", "exact_variables", "is_ours", "remedy", "turn_on"]
+
+ALLOCATOR_VARIABLE = "TF_CPU_ALLOCATOR_USE_BFC"
+LIMIT_VARIABLE = "TF_CPU_BFC_MEM_LIMIT_IN_MB"
+# Which of them we set, and to what: a child process inherits them, and there too they are not the user's.
+_OURS_VARIABLE = "KERASMEMWATCH_EXACT_CPU_SET"
+# What loads the plugin's entry point, and with it this package.
+_TENSORBOARD = ("tensorboard.default", "tensorboard.program")
+# Where the system does not tell its memory: 16 TiB, which limits nothing. The allocator reserves none of it.
+_NO_LIMIT_MIB = 1 << 24
+_MIB = 1 << 20
+
+
+def turn_on() -> None:
+    """Set in this process what ``exact_variables`` gives, unless it comes too late or TensorBoard loads the package."""
+    if _is_tensorboard() or _context_exists():
+        return
+    ours = [name for name in (ALLOCATOR_VARIABLE, LIMIT_VARIABLE) if is_ours(name)]
+    variables = exact_variables(os.environ)
+    for name in ours:
+        if name not in variables:  # inherited, and turned off in this process
+            del os.environ[name]
+            os.environ.pop(_OURS_VARIABLE, None)
+    os.environ.update(variables)
+
+
+def exact_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """What to set for TensorFlow to count every allocation on a CPU.
+
+    The allocator that does so ends at 64 GiB unless it is told otherwise, so it is told the machine's memory.
+
+    Args:
+        environ: Environment variables; what the user set among them is left alone.
+
+    Returns:
+        Variables to add; none if the user has turned exact counting off.
+
+    Example:
+        >>> exact_variables({"TF_CPU_ALLOCATOR_USE_BFC": "0"})
+        {}
+        >>> exact_variables({"TF_CPU_BFC_MEM_LIMIT_IN_MB": "100"})["TF_CPU_ALLOCATOR_USE_BFC"]
+        '1'
+    """
+    if disabled(environ) or leaves_cpu_alone(environ):
+        return {}
+    found = {}
+    if _is_unset(ALLOCATOR_VARIABLE, environ):
+        found[ALLOCATOR_VARIABLE] = "1"
+    elif not _is_true(environ[ALLOCATOR_VARIABLE]):
+        return {}
+    if _is_unset(LIMIT_VARIABLE, environ):
+        found[LIMIT_VARIABLE] = str(_machine_mib())
+    if found:
+        found[_OURS_VARIABLE] = " ".join(f"{name}={value}" for name, value in found.items())
+    return found
+
+
+def is_ours(name: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a variable has the value that this package gave it, here or in a parent process.
+
+    Args:
+        name: The variable.
+        environ: Environment variables.
+    """
+    return name in environ and f"{name}={environ[name]}" in environ.get(_OURS_VARIABLE, "").split()
+
+
+def remedy(environ: Mapping[str, str] = os.environ) -> str:
+    """How to have every allocation on a CPU counted, in a process where not every one is.
+
+    Args:
+        environ: Environment variables.
+    """
+    if leaves_cpu_alone(environ):
+        return f"Start Python without {EXACT_CPU_VARIABLE}={environ[EXACT_CPU_VARIABLE]}."
+    value = environ.get(ALLOCATOR_VARIABLE, "1")
+    if not _is_true(value):
+        return f"Start Python with {ALLOCATOR_VARIABLE}=1, or without that variable. It is {value!r}."
+    if _is_tensorboard() and not is_ours(ALLOCATOR_VARIABLE, environ):
+        return f"Set {ALLOCATOR_VARIABLE}=1 before the first model. Beside TensorBoard, the import does not set it."
+    return (
+        "Import kerasmemwatch before the first model (TensorFlow chooses its allocator at its first operation), start "
+        f"the script with `kerasmemwatch run SCRIPT.py`, or set {ALLOCATOR_VARIABLE}=1."
+    )
+
+
+def _is_unset(name: str, environ: Mapping[str, str]) -> bool:
+    return name not in environ or is_ours(name, environ)
+
+
+def _is_true(value: str) -> bool:
+    return value.strip().lower() in ("1", "true")
+
+
+def _is_tensorboard() -> bool:
+    return any(name in sys.modules for name in _TENSORBOARD)
+
+
+def _context_exists() -> bool:
+    """Whether TensorFlow has made its context, and with it its allocators; looked up without loading anything."""
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    return bool(getattr(context, "_initialized", context is not None))
+
+
+def _machine_mib() -> int:
+    """The machine's memory with its swap space, in MiB, rounded up."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return _NO_LIMIT_MIB
+    return -(-(memory + _swap_bytes()) // _MIB) if memory > 0 else _NO_LIMIT_MIB
+
+
+def _swap_bytes() -> int:
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            lines = file.read().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"SwapTotal:")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
