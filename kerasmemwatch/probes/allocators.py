@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,12 @@ __all__ = ["ONEDNN_THRESHOLD_BYTES", "Allocator", "allocators", "counts_exactly"
 # The default allocator under oneDNN keeps statistics of allocations of at least this size
 # (tensorflow/core/common_runtime/mkl_cpu_allocator.h: kSmallAllocationsThreshold).
 ONEDNN_THRESHOLD_BYTES = 256 * KIB
+# Which allocator serves constants is settled for the process by the first of them; where that is one of a graph, made
+# before TensorFlow has a device, it is one without statistics.
+_UNCOUNTED_CONSTANTS = (
+    "CPU:0: what operations allocate is counted, constants are not, as one was made before TensorFlow had a device. "
+    "Run an operation before the first model, such as tf.ones(1), and they are."
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,14 @@ class Allocator:
         read: Returns bytes in use and the peak.
         read_and_reset: The same, and sets the peak to what is in use.
         shared_by: Names of all devices that allocate from it, if there are several.
+        note: What else to know of its figures; empty if there is nothing.
     """
 
     info: DeviceInfo
     read: Reading
     read_and_reset: Reading
     shared_by: tuple[str, ...] = ()
+    note: str = ""
 
 
 def allocators() -> list[Allocator]:
@@ -61,7 +70,8 @@ def allocators() -> list[Allocator]:
     cpus = _names(tf, "CPU")
     if "CPU:0" in cpus:
         read, read_and_reset = _readings(tf, "CPU:0")
-        found.append(Allocator(_cpu_info(tf, read), read, read_and_reset, cpus if len(cpus) > 1 else ()))
+        info, note = _cpu_info(tf, read)
+        found.append(Allocator(info, read, read_and_reset, cpus if len(cpus) > 1 else (), note))
     if not found:
         raise ProbeUnavailableError(
             "Device memory is unknown: no allocator of TensorFlow keeps statistics here.", exact_cpu.remedy()
@@ -130,20 +140,29 @@ class _NoContext:
     _context_handle = None
 
 
-def _cpu_info(tf: Any, read: Reading) -> DeviceInfo:
-    if _counts_small(tf, read):
+def _cpu_info(tf: Any, read: Reading) -> tuple[DeviceInfo, str]:
+    """What the CPU's allocator counts, and a note."""
+    # From a list: a numpy array may be taken over without a copy, and so without an allocation.
+    counts_constants = _counts(tf, read, lambda: tf.convert_to_tensor([0.0] * 64))
+    if counts_constants or _counts(tf, read, lambda: _empty(tf)):
         limit = "" if exact_cpu.is_ours(exact_cpu.LIMIT_VARIABLE) else os.environ.get(exact_cpu.LIMIT_VARIABLE, "")
-        return DeviceInfo("CPU:0", limit_bytes=int(limit) * MIB if limit.isdecimal() else None)
-    return DeviceInfo("CPU:0", "partial", ONEDNN_THRESHOLD_BYTES, remedy=exact_cpu.remedy())
+        info = DeviceInfo("CPU:0", limit_bytes=int(limit) * MIB if limit.isdecimal() else None)
+        return info, "" if counts_constants else _UNCOUNTED_CONSTANTS
+    return DeviceInfo("CPU:0", "partial", ONEDNN_THRESHOLD_BYTES, remedy=exact_cpu.remedy()), ""
 
 
-def _counts_small(tf: Any, read: Reading, tries: int = 3) -> bool:
+def _empty(tf: Any) -> Any:
+    """A tensor of 256 bytes that an operation allocates."""
+    operations = getattr(tf, "raw_ops", None)
+    return None if operations is None else operations.Empty(shape=[64], dtype=tf.float32)
+
+
+def _counts(tf: Any, read: Reading, make: Callable[[], Any], tries: int = 3) -> bool:
     """Whether a tensor of 256 bytes shows; several tries, as another thread may allocate in between."""
     for _ in range(tries):
         before, _ = read()
         with tf.device("CPU:0"):
-            # From a list: a numpy array may be taken over without a copy, and so without an allocation.
-            tensor = tf.convert_to_tensor([0.0] * 64)
+            tensor = make()
         after, _ = read()
         del tensor
         if after == before:

@@ -71,6 +71,7 @@ class TensorFlowProbe:
             for one in found
             if one.shared_by
         ]
+        notes += [one.note for one in found if one.note]
         if notes:
             self.facts["note"] = " ".join(notes)
         for window in self._windows:

@@ -118,6 +118,30 @@ def test_what_the_user_set_stays(tmp_path: Path, variables: dict[str, str], coun
     assert variables.items() <= environ.items()
 
 
+@pytest.mark.parametrize(("first", "is_noted"), [("", True), ("tf.ones(1)", False)])
+def test_a_constant_of_a_graph_before_the_first_operation_makes_no_count_partial(
+    tmp_path: Path, first: str, is_noted: bool
+) -> None:
+    """It settles which allocator serves constants; what operations allocate is counted in any case."""
+    script = f"""
+import kerasmemwatch
+import keras, tensorflow as tf
+{first}
+class Positions(keras.layers.Layer):
+    def call(self, x):
+        return x + keras.ops.arange(x.shape[-1], dtype="float32")
+Positions()(keras.Input((8,)))
+from kerasmemwatch.probes.allocators import allocators
+[one] = allocators()
+def in_use():
+    return tf.config.experimental.get_memory_info("CPU:0")["current"]
+before = in_use()
+made = tf.raw_ops.Empty(shape=[64], dtype=tf.float32)
+print(one.info.counting, bool(one.note), in_use() - before)
+"""
+    assert run(tmp_path, script) == f"exact {is_noted} 256\n"
+
+
 def test_a_child_process_takes_no_limit_of_ours_for_the_users(tmp_path: Path) -> None:
     (tmp_path / "child.py").write_text("import kerasmemwatch\n" + DEVICES + SHOW)
     script = """

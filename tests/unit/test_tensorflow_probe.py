@@ -28,15 +28,19 @@ class FakeTensorFlow(ModuleType):
         gpus: Number of logical GPUs.
         cpus: Number of logical CPUs, which share one allocator.
         counts_from: Bytes from which the CPU's allocator counts; ``None`` if it keeps no statistics.
+        counts_constants: Whether that is so of constants, too.
     """
 
-    def __init__(self, gpus: int = 0, cpus: int = 1, counts_from: int | None = 0) -> None:
+    def __init__(
+        self, gpus: int = 0, cpus: int = 1, counts_from: int | None = 0, counts_constants: bool = True
+    ) -> None:
         super().__init__("tensorflow")
         self.names = {"GPU": [f"GPU:{i}" for i in range(gpus)], "CPU": [f"CPU:{i}" for i in range(cpus)]}
         self.current = dict.fromkeys(self.names["GPU"], 0)
         if counts_from is not None:
             self.current["CPU:0"] = 0
-        self.counts_from = counts_from
+        self.counts_from, self.counts_constants, self.float32 = counts_from, counts_constants, "float32"
+        self.raw_ops = SimpleNamespace(Empty=lambda shape, dtype: self._tensor(4 * shape[0]))
         self.peak = dict(self.current)
         self.resets: list[str] = []
         self.limits: list[int | None] = [None] * gpus
@@ -71,7 +75,10 @@ class FakeTensorFlow(ModuleType):
         return nullcontext()
 
     def convert_to_tensor(self, values: list[float]) -> object:
-        fake, size = self, 4 * len(values)
+        return self._tensor(4 * len(values)) if self.counts_constants else object()
+
+    def _tensor(self, size: int) -> object:
+        fake = self
         if self.counts_from is None or size < self.counts_from:
             return object()
 
@@ -185,6 +192,18 @@ def test_another_thread_that_allocates_does_not_make_a_partial_count_exact(tenso
     fake.convert_to_tensor = convert_amid_noise  # type: ignore[method-assign]
     [device] = [one.info for one in allocators()]
     assert device.counting == "partial"
+
+
+def test_constants_that_are_not_counted_are_noted(tensorflow: Load, opened: Open) -> None:
+    tensorflow(counts_constants=False)
+    [one] = allocators()
+    assert (one.info.counting, one.info.remedy) == ("exact", "")
+    assert "constants are not" in one.note and "tf.ones(1)" in one.note
+    assert opened().facts["note"] == one.note
+    tensorflow()
+    assert [one.note for one in allocators()] == [""]
+    tensorflow(counts_from=262_144, counts_constants=False)
+    assert [(one.info.counting, one.note) for one in allocators()] == [("partial", "")]
 
 
 def test_the_limit_that_the_package_set_is_no_limit(tensorflow: Load, monkeypatch: pytest.MonkeyPatch) -> None:
