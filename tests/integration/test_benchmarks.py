@@ -76,6 +76,15 @@ def test_many_layers_times_first_and_later_fits(tmp_path: Path) -> None:
     assert all(seconds > 0 for times in found.values() for case in times.values() for seconds in case)
 
 
+def test_exact_counting_is_on_and_off_in_processes_of_their_own(tmp_path: Path) -> None:
+    output = benchmark("exact_cpu.py", "--quick", "--json", str(tmp_path / "found.json"))
+    assert "Exact counting on and off: 1 pairs of processes" in output
+    assert "cnn: ms a step" in output and "cnn: peak RSS, MiB" in output
+    [[on, off]] = json.loads((tmp_path / "found.json").read_text())["cnn"]
+    for fit in (on, off):
+        assert fit["step_s"] > 0 and fit["peak_rss_bytes"] > 100 * MIB
+
+
 @pytest.mark.browser
 def test_dashboard_asks_every_route_and_draws_in_a_browser(tmp_path: Path) -> None:
     output = benchmark("dashboard.py", "--quick", "--json", str(tmp_path / "found.json"))
