@@ -13,7 +13,7 @@ from typing import Any
 
 from kerasmemwatch.attribution.hlo_program import HloProgram
 
-__all__ = ["OpNames", "in_gradient_tape"]
+__all__ = ["Named", "OpNames", "in_gradient_tape"]
 
 # What TensorFlow's bridge to XLA calls each argument of a program.
 _NO_NAMES = ("", "XLA_Args", "XLA_Retvals")
@@ -91,21 +91,9 @@ class OpNames:
         position = self._position.get(value)
         return _UNKNOWN if position is None else self._of_position[position]
 
-    def of_positions(self) -> tuple[str, ...]:
-        """The operation's name of each instruction in the schedule."""
-        return tuple(name for name, _ in self._of_position)
-
-    def backward_from(self) -> int | None:
-        """The first position of the backward pass, ``None`` if there is none.
-
-        Earlier positions may be named so too: what gradients are added to, or a weight's transpose, is made of
-        constants or of one parameter, and so at any time.
-        """
-        for position, (name, how) in enumerate(self._of_position):
-            made_of_several = any(self._program.origins.get(v, 0) is None for v in self._program.writes[position])
-            if made_of_several and how in ("own", "fusion") and self._is_backward(name):
-                return position
-        return None
+    def of_positions(self) -> tuple[Named, ...]:
+        """The operation's name of each instruction in the schedule, and how it was found."""
+        return tuple(self._of_position)
 
     def of_users(self, value: int) -> tuple[str, ...]:
         """The names of the operations that read a value, also inside a fusion, without repetition."""

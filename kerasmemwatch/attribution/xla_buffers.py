@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.attribution.hlo_backward import backward_from
 from kerasmemwatch.attribution.hlo_op_names import OpNames, in_gradient_tape
 from kerasmemwatch.attribution.hlo_program import HloProgram, Index
 from kerasmemwatch.errors import MemWatchError
@@ -172,8 +173,8 @@ def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tap
         program_id=int(module.id),
         length=len(program),
         instructions=tuple(str(program.instructions[id].name) for id in program.order),
-        op_names=names.of_positions(),
-        backward_from=names.backward_from(),
+        op_names=tuple(name for name, _ in names.of_positions()),
+        backward_from=backward_from(program, names.of_positions()),
         allocations=tuple(allocations),
         buffers=tuple(buffers),
         conflicts=conflicts,

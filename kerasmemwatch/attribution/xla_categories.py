@@ -53,10 +53,13 @@ class XlaCategories:
         frame = (self._owners.find(buffer.op_name) if buffer.op_name else None) or _UNKNOWN
         if not frame.owner:
             frame = frame._replace(owner=_UNKNOWN.owner)
+        late = module.backward_from is not None and buffer.first >= module.backward_from
         if (buffer.op_from == "user" or frame is _UNKNOWN) and frame.phase != "input":
             # A user's name does not tell when it was made; the schedule does.
-            late = module.backward_from is not None and buffer.first >= module.backward_from
             frame = frame._replace(phase="backward" if late else "forward")
+        elif frame.phase == "backward" and not late:
+            # Nor does that of an activation's derivative: it needs no incoming gradient.
+            frame = frame._replace(phase="forward")
         return frame
 
     def _gradients(self, module: XlaModule, frames: Sequence[Frame]) -> dict[int, GradientBuffer]:

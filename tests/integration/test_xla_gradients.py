@@ -80,3 +80,21 @@ def test_what_backward_reads_are_activations(name: str) -> None:
     model.fit(x, np.ones((len(x), 1), np.float32), batch_size=BATCH, verbose=0, callbacks=[watch])
     held = [layer.activations_bytes for layer in watch.report.layers if layer.class_name == "Conv2D"]
     assert min(held) >= BATCH * 16 * 16 * 8 * FLOAT
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "scaled"])
+@pytest.mark.parametrize("name", ["softplus", "log", "square", "softsign", "mish"])
+def test_what_waits_for_the_backward_pass_is_activations(name: str, optimizer: str) -> None:
+    # A derivative that needs no incoming gradient is made with its layer, before the forward pass ends.
+    activation = {"log": lambda x: keras.ops.log(keras.ops.square(x) + 2), "square": keras.ops.square}.get(name, name)
+    model = convolutions(activation)
+    chosen = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()) if optimizer == "scaled" else optimizer
+    model.compile(chosen, "mse", jit_compile=True)
+    watch = MemoryWatch(None, trace=[TRACED], strict=True)
+    x = np.ones((BATCH * STEPS, 16, 16, 8), np.float32)
+    model.fit(x, np.ones((BATCH * STEPS, 1), np.float32), batch_size=BATCH, verbose=0, callbacks=[watch])
+    found = {layer.path: layer for layer in watch.report.layers if layer.class_name == "Conv2D"}
+    # What a layer's derivative needs, and what the next one's kernel needs: at least one of the layer's output each.
+    output = FLOAT * BATCH * 16 * 16 * 8
+    assert len(found) == 3
+    assert all((layer.activations_bytes or 0) >= output for layer in found.values())

@@ -31,6 +31,7 @@ live_set step_codec attribution.kept_tapes layer_tree workers
 layer_table step_log tape_memory step_graphs model_state example_batch
 attribution.hlo_messages attribution.hlo_program
 attribution.hlo_op_names
+attribution.hlo_backward
 attribution.xla_buffers
 attribution.other_fits
 trace_schedule attribution.patches attribution.owner_stack attribution.allocation_events attribution.trace_capture

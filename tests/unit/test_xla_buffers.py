@@ -435,6 +435,36 @@ def test_the_backward_pass_begins_where_data_and_weights_have_met() -> None:
     assert program.opened.op_names[2] == "gradient_tape/model/zeros"
 
 
+def test_the_backward_pass_begins_after_the_derivative_that_was_made_ahead() -> None:
+    program = (
+        Program()
+        .computation(
+            "main",
+            op("x", "parameter"),
+            op("weight", "parameter", number=1),
+            op("hidden", "dot", "x", "weight", op_name="model/dense/MatMul"),
+            op("slope", "logistic", "hidden", op_name="gradient_tape/model/dense/Sigmoid"),
+            op("output", "multiply", "hidden", "x", op_name="model/head/mul"),
+            op("of_head", "multiply", "output", "hidden", op_name="gradient_tape/model/head/mul"),
+            op("of_dense", "multiply", "output", "slope", op_name="gradient_tape/model/dense/mul"),
+            op("new", "subtract", "weight", "of_dense", op_name="adam/AssignSubVariableOp"),
+            op("penalty", "multiply", "weight", "weight", op_name="gradient_tape/model/penalty"),
+            op("result", "tuple", "of_head", "new", "penalty"),
+        )
+        .allocation(8, ("x", (), 0, 4), ("weight", (), 4, 4), is_entry_computation_parameter=True)
+        .allocation(
+            28,
+            *(
+                (name, (), 4 * place, 4)
+                for place, name in enumerate(["hidden", "slope", "output", "of_head", "of_dense", "new", "penalty"])
+            ),
+        )
+    )
+    program.open()
+    # Not the slope's position: both gradients wait for the output.
+    assert program.opened.backward_from == 5
+
+
 def test_the_parts_of_a_fusions_result_have_names_of_their_own() -> None:
     buffers = (
         Program()
