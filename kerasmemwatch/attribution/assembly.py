@@ -16,6 +16,7 @@ from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import LOSS, METRICS, Frame
 from kerasmemwatch.attribution.row_frames import row_frames
+from kerasmemwatch.attribution.scratch import ops_at_work
 from kerasmemwatch.attribution.variable_moves import Part
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer, gradient_bytes, gradient_rows
 from kerasmemwatch.timeline import Timeline
@@ -83,7 +84,8 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
     rows, renamed = _split(rows, [part for part in parts if part.row >= 0])
     owners = _Owners()
     made = rows.birth >= 0
-    frames, which = row_frames(events, rows, evidence.owners, evidence.log, evidence.calls)
+    ops = ops_at_work(events, rows)
+    frames, which = row_frames(events, rows, ops, evidence.owners, evidence.log, evidence.calls)
     requested = events.requested_bytes[rows.event]
     owner = np.array([owners.code(frame.owner, frame.class_name) for frame in frames], np.int32)[which]
     phase = np.array([PHASE_CODES[frame.phase] for frame in frames], np.int8)[which]
@@ -124,7 +126,7 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
         owner=np.concatenate([owner, np.array([owners.code(e.owner, e.class_name) for e in extra], np.int32)]),
         category=np.concatenate([category, np.array([CODES[e.category] for e in extra], np.int8)]),
         phase=np.concatenate([phase, np.full(count, PHASE_CODES["between"], np.int8)]),
-        op=np.concatenate([np.where(made, events.op[rows.event], 0), np.zeros(count, np.int32)]).astype(np.int32),
+        op=np.concatenate([np.where(made, ops, 0), np.zeros(count, np.int32)]).astype(np.int32),
         time_ns=events.time_ns - evidence.begun_ns,
         in_use_bytes=events.in_use_bytes,
         in_use_before_bytes=events.in_use_before_bytes,

@@ -11,12 +11,24 @@ from collections.abc import Iterable, Mapping
 
 from kerasmemwatch.attribution.owner_stack import LOSS, OPTIMIZER, Frame
 
-__all__ = ["GRADIENT_SCOPES", "frames_by_name"]
+__all__ = ["GRADIENT_SCOPES", "frames_by_name", "made_as"]
 
 # TensorFlow's names for the gradients of what is in a scope.
 GRADIENT_SCOPES = ("gradient_tape", "gradients")
 _LOSS_SCOPE = "compile_loss"
 _NUMBER = re.compile(r"_\d+$")
+# TensorFlow's optimizer of graphs moves and joins operations, and says so in their names.
+_RENAMED = re.compile(r"ArithmeticOptimizer/(?:ReorderCastLikeAndValuePreserving_[a-z0-9]+|[A-Za-z]+)_")
+
+
+def made_as(name: str) -> str:
+    """The name that an operation was made under, before an optimizer of graphs put it elsewhere.
+
+    Example:
+        >>> made_as("head/Tensordot/ArithmeticOptimizer/FoldTransposeIntoMatMul_MatMul")
+        'head/Tensordot/MatMul'
+    """
+    return _RENAMED.sub("", name)
 
 
 def frames_by_name(names: Iterable[str], layers: Mapping[str, str], optimizers: Iterable[str] = ()) -> dict[str, Frame]:

@@ -11,7 +11,6 @@ from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import FUNCTIONS, INPUT_PIPELINE, Frame
-from kerasmemwatch.attribution.scratch import ops_at_work
 
 __all__ = ["row_frames", "within_calls"]
 
@@ -24,6 +23,7 @@ _PIPELINE = Frame(INPUT_PIPELINE, "", "input")
 def row_frames(
     events: AllocationEvents,
     rows: Allocations,
+    ops: NDArray[np.int32],
     owners: OpOwners,
     log: Sequence[tuple[int, Frame]] = (),
     calls: Sequence[tuple[int, int]] = (),
@@ -33,6 +33,7 @@ def row_frames(
     Args:
         events: The allocator's events.
         rows: They, paired.
+        ops: The operation of each row, index into the events' names.
         owners: Who made each operation.
         log: UNIX times in nanoseconds and who was on top of the stack from then, on Python's thread.
         calls: UNIX times at which functions began and ended that this thread called.
@@ -51,7 +52,7 @@ def row_frames(
     top = np.where(piped, 0, top)
     which = np.zeros(len(event), np.int64)
     called = within_calls(calls, events.time_ns[event])
-    keys = (ops_at_work(events, rows).astype(np.int64) * len(tops) + top) * 2 + called
+    keys = (ops.astype(np.int64) * len(tops) + top) * 2 + called
     pairs, inverse = np.unique(keys, return_inverse=True)
     found = np.zeros(len(pairs), np.int64)
     for index, code in enumerate(pairs.tolist()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +10,11 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
+from kerasmemwatch.attribution.op_names import made_as
 
 __all__ = ["GradientBuffer", "gradient_bytes", "gradient_rows"]
 
 _CALL = "StatefulPartitionedCall/"
-# TensorFlow's optimizer of graphs puts operations in another order, and says so in their names.
-_RENAMED = re.compile(r"ArithmeticOptimizer/ReorderCastLikeAndValuePreserving_[a-z0-9]+_")
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,7 @@ def _rows_by_op(events: AllocationEvents, rows: Allocations) -> dict[str, list[i
     found: dict[str, list[int]] = {}
     for index, name in enumerate(events.ops):
         if name:
-            made_as = _RENAMED.sub("", name.rpartition(_CALL)[2])
-            found.setdefault(made_as, []).extend(groups.of(index))
+            found.setdefault(made_as(name.rpartition(_CALL)[2]), []).extend(groups.of(index))
     return found
 
 

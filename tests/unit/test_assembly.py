@@ -41,6 +41,12 @@ def put_together(lines: Sequence[Any], *, before: int = 400, **known: Any) -> tu
     return assemble(events(lines, before=before), Evidence("CPU:0", 900, OpOwners(known.pop("ops", {})), **known))
 
 
+def test_scratch_memory_is_told_by_the_operation_at_work() -> None:
+    lines = [(512, 16, f"{STEP}/m/a/MatMul"), (1024, 4096, ""), (1024, -4096), (512, -16)]
+    made, _ = put_together(lines, ops=OPS, before=0)
+    assert [made.ops[op] for op in made.op] == [f"{STEP}/m/a/MatMul"] * 2
+
+
 def test_a_step_of_a_graph() -> None:
     lines = [
         (256, 96, "", PIPELINE, 0),

@@ -48,6 +48,14 @@ def test_an_operation_that_was_renamed_is_its_scopes() -> None:
     assert found.find("ConstantFolding/model/b/convolution_folded") == layer("b")
 
 
+def test_an_operation_that_was_moved_is_its_makers() -> None:
+    # The gradient that a layer gives itself has no scope of the layer's.
+    found = owners(Tensordot__MatMul="^a", model__b__add="b")
+    assert found.find(f"{STEP}/Tensordot/ArithmeticOptimizer/FoldTransposeIntoMatMul_MatMul") == layer("a", "backward")
+    moved = f"{STEP}/model/b/ArithmeticOptimizer/ReorderCastLikeAndValuePreserving_float_add"
+    assert found.exact(moved) == "model/b/add"
+
+
 def test_a_scope_with_sublayers_is_the_outer_layers() -> None:
     found = owners(m__enc__add="enc", m__enc__d1__MatMul="enc/d1", m__enc__d2__MatMul="enc/d2")
     assert found.find("m/enc/new") == layer("enc")

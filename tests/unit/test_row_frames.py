@@ -11,6 +11,7 @@ from kerasmemwatch.attribution.allocations import pair
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, BASE, OPTIMIZER, Frame
 from kerasmemwatch.attribution.row_frames import row_frames
+from kerasmemwatch.attribution.scratch import ops_at_work
 
 A, B = Frame("a", "Dense", "forward"), Frame("b", "Dense", "forward")
 UPDATE = Frame(OPTIMIZER, "", "update")
@@ -25,7 +26,8 @@ def owners(
 ) -> list[str]:
     """Owner and phase of each row."""
     found = events(lines, **more)
-    frames, which = row_frames(found, pair(found), OpOwners(ops or {}), log)
+    rows = pair(found)
+    frames, which = row_frames(found, rows, ops_at_work(found, rows), OpOwners(ops or {}), log)
     return [f"{frames[code].owner} {frames[code].phase}" for code in which.tolist()]
 
 
