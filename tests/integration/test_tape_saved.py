@@ -22,7 +22,15 @@ KEPT = {"tanh": 1, "relu": 1, "sigmoid": 1, "gelu": 3}
 def test_each_layer_keeps_its_own(activation: str, count: int) -> None:
     layers = [keras.layers.Dense(WIDTH, activation=activation) for _ in range(count)]
     model = keras.Sequential([keras.Input((WIDTH,)), *layers])
-    x, tapes = tf.ones((BATCH, WIDTH)), list[Any]()
+    saved, activations = kept_by_tape(model, tf.ones((BATCH, WIDTH)))
+    tensor = BATCH * WIDTH * FLOAT
+    assert count * tensor <= saved <= (KEPT[activation] * count + 1) * tensor
+    assert saved >= 0.9 * activations
+
+
+def kept_by_tape(model: Any, x: Any) -> tuple[int, int]:
+    """What a tape says that the forward pass leaves, and the activations at the traced step's peak."""
+    tapes = list[Any]()
 
     @tf.function
     def train(x: Any) -> Any:
@@ -35,6 +43,45 @@ def test_each_layer_keeps_its_own(activation: str, count: int) -> None:
         for _ in range(4):
             with session.step():
                 train(x)
-    saved, tensor = tapes[0].memory.saved_for_backward_bytes, BATCH * WIDTH * FLOAT
-    assert count * tensor <= saved <= (KEPT[activation] * count + 1) * tensor
-    assert saved >= 0.9 * session.report.peak.by_category["activations"]
+    return int(tapes[0].memory.saved_for_backward_bytes), int(session.report.peak.by_category["activations"])
+
+
+ROWS, LENGTH, DEPTH, HEADS = 8, 32, 64, 4
+HIDDEN = ROWS * LENGTH * DEPTH * FLOAT
+
+
+def attention(x: Any) -> Any:
+    made = keras.layers.MultiHeadAttention(HEADS, DEPTH // HEADS)(x, x)
+    return keras.layers.Add()([x, made])
+
+
+def normalized(x: Any) -> Any:
+    return keras.layers.Dense(DEPTH)(keras.layers.LayerNormalization()(x))
+
+
+def dropped(x: Any) -> Any:
+    return keras.layers.Dense(DEPTH)(keras.layers.Dropout(0.3)(x))
+
+
+# At least what each block's gradients read: the block's input, queries, keys, values, their sums and the scores; the
+# input and what it is normalized to; what is left of the input.
+BLOCKS = {
+    "attention": (attention, 5 * HIDDEN + ROWS * HEADS * LENGTH * LENGTH * FLOAT),
+    "normalized": (normalized, 2 * HIDDEN),
+    "dropout": (dropped, HIDDEN),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_more_blocks_keep_more(name: str) -> None:
+    block, at_least = BLOCKS[name]
+    found = {}
+    for count in (2, 3, 4):
+        inputs = hidden = keras.Input((LENGTH, DEPTH))
+        for _ in range(count):
+            hidden = block(hidden)
+        saved, activations = kept_by_tape(keras.Model(inputs, hidden), tf.ones((ROWS, LENGTH, DEPTH)))
+        assert saved >= max((count - 1) * at_least, 0.9 * activations)
+        found[count] = saved
+    # Each block keeps as much as any other; the first has no gradient to hand on.
+    assert found[4] - found[3] == found[3] - found[2] >= at_least
