@@ -99,7 +99,8 @@ class XlaCategories:
         named = [
             (gradient.ops.index(name), gradient)
             for gradient in self._by_op.get(name, {}).values()
-            if gradient.bytes in (None, buffer.bytes)
+            # Of a sparse one nothing tells the size: a name that is only the operand's will not do.
+            if gradient.bytes == buffer.bytes or (gradient.bytes is None and buffer.op_from in ("own", "fusion"))
         ]
         # What the update assigns when it has read the gradient: the variable, or what the optimizer keeps for it.
         layers = {self._assigned[name].owner for name in users & self._assigned.keys()} or {owner}

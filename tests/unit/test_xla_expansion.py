@@ -142,6 +142,8 @@ def test_a_gradient_is_as_large_as_its_variable_and_read_by_the_update() -> None
     assert categories([plain]) == [("a", "temporaries")]
     sparse = replace(KERNEL, bytes=None)
     assert categories([replace(plain, bytes=304)], gradients=[sparse]) == [("a", "gradients")]
+    # What adds up the squares of its parts, to clip it, has its name from it.
+    assert categories([replace(plain, bytes=8, op_from="operand")], gradients=[sparse]) == [("a", "temporaries")]
 
 
 def test_an_operand_in_another_layout_has_the_gradients_name_and_is_none() -> None:
