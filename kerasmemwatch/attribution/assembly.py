@@ -17,7 +17,7 @@ from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import LOSS, METRICS, Frame
 from kerasmemwatch.attribution.row_frames import row_frames
 from kerasmemwatch.attribution.scratch import ops_at_work
-from kerasmemwatch.attribution.variable_moves import Part
+from kerasmemwatch.attribution.variable_parts import Part
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer, gradient_bytes, gradient_rows
 from kerasmemwatch.timeline import Timeline
 
@@ -107,7 +107,7 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
         (phase == PHASE_CODES["backward"]) & ~np.isin(np.arange(len(rows.event)), list(renamed)),
     )
     for row, gradient in gradients.items():
-        if phase[row] != PHASE_CODES["backward"]:
+        if phase[row] == PHASE_CODES["forward"]:
             continue  # most of its life it is what it was made as
         owner[row], category[row] = owners.code(gradient.owner, gradient.class_name), CODES["gradients"]
     for index, buffer in renamed.items():

@@ -61,9 +61,11 @@ def unwatched_buffers(alive: defaultdict[str, list[Any]] | None, watched: set[in
     living = handle_keys(kept["variable"])
     found: dict[int, KnownBuffer] = {}
     earlier = set[int]()
+    # What a loop's own function keeps beside a watched model is of no earlier one.
+    loops = living & set().union(*(_beside(graph, watched) for graph in kept["graph"]))
     with unwatched():
         for graph in kept["graph"]:
-            buffers = _held(graph, watched, living, found)
+            buffers = _held(graph, watched | loops, living, found)
             if buffers:
                 earlier.add(id(graph))
                 found.update({buffer.key or buffer.address: buffer for buffer in buffers})
@@ -80,6 +82,21 @@ def unwatched_buffers(alive: defaultdict[str, list[Any]] | None, watched: set[in
     )
 
 
+def _beside(graph: Any, watched: set[int]) -> set[int]:
+    """Keys of the variables that a graph captured, if some of them are watched."""
+    keys = {id(handle) for handle in _handles(graph)}
+    return keys if keys & watched else set()
+
+
+def _handles(graph: Any) -> list[Any]:
+    resource = sys.modules["tensorflow"].resource
+    return [each for each in _captured(graph) if each.dtype == resource]
+
+
+def _captured(graph: Any) -> list[Any]:
+    return [outer for outer, _ in getattr(graph, "captures", None) or () if type(outer).__name__ == "EagerTensor"]
+
+
 def _held(
     graph: Any, watched: Container[int], living: Container[int], found: Mapping[int, KnownBuffer]
 ) -> list[KnownBuffer]:
@@ -87,15 +104,13 @@ def _held(
     settled = _settled.get(graph)
     if settled is not None:
         return settled
-    captured = [outer for outer, _ in getattr(graph, "captures", None) or () if type(outer).__name__ == "EagerTensor"]
-    resource = sys.modules["tensorflow"].resource
-    handles = [each for each in captured if each.dtype == resource]
+    handles = _handles(graph)
     others = [handle for handle in handles if id(handle) not in watched]
     # Several graphs have the same ones, and each takes a while. An iterator's is no variable's.
     variables = (found.get(id(handle)) or _variable(handle) for handle in others)
     buffers = [buffer for buffer in variables if buffer.bytes]
     if buffers and len(others) == len(handles):
-        tensors = [each for each in captured if each.dtype != resource and tensor_address(each)]
+        tensors = [each for each in _captured(graph) if tensor_address(each)]
         buffers += [KnownBuffer(EARLIER_MODELS, "", "other", tensor_bytes(t), tensor_address(t)) for t in tensors]
         if not any(id(handle) in living for handle in handles):
             _settled[graph] = buffers

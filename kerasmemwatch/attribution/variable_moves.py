@@ -16,48 +16,9 @@ from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_owners import suffixes
+from kerasmemwatch.attribution.variable_parts import NUMBER_BYTES, Lasting, Part
 
-__all__ = ["Lasting", "Part", "VariablePlaces", "variable_places"]
-
-
-# TensorFlow keeps the eager constant of a number, and variables that it is assigned to share its buffer. Each counts:
-# the chunk of a variable's handle has more room than that.
-_NUMBER_BYTES = 16
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a buffer is for a part of its life.
-
-    Attributes:
-        row: Its allocation; -1 for one without an event, which lived all through the step.
-        begin: The event that it is so from; -1 for before the step.
-        end: The event that it is so until; the number of events for after the step.
-        buffer: What it is.
-    """
-
-    row: int
-    begin: int
-    end: int
-    buffer: KnownBuffer
-
-
-@dataclass(frozen=True)
-class Lasting:
-    """A buffer that lived all through the step, without an event.
-
-    Attributes:
-        buffer: What it is, with where it lies.
-        parts: The same over time, if that is not one thing only.
-    """
-
-    buffer: KnownBuffer
-    parts: tuple[Part, ...] = ()
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it is a variable that may share its buffer, a number's, and counts nevertheless."""
-        return bool(self.buffer.key) and self.buffer.bytes <= _NUMBER_BYTES
+__all__ = ["VariablePlaces", "variable_places"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +84,7 @@ class _Claims:
 
     def lasting(self, address: int, begin: int, end: int | None, variable: KnownBuffer) -> None:
         """A variable lies in a buffer without an event."""
-        alone = 0 if address and variable.bytes > _NUMBER_BYTES else variable.key
+        alone = 0 if address and variable.bytes > NUMBER_BYTES else variable.key
         part = Part(-1, begin, self._count if end is None else end, variable)
         self._lasting.setdefault((address, alone), []).append(part)
 
@@ -139,7 +100,7 @@ class _Claims:
         parts = list[Part]()
         for found in by_row.values():
             first, *rest = found
-            is_number = first.buffer.bytes <= _NUMBER_BYTES
+            is_number = first.buffer.bytes <= NUMBER_BYTES
             parts += [first, *(replace(part, row=-1) for part in rest)] if is_number else _in_turn(found)
         lasting = [
             self._filled(address, _in_turn(found), others.get(address)) for (address, _), found in self._lasting.items()
@@ -187,12 +148,24 @@ class _Moves:
         self._strays = {int(address[row]): row for row in np.flatnonzero(died).tolist()}
         self._survivors = {int(address[row]): row for row in np.flatnonzero(outlived).tolist()}
         self._named = _named(events, rows, assigned)
+        sightings = list(sightings)
         self._seen = _seen(events, rows, sightings)
+        # Those of models have their places; of others the first sighting may be older than the step.
+        self._first = {each.key: each for each in reversed(sightings)}
+        self._time_ns = events.time_ns
 
     def old(self, variable: KnownBuffer) -> int | None:
         """The allocation that it was before the step, and that died in it."""
-        row = self._strays.get(variable.before) if variable.before else None
+        row = self._strays.get(variable.before) if variable.before else self._first_stray(variable)
         return row if row is not None and self._fits(row, variable) else None
+
+    def _first_stray(self, variable: KnownBuffer) -> int | None:
+        """Where it was seen first, if that was there before the step."""
+        seen = self._first.get(variable.key)
+        row = None if seen is None else self._strays.get(seen.address)
+        if seen is None or row is None or self._time_ns[int(self._rows.death[row])] < seen.time_ns:
+            return None
+        return row
 
     def new(self, variable: KnownBuffer) -> int | None:
         """The allocation that was made in the step and is the variable when it ends."""
@@ -223,7 +196,7 @@ class _Moves:
     def chain(self, variable: KnownBuffer, old: int | None, new: int | None) -> list[Part]:
         """What it is, one after the other, from the old to the new."""
         birth, death = self._rows.birth, self._rows.death
-        row = self._first(variable, new) if old is None else old
+        row = self._became_first(variable, new) if old is None else old
         begin = -1 if row is None else int(birth[row])
         found = list[Part]()
         while row is not None:
@@ -237,7 +210,7 @@ class _Moves:
             begin = end if row is None else max(end, int(birth[row]))
         return found
 
-    def _first(self, variable: KnownBuffer, new: int | None) -> int | None:
+    def _became_first(self, variable: KnownBuffer, new: int | None) -> int | None:
         """What it became first."""
         seen = [row for row in self._seen.get(variable.key, ()) if self._fits(row, variable)]
         return min([*seen, *([] if new is None else [new])], key=lambda row: int(self._rows.birth[row]), default=None)
@@ -275,9 +248,8 @@ def _named(events: AllocationEvents, rows: Allocations, assigned: Mapping[str, K
     return found
 
 
-def _seen(events: AllocationEvents, rows: Allocations, sightings: Iterable[Sighting]) -> dict[int, list[int]]:
+def _seen(events: AllocationEvents, rows: Allocations, sightings: Sequence[Sighting]) -> dict[int, list[int]]:
     """By variable, the allocations made in the step that it was seen in."""
-    sightings = list(sightings)
     if not sightings:
         return {}
     by_address: dict[int, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Where variables lie that are made within a step, as an optimizer's are in the first."""
+"""Where variables lie that are made within a step, as an optimizer's are in the first, or that no model holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from kerasmemwatch.attribution.known_buffers import Sighting, tensor_address, variable_addresses
+from kerasmemwatch.attribution.known_buffers import (
+    Sighting,
+    resource_address,
+    tensor_address,
+    unwatched,
+    variable_addresses,
+)
 from kerasmemwatch.attribution.patches import patched, unseen
 from kerasmemwatch.attribution.tensorflow_hooks import traced_functions
 from kerasmemwatch.attribution.watched import Watched
@@ -45,24 +51,33 @@ def variable_sightings(before: Container[int], watched: Watched, faults: Faults)
     with ExitStack() as exits:
         try:
             exits.enter_context(traced_functions(around))
-            exits.enter_context(_assignments(found))
+            exits.enter_context(_assignments(found, before))
         except (ImportError, AttributeError):
             pass
         yield found
 
 
 @contextmanager
-def _assignments(found: list[Sighting]) -> Iterator[None]:
+def _assignments(found: list[Sighting], before: Container[int]) -> Iterator[None]:
     from tensorflow.python.ops import gen_resource_variable_ops
 
-    original = gen_resource_variable_ops.assign_variable_op
+    original, known = gen_resource_variable_ops.assign_variable_op, set[int]()
+
+    def note(resource: Any, address: int) -> None:
+        if address:
+            found.append(Sighting(id(resource), address, time.time_ns()))
 
     @functools.wraps(original)
     def hooked(resource: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        is_eager = type(value).__name__ == "EagerTensor"
+        if is_eager and id(resource) not in known and id(resource) not in before:
+            known.add(id(resource))
+            with unwatched():
+                note(resource, resource_address(resource, value.dtype))  # if it has a value yet
         with unseen:
             done = original(resource, value, *args, **kwargs)
-        if type(value).__name__ == "EagerTensor" and (address := tensor_address(value)):
-            found.append(Sighting(id(resource), address, time.time_ns()))
+        if is_eager:
+            note(resource, tensor_address(value))
         return done
 
     with patched(gen_resource_variable_ops, "assign_variable_op", hooked):

@@ -368,7 +368,9 @@ def test_an_error_in_a_recorded_function_is_the_user_s() -> None:
     files = [entry.path.name for entry in caught.traceback]
     assert "tape_session.py" not in files[1:-1] and "session.py" not in files
     step(tf.constant([1.0]))
-    assert steps(tape_session._own) == [1, 2]  # the one that raised leaves no row
+    recording = tape_session._own.recording
+    assert steps(tape_session._own) == [1, 2, 3]
+    assert recording.samples["ended"].tolist() == [True, False, True]
 
 
 # -- the function in which the first tape is seen ----------------------------------------------------------------

@@ -14,7 +14,7 @@ from kerasmemwatch.attribution.allocations import pair
 from kerasmemwatch.attribution.baseline import baseline_parts
 from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
-from kerasmemwatch.attribution.variable_moves import Part
+from kerasmemwatch.attribution.variable_parts import Part
 
 KERNEL = KnownBuffer("a", "Dense", "weights", 1024, address=4096, key=1, trainable=True)
 TENSOR = KnownBuffer("eager tensors", "", "other", 512, address=8192)
