@@ -14,10 +14,9 @@ from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_names import frames_by_name
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.other_fits import BESIDE
-from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE, Frame, OwnerStack, Reference
+from kerasmemwatch.attribution.owner_stack import Frame, OwnerStack, Reference
 from kerasmemwatch.attribution.row_frames import within_calls
 from kerasmemwatch.attribution.variable_size import components
-from kerasmemwatch.attribution.waiting_batches import waiting_at_begin
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
@@ -62,7 +61,6 @@ class CapturedStep:
         calls: UNIX times in nanoseconds at which functions began and ended.
         arguments: Where the tensors lie that the step was called with.
         held: By owner, what it is known to have held when the step began, though not where.
-        counted_ns: UNIX time at which what the input pipelines hold was counted.
         beside: Whether another fit ran in the process.
         missed: Whether another fit was being traced when this one made its functions.
         before: By key of a variable, where it lay before it.
@@ -85,7 +83,6 @@ class CapturedStep:
     calls: list[tuple[int, int]] = field(default_factory=list)
     arguments: set[int] = field(default_factory=set)
     held: dict[str, int] = field(default_factory=dict)
-    counted_ns: int = 0
     beside: bool = False
     missed: bool = False
     before: dict[int, int] = field(default_factory=dict)
@@ -204,14 +201,8 @@ def _evidence(
         batch=captured.batch,
         calls=captured.calls,
         sightings=captured.sightings,
-        held={} if device.startswith("GPU") else _held_at_begin(captured, events),
+        held={} if device.startswith("GPU") else captured.held,
     )
-
-
-def _held_at_begin(captured: CapturedStep, events: AllocationEvents) -> dict[str, int]:
-    held = dict(captured.held)
-    held[INPUT_PIPELINE] = waiting_at_begin(held.get(INPUT_PIPELINE, 0), events, captured.counted_ns)
-    return held
 
 
 def _device(allocator: str) -> str:

@@ -151,13 +151,11 @@ class StepTracer:
                 if captured is None:
                     exits.enter_context(self._first_calls.captured())
                 else:
-                    iterators = list(self._iterators(arguments, is_fit=model is not None))
-                    captured.held = {KEPT_TAPES: kept_bytes()}
+                    iterators = self._iterators(arguments, is_fit=model is not None)
                     captured.before = variable_addresses(self._watched.ledger())
+                    # Last of all, as pipelines go on filling their buffers.
+                    captured.held = {KEPT_TAPES: kept_bytes(), INPUT_PIPELINE: waiting_bytes(iterators)}
                     capture = self._capture(captured, exits)
-                    # Not before: pipelines fill their buffers while a capture is started.
-                    captured.held[INPUT_PIPELINE] = waiting_bytes(iterators)
-                    captured.counted_ns = time.time_ns()
                     self.stack.arguments |= set(map(tensor_address, eager_tensors(arguments)))
             yield
             if capture is not None and captured is not None:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.batch_parts import BatchPart
 
-__all__ = ["not_repeated", "waiting_at_begin", "waiting_bytes"]
+__all__ = ["not_repeated", "waiting_bytes"]
 
 
 def waiting_bytes(iterators: Iterable[Any]) -> int:
@@ -26,20 +25,6 @@ def waiting_bytes(iterators: Iterable[Any]) -> int:
         0
     """
     return sum(map(_buffered, iterators))
-
-
-def waiting_at_begin(waiting: int, events: AllocationEvents, counted_ns: int) -> int:
-    """What waited when a capture began: without what pipelines have made since, and with what they have freed.
-
-    Args:
-        waiting: Bytes that waited when they were counted.
-        events: The allocator's events.
-        counted_ns: UNIX time in nanoseconds at which they were counted.
-    """
-    since = events.piped & (events.time_ns <= counted_ns)
-    made = int(events.reserved_bytes[since & events.births].sum())
-    freed = int(events.reserved_bytes[since & ~events.births].sum())
-    return max(0, waiting - made + freed)
 
 
 def not_repeated(waiting: int, sources: Iterable[int], batch: Iterable[BatchPart]) -> int:
