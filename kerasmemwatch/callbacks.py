@@ -46,7 +46,8 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
         reset_peak: Whether to reset the allocator's peak counter at batch boundaries, which gives each batch's
             own peak. ``False`` leaves the counter to you; peaks are then run maxima.
         trace: Which steps to trace, that is to record every single allocation of, with its layer: ``"auto"`` (the
-            second and a later step, and another when the peak changes for good; at most four in a fit), a list of
+            second and a later step, and another when the peak changes for good; at most four in a fit; where fits that
+            are alike were traced in this process, theirs may be shown instead, and are called so), a list of
             ``step``s, or ``False`` for none. TensorFlow only.
         detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
         add_to_logs: Whether to add ``memory/device_peak_mib`` (the epoch's highest, also between batches),

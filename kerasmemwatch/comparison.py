@@ -13,6 +13,7 @@ import numpy as np
 from kerasmemwatch.errors import InvalidTypeError
 from kerasmemwatch.notebook_value import NotebookValue
 from kerasmemwatch.notes import in_part
+from kerasmemwatch.peak_place import traced_words
 from kerasmemwatch.recording import Recording, load
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
@@ -213,6 +214,11 @@ def _notes(names: tuple[str, str], reports: tuple[Report, Report]) -> list[str]:
             f"The traced peaks are of different kinds: {first.stage} in {first.mode} mode, and {second.stage} in "
             f"{second.mode} mode."
         )
+    notes += [
+        f"What layers and categories of {name} are compared is {traced_words(report)}: this fit itself was not traced."
+        for name, report in zip(names, reports, strict=True)
+        if report.traced and report.traced.measured_in is not None
+    ]
     for what in ("counting", "name"):
         kinds = [sorted({str(getattr(device, what)) for device in report.run.devices}) for report in reports]
         if all(kinds) and kinds[0] != kinds[1]:

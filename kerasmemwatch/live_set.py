@@ -104,6 +104,7 @@ def traced_peak(step: TracedStep) -> TracedPeak:
         requested_bytes=int(requested_at(timeline)[event + 1]),
         in_use_bytes=timeline.in_use_before_bytes if event < 0 else int(timeline.in_use_bytes[event]),
         prefetched_bytes=int(timeline.requested_bytes[born]) if is_beside else 0,
+        measured_in=step.measured_in,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from kerasmemwatch.notes import at_least
 from kerasmemwatch.report import Report, find_peak
+from kerasmemwatch.timeline import TracedStep
 
-__all__ = ["columns_left_out", "during", "elsewhere", "is_between", "step_words", "traced_words"]
+__all__ = ["columns_left_out", "during", "elsewhere", "is_between", "numbered", "step_words", "traced_words"]
 
 _OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
 _STAGES = {"train": "training step", "predict": "prediction step"}
@@ -21,7 +22,18 @@ def step_words(report: Report, stage: str | None, step: int | None) -> str:
 
 def traced_words(report: Report) -> str:
     """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace."""
-    return step_words(report, report.traced.stage, report.traced.step) if report.traced else "the step"
+    traced = report.traced
+    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}" if traced else "the step"
+
+
+def numbered(step: TracedStep) -> str:
+    """A traced step by its number, and by its run if that is not this one: ``"step 2 of run 'first'"``."""
+    return f"step {step.step:,}{_origin(step.measured_in)}"
+
+
+def _origin(measured_in: str | None) -> str:
+    """Where a traced step was measured, to be put behind its number; nothing if in this run."""
+    return "" if measured_in is None else f" of run {measured_in!r}" if measured_in else " of an earlier fit"
 
 
 def columns_left_out(report: Report) -> frozenset[str]:
@@ -45,6 +57,8 @@ def during(report: Report) -> str:
         return ", which did not end"
     if traced is None or traced.phase == "between" or traced.stage != report.peak.stage:
         return ""
+    if traced.measured_in is not None:
+        return f"; {traced_words(report)} was highest during {traced.phase}"
     if traced.step == report.peak.step:
         return f", during {traced.phase}"
     return f"; traced step {traced.step:,} was highest during {traced.phase}"
@@ -60,7 +74,12 @@ def elsewhere(report: Report) -> str:
     elif peak.stage != traced.stage or not peak.ended:
         place = f"in {step_words(report, peak.stage, peak.step)}"
     else:
-        return ""
+        return "" if traced.measured_in is None else _not_of_this_run(report)
     untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
     size = at_least(report.run, peak.device, peak.bytes)
     return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}."
+
+
+def _not_of_this_run(report: Report) -> str:
+    shown = traced_words(report)
+    return f"This fit was not traced. Shown is {shown}: model, shapes, optimizer and batch are the same."

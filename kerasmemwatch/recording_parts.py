@@ -61,4 +61,11 @@ def new_tracing(options: Options, recorder: Recorder) -> Tracing | None:
     wanted = options.trace
     if wanted is None or wanted is False or keras.config.backend() != "tensorflow":
         return None
-    return Tracing("auto" if wanted is True else wanted, recorder.faults, recorder.recent_peaks)
+    has_name = options.log_dir is not None or options.run_name is not None
+    return Tracing(
+        "auto" if wanted is True else wanted,
+        recorder.faults,
+        recorder.recent_peaks,
+        lambda: recorder.run.name if has_name else "",
+        recorder.expect_steps,
+    )

@@ -197,6 +197,7 @@ class TracedPeak:
         in_use_bytes: What the allocator had handed out; what is more than requested is slack.
         prefetched_bytes: If the input pipeline allocated last, beside the step: how much. ``op``, ``owner`` and
             ``allocated_bytes`` are then those of the step's own last allocation.
+        measured_in: As of ``TracedStep``: the run that it is a step of, if that is not this one.
     """
 
     step: int
@@ -211,6 +212,7 @@ class TracedPeak:
     requested_bytes: int
     in_use_bytes: int
     prefetched_bytes: int = 0
+    measured_in: str | None = None
 
 
 @dataclass(frozen=True)

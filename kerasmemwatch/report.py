@@ -53,9 +53,9 @@ class Report(NotebookValue):
         leaks: Causes of growth; none are looked for by this version.
         notes: What could not be measured, and what went wrong.
         traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace.
-        traced_steps: The numbers of the traced steps.
+        traced_steps: The numbers of this run's traced steps.
         workers: Of workers that trained together, each one's highest figures; empty for an ordinary run.
-        steps: The traced steps themselves, for figures.
+        steps: The traced steps themselves, for figures, also those that a fit that is alike had traced.
     """
 
     run: RunInfo
@@ -153,7 +153,9 @@ class Report(NotebookValue):
         return self.text()
 
     def __repr__(self) -> str:
-        return f"<Report of run {self.run.name!r}: {extent(self.samples.num_samples, len(self.steps))}; print it>"
+        return (
+            f"<Report of run {self.run.name!r}: {extent(self.samples.num_samples, len(self.traced_steps))}; print it>"
+        )
 
 
 def make_report(
@@ -197,7 +199,8 @@ def make_report(
         coverage=covered,
         notes=(*_uncovered(covered, moment), *notes, *step.notes),
         traced=moment,
-        traced_steps=tuple(dict.fromkeys(one.step for one in steps)),  # workers may trace the same one
+        # Workers may trace the same one.
+        traced_steps=tuple(dict.fromkeys(one.step for one in steps if one.measured_in is None)),
         workers=each,
         steps=tuple(steps),
     )

@@ -29,7 +29,9 @@ _CHUNK_BYTES = 256
 _STEP_FIELDS = ("step", "stage", "epoch", "time_s", "mode", "reason")
 _TIMELINE_FIELDS = ("device", "in_use_before_bytes")
 _NAMES = ("owners", "classes", "ops")
-_STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes")
+_STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes", "measured_in")
+# What the first versions had not.
+_ADDED: Mapping[str, Any] = {"gradient_bytes": {}, "measured_in": None}
 # Of a column: five times the largest step seen, or as many as a payload has bytes: a step of a million events has
 # three million. Of one that holds no bytes, as all of its numbers are 0.
 _MAX_NUMBERS, _FEW_NUMBERS = 2**19, 4096
@@ -54,6 +56,7 @@ def encode_step(step: TracedStep) -> bytes:
         "output_bytes": step.output_bytes,
         "gradient_bytes": step.gradient_bytes,
         "notes": step.notes,
+        "measured_in": step.measured_in,
         "columns": [[name, *planes.shape] for name, planes in columns.items()],
     }
     text = dump_json(header, _plain)
@@ -88,8 +91,7 @@ def decode_step(payload: bytes) -> TracedStep:
         return TracedStep(
             **_fields(TracedStep, _STEP_FIELDS, header),
             timeline=_timeline(_fields(Timeline, (*_TIMELINE_FIELDS, *_NAMES), header), columns),
-            # The first versions had no gradients.
-            **_fields(TracedStep, _STEP_DETAILS, {"gradient_bytes": {}, **header}),
+            **_fields(TracedStep, _STEP_DETAILS, {**_ADDED, **header}),
         )
     except RecordingVersionError:
         raise

@@ -98,6 +98,8 @@ class TracedStep:
         gradient_bytes: By layer path, the gradients of its variables, each variable's once; they need not all have
             been alive at one moment.
         notes: What is uncertain about it, in plain words.
+        measured_in: Name of the run that it is a step of, ``""`` if that has none, where a fit that is alike was traced
+            in place of this run's; ``None`` if it is a step of this run.
     """
 
     step: int
@@ -110,6 +112,7 @@ class TracedStep:
     output_bytes: dict[str, int] = field(default_factory=dict)
     gradient_bytes: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    measured_in: str | None = None
 
     def __repr__(self) -> str:
         return f"<TracedStep {self.step}: {self.stage}, {self.mode}, {self.timeline.num_allocations:,} allocations>"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ASKED_FOR", "Peaks", "TraceSchedule"]
+__all__ = ["ASKED_FOR", "CHANGED", "Peaks", "TraceSchedule", "usual_height"]
 
 # The reason of a step that a user named: it cannot be put off to another.
 ASKED_FOR = "asked for"
@@ -20,7 +20,7 @@ _SECOND, _LATER = 2, 10
 _LOOK_EVERY = 64
 # How much another the peak is, and how much another its height above what stays in use from step to step: that tells
 # of other batches in a process that holds much besides, and varies more with what was prefetched.
-_CHANGED = np.array([0.10, 0.25])
+CHANGED = np.array([0.10, 0.25])
 _LASTING_STEPS = 8
 
 Peaks = Sequence[tuple[float, float]]
@@ -45,6 +45,20 @@ class TraceSchedule:
     traced: int = 0
     _levels: NDArray[np.float64] | None = None
     _retry: str = ""
+    _shows: bool = False
+
+    @property
+    def judged_at(self) -> int:
+        """The execution before which it is judged whether steps are like those that another fit had traced."""
+        return min(_LATER, self.total_steps or _LATER)
+
+    def show_others(self) -> None:
+        """Trace none of the planned steps, as those are shown that a fit that is alike had traced."""
+        self.traced, self._shows, self._retry = 0, True, ""
+
+    def differ(self, how: str) -> None:
+        """Trace the next step after all: the peaks are ``"higher"`` or ``"lower"`` than those of the other fit."""
+        self._retry = f"the peak was {how} than in a fit that seemed alike"
 
     def next_look(self, count: int, step: int, executed: int = 1) -> int:
         """The next execution of this stage before which to ask again.
@@ -61,7 +75,8 @@ class TraceSchedule:
             return count + 1
         if self.traced >= _MOST_A_FIT:
             return sys.maxsize
-        return next((at for at in self._planned() if at > count), (count // _LOOK_EVERY + 1) * _LOOK_EVERY)
+        planned = (self.judged_at,) if self._shows else self._planned()
+        return next((at for at in planned if at > count), (count // _LOOK_EVERY + 1) * _LOOK_EVERY)
 
     def plans(self, count: int) -> bool:
         """Whether an execution that ``next_look`` named is certain to be traced, unless something else comes between.
@@ -101,21 +116,34 @@ class TraceSchedule:
         self._retry = reason
 
     def _planned(self) -> tuple[int, ...]:
+        if self._shows:
+            return ()
         if self.total_steps == 1:
             return (1,)
         return (_SECOND, _LATER)
 
     def _change(self, peaks: Peaks) -> str:
         """Whether the peak has been another for several steps, as with a batch of another shape."""
-        newest = np.array(peaks[-_LASTING_STEPS:], float).reshape(-1, len(_CHANGED))
+        newest = np.array(peaks[-_LASTING_STEPS:], float).reshape(-1, len(CHANGED))
         if len(newest) < _LASTING_STEPS or np.isnan(newest).any():
             return ""
         before, self._levels = self._levels, np.median(newest, 0)
         if before is None:
             return ""
-        higher = (newest > before * (1 + _CHANGED)).all(0).any()
-        lower = (newest < before * (1 - _CHANGED)).all(0).any()
+        higher = (newest > before * (1 + CHANGED)).all(0).any()
+        lower = (newest < before * (1 - CHANGED)).all(0).any()
         if not higher and not lower:
             self._levels = before
             return ""
         return f"the peak had been {'higher' if higher else 'lower'} for {_LASTING_STEPS} steps"
+
+
+def usual_height(peaks: Peaks, count: int) -> float:
+    """How far the peaks of the newest steps were above what then stayed in use, in bytes; NaN if unknown.
+
+    Args:
+        peaks: Of the newest executions.
+        count: How many of them to regard at most, if there are not enough.
+    """
+    heights = [height for _, height in peaks[-min(_LASTING_STEPS, count) :] if height == height] if count > 0 else []
+    return float(np.median(heights)) if heights else float("nan")

@@ -45,6 +45,14 @@ def _nothing_is_left() -> Iterator[None]:
     assert not changed, f"the test left behind: {changed}"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_was_traced_before() -> None:
+    """Have each test's fits traced, whatever fits that are alike earlier tests had traced."""
+    registry = sys.modules.get("kerasmemwatch.traced_before")
+    if registry is not None:
+        registry.TRACED.clear()
+
+
 def our_threads() -> list[threading.Thread]:
     """The threads that kerasmemwatch started and that still run."""
     return [thread for thread in threading.enumerate() if thread.name == "kerasmemwatch-flush"]

@@ -25,6 +25,7 @@ from kerasmemwatch.attribution.xla_runs import Programs, XlaRun, find_runs
 from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.probes.allocators import ONEDNN_THRESHOLD_BYTES
 from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.traced_before import Fit
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["CapturedStep", "Learned", "analysed"]
@@ -37,6 +38,11 @@ _NO_OWNERS = (
 _HOOKS_ELSEWHERE = (
     "One fit of a process is traced at a time, and another was when this step's function was made. So its operations "
     "are told apart by their names only: layers of the same name may be mixed up, and gradients are known by sizes."
+)
+_HOOKS_SPARED = (
+    "This step's function was made without hooks, as fits that seemed alike had been traced. So its operations are "
+    "told apart by their names only: layers of the same name may be mixed up, and gradients are known by their sizes. "
+    "To have a fit's own steps traced, name them: trace=[2, 10]."
 )
 
 
@@ -65,6 +71,8 @@ class CapturedStep:
         missed: Whether another fit was being traced when this one made its functions.
         before: By key of a variable, where it lay before it.
         sightings: Where variables were seen within it.
+        spared: Whether this fit's functions were made without hooks, as fits that are alike had been traced.
+        fit: What keeps the traced step for fits that are alike.
     """
 
     stage: str
@@ -87,6 +95,8 @@ class CapturedStep:
     missed: bool = False
     before: dict[int, int] = field(default_factory=dict)
     sightings: list[Sighting] = field(default_factory=list)
+    spared: bool = False
+    fit: Fit | None = None
 
 
 class Learned:
@@ -155,7 +165,7 @@ def analysed(
     notes = (
         f"{_PARTIAL} {remedy()}" if partial else "",
         unused_note(runs),
-        "" if not guessed else _HOOKS_ELSEWHERE if captured.missed else _NO_OWNERS,
+        _unhooked(captured) if guessed else "",
         BESIDE if captured.beside else "",
         *stack.missing.values(),
     )
@@ -172,6 +182,11 @@ def analysed(
         output_bytes=output_bytes(outputs, rows_in_batch(captured.batch, main)),
         notes=tuple(filter(None, notes)),
     )
+
+
+def _unhooked(captured: CapturedStep) -> str:
+    """Why the step's functions were made without hooks."""
+    return _HOOKS_ELSEWHERE if captured.missed else _HOOKS_SPARED if captured.spared else _NO_OWNERS
 
 
 def _evidence(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from types import FrameType
 from typing import Any
 
 from kerasmemwatch.attribution.batch_parts import batch_parts, eager_tensors
@@ -44,6 +46,7 @@ from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.allocators import counts_exactly
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.trace_schedule import ASKED_FOR
+from kerasmemwatch.traced_before import TRACED, Fit
 
 __all__ = ["StepTracer"]
 
@@ -66,11 +69,13 @@ class StepTracer:
     Attributes:
         busy: Whether a step could not be captured, as somebody else's profiler was active.
         stack: What the hooks tell.
+        fit: The fit that is under way, among others of its kind.
     """
 
     def __init__(self, watched: Watched, faults: Faults) -> None:
-        self.busy = self._missed = False
+        self.busy = self._missed = self._spared = False
         self.stack = OwnerStack()
+        self.fit: Fit | None = None
         self._watched, self._faults = watched, faults
         self._armed: tuple[Any, str, Any, Any] | None = None
         self._open: CapturedStep | None = None
@@ -78,8 +83,24 @@ class StepTracer:
         self._waiting: deque[CapturedStep] = deque()
         self._learned, self._first_calls = Learned(), FirstCalls(self.stack, faults)
 
-    def arm(self, model: Any, stage: str, *, reason: str = "", is_first: bool = False) -> None:
-        """Have the next call of the model's step function run with the hooks, and captured if there is a reason."""
+    def arm(
+        self,
+        model: Any,
+        stage: str,
+        *,
+        reason: str = "",
+        is_first: bool = False,
+        spare: Callable[[Any, FrameType], bool] | None = None,
+    ) -> None:
+        """Have the next call of the model's step function run with the hooks, and captured if there is a reason.
+
+        Args:
+            model: The model that runs it.
+            stage: ``"train"``, ``"test"`` or ``"predict"``.
+            reason: Why to capture it, ``""`` to note only what its functions are made of.
+            is_first: Whether it may be the step that makes the functions.
+            spare: Says, of what the function is called with and the frame that calls it, whether to do neither.
+        """
         self.disarm()
         name = _FUNCTIONS[stage]
         original = getattr(model, name, None)
@@ -94,6 +115,9 @@ class StepTracer:
                         setattr(model, name, original)
                     return original(*args, **kwargs)
                 self.disarm()
+                if spare is not None and spare(args, sys._getframe(1)):
+                    self._spared |= is_first
+                    return original(*args, **kwargs)
                 with self.around(stage, reason, model, args, is_first=is_first):
                     return with_room(original, args, kwargs)
 
@@ -102,7 +126,7 @@ class StepTracer:
 
     def look_around(self) -> None:
         """A step will soon be captured: see now what is alive, as that empties the processor's caches."""
-        with self._faults.guard("trace", "The step is traced nevertheless."):
+        with TRACED.taken(), self._faults.guard("trace", "The step is traced nevertheless."):
             if self._census is None or not self._census.is_current:
                 self._census = Census(tensor_kind)
 
@@ -110,10 +134,9 @@ class StepTracer:
         """No step will be captured soon."""
         self._census = None
 
-    @contextmanager
     def around(
         self, stage: str, reason: str, model: Any = None, arguments: Any = (), *, is_first: bool = True
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Run one step with the hooks, and capture it if there is a reason.
 
         A step that only calls a function which is made already runs without hooks, unless another is made after all.
@@ -125,6 +148,10 @@ class StepTracer:
             arguments: What its function is called with.
             is_first: Whether it may be the step that makes the functions.
         """
+        return TRACED.around(self._around(stage, reason, model, arguments, is_first=is_first))
+
+    @contextmanager
+    def _around(self, stage: str, reason: str, model: Any, arguments: Any, *, is_first: bool) -> Iterator[None]:
         pid = os.getpid()
         if _hooking.setdefault(pid, self) is not self:
             self.busy = bool(reason)
@@ -163,6 +190,7 @@ class StepTracer:
                     captured.space = capture.stop() or b""
                     captured.calls, captured.arguments = self.stack.calls, self.stack.arguments
                     captured.beside, captured.missed = bool(others | other_threads(self)), self._missed
+                    captured.spared, captured.fit = self._spared, self.fit
                     self._open = captured if captured.space else None
                     if capture.preempted:
                         self._yield(ProfilerBusyError("another profiler session began within the step"))
@@ -204,7 +232,7 @@ class StepTracer:
         if captured is None:
             return False
         census = self._census
-        with self._faults.guard("trace", "This step's memory is not attributed."):
+        with TRACED.taken(), self._faults.guard("trace", "This step's memory is not attributed."):
             captured.step, captured.epoch = step, epoch
             captured.layers = captured.layers or LayerHooks(self.stack, self._watched).classes
             self._watched.add_variables(self.stack.differentiated())
@@ -219,6 +247,8 @@ class StepTracer:
             captured.known += [
                 as_input(buffer) if buffer.address in captured.arguments else buffer for buffer in others.buffers
             ]
+            if captured.fit is not None:
+                captured.fit.expect()
             self._waiting.append(captured)
             return True
         return False
@@ -228,13 +258,18 @@ class StepTracer:
         found = []
         while self._waiting:
             captured = self._waiting[0]
-            with self._faults.guard("trace", "This step's memory is not attributed."):
+            step = None
+            with TRACED.taken(), self._faults.guard("trace", "This step's memory is not attributed."):
                 step = analysed(captured, self.stack, self._learned, self._first_calls.kept())
                 if step is not None:
                     found.append(step)
                 else:
                     error = NoAllocationsError("TensorFlow's allocator told of no allocation in the traced step")
                     self._faults.remark("trace", error, "" if counts_exactly() else remedy())
+            fit, captured.fit = captured.fit, None
+            if fit is not None:
+                with TRACED.taken(), self._faults.guard("trace", "Fits that are alike are traced, too."):
+                    fit.add(step)
             self._waiting.popleft()  # not after an interrupt of the user's: then another call has it
         return found
 

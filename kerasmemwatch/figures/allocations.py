@@ -13,6 +13,7 @@ from kerasmemwatch.figures.moments import positions
 from kerasmemwatch.figures.palette import CATEGORY_COLOURS, OTHERS_COLOUR, Theme, theme_named
 from kerasmemwatch.figures.rectangles import MOST_RECTANGLES, Rectangles, allocation_rectangles
 from kerasmemwatch.figures.step_timeline import owners_within, phase_marks
+from kerasmemwatch.peak_place import numbered
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 from kerasmemwatch.units import format_bytes
 
@@ -56,7 +57,7 @@ def allocations(
         asked = (first, int(np.searchsorted(at[:-1], max(window), "left")))
     found = allocation_rectangles(timeline, asked, pixels, most=most, mine=owners_within(timeline, layer))
     if not len(found.index):
-        return empty_figure(colours, "allocations", f"No buffer lives in this part of step {step.step}.")
+        return empty_figure(colours, "allocations", f"No buffer lives in this part of {numbered(step)}.")
     view = (float(at[found.window[0]]), float(at[found.window[1]])) if window is None else (min(window), max(window))
     unit = byte_unit(float(found.high.max()))
     data = list(_bars(timeline, found, at, unit, colours))
@@ -72,7 +73,7 @@ def allocations(
         layout["xaxis"]["anchor"] = "y2"
     shapes, annotations = phase_marks(timeline, at[:-1], view, colours)
     rest = f", and {found.num_rest:,} smaller ones together" if found.num_rest else ""
-    summary = f"The {len(found.index):,} largest buffers in this part of step {step.step} as rectangles{rest}."
+    summary = f"The {len(found.index):,} largest buffers in this part of {numbered(step)} as rectangles{rest}."
     layout |= {"barmode": "overlay", "bargap": 0, "hovermode": "closest", "height": 520, "shapes": shapes}
     layout |= {
         "annotations": annotations,

@@ -11,7 +11,7 @@ from kerasmemwatch.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.figures.peak import is_within
 from kerasmemwatch.layer_table import layer_table
 from kerasmemwatch.live_set import highest_step
-from kerasmemwatch.peak_place import step_words, traced_words
+from kerasmemwatch.peak_place import numbered, step_words, traced_words
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import CATEGORIES, TracedStep
@@ -73,7 +73,7 @@ def layers(report: Report, *, theme: str = "light", layer: str | None = None, mo
     layout: Figure = {}
     for index, panel in enumerate(panels):
         suffix = "" if index == 0 else str(index + 1)
-        title = panel.title if len(panels) == 1 else ""
+        title = plain(panel.title) if len(panels) == 1 else ""
         layout[f"xaxis{suffix}"] = byte_axis(colours, unit, title, domain=places[index], anchor=f"y{suffix}")
         if index:
             layout["xaxis2"]["matches"] = "x"
@@ -124,10 +124,15 @@ def _panels(report: Report) -> list[_Panel]:
     return [
         _Panel(kind, words, _keyed(report.layers if step is shown else layer_table(step, held)))
         for kind, words, step in (
-            ("Training", f"step {training.step:,}", training),
-            ("Inference", step_words(report, inference.stage, inference.step), inference),
+            ("Training", numbered(training), training),
+            ("Inference", _inference_words(report, inference), inference),
         )
     ]
+
+
+def _inference_words(report: Report, step: TracedStep) -> str:
+    kind = step_words(report, step.stage, None)
+    return f"{kind.removesuffix(' step')} {numbered(step)}"
 
 
 def _headings(panels: Sequence[_Panel], places: Sequence[Sequence[float]], theme: Theme) -> list[Figure]:

@@ -13,6 +13,7 @@ from kerasmemwatch.figures.layout import Figure, axis, byte_axis, empty_figure, 
 from kerasmemwatch.figures.moments import grouped_series, moments_drawn, phase_spans, positions
 from kerasmemwatch.figures.palette import CATEGORY_COLOURS, LAYER_COLOURS, OTHERS_COLOUR, Theme, theme_named
 from kerasmemwatch.figures.peak import is_within
+from kerasmemwatch.peak_place import numbered
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 from kerasmemwatch.units import format_bytes
 
@@ -64,7 +65,7 @@ def step_timeline(
     total = np.sum([series for *_, series in groups], axis=0) if groups else np.zeros(len(at), np.int64)
     if not total.any():
         holder = "" if layer is None else f" of {shortened(layer, 60)}"
-        return empty_figure(colours, "step", f"Nothing{holder} was alive in step {step.step}.")
+        return empty_figure(colours, "step", f"Nothing{holder} was alive in {numbered(step)}.")
     shown = moments_drawn(total, at, window, points)
     highest = int(shown[np.argmax(total[shown])])
     unit = byte_unit(float(total[shown].max()))
@@ -75,7 +76,7 @@ def step_timeline(
     shapes, annotations = phase_marks(timeline, at, (begin, end), colours)
     title = "births and deaths of buffers" if x == "event" else "ms since the step began"
     summary = (
-        f"Requested bytes alive within step {step.step} ({step.stage}, {step.mode}) on {timeline.device}, by {by}; "
+        f"Requested bytes alive within {numbered(step)} ({step.stage}, {step.mode}) on {timeline.device}, by {by}; "
         f"at most {format_bytes(int(total[highest]))}, of {timeline.num_allocations:,} buffers."
     )
     layout = {

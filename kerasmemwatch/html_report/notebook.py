@@ -79,7 +79,7 @@ def _layers(report: Report) -> Iterator[str]:
     names = [name for name, _ in columns]
     by = names[2:].index("at the peak") if report.traced else names[2:].index("weights")
     ranked = sorted(rows, key=lambda row: -(row.sizes[by] or 0))
-    where = f" in {traced_words(report)}" if report.traced else ""
+    where = f" in {escape(traced_words(report))}" if report.traced else ""
     other = f"{escape(words)} " if (words := elsewhere(report)) else ""
     yield f'<p style="margin:10px 0 4px">{other}The largest layers and other owners{where}:</p>'
     yield '<div style="overflow-x:auto"><table style="border-collapse:collapse"><thead><tr>'

@@ -189,7 +189,9 @@ def _header(report: Report, name: str) -> Iterator[str]:
     told = []
     if samples.num_samples:
         told.append(f"{int(samples['step'][-1]):,} steps")
-    if report.traced:
+    if report.traced and not report.traced_steps:
+        told.append(f"shown: {traced_words(report)}")
+    elif report.traced:
         steps = ", ".join(map(str, report.traced_steps))
         told.append(f"traced: step{'s' if len(report.traced_steps) > 1 else ''} {steps}")
     told += [f"{key} {value}" for key, value in report.run.versions.items()]
@@ -251,7 +253,7 @@ def _inert_json(value: Any) -> str:
 
 def _table(report: Report) -> Iterator[str]:
     rows, columns = layer_rows(report), columns_of(report)
-    where = f" in {traced_words(report)}" if report.traced else ""
+    where = f" in {escape(traced_words(report))}" if report.traced else ""
     yield f'<section id="table"><h2>Every layer{where}</h2>'
     yield f'<p class="help">{escape(words)}</p>' if (words := elsewhere(report)) else ""
     if not rows:

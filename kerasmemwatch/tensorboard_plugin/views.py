@@ -18,7 +18,7 @@ from kerasmemwatch.figures.views import traced_step
 from kerasmemwatch.headline import headline
 from kerasmemwatch.notes import alerts, all_notes, untraced
 from kerasmemwatch.outlook import outlooks
-from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
+from kerasmemwatch.peak_place import columns_left_out, elsewhere, numbered, traced_words
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
@@ -88,7 +88,7 @@ def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sect
         yield {"kind": "notes", "title": "Step timeline", "notes": notes}
         return
     by, layer = asked.get("by", "category"), asked.get("layer") or None
-    options = [[one.step, f"step {one.step}, {one.stage}, {one.mode}: {one.reason}"] for one in steps]
+    options = [[one.step, f"{numbered(one)}, {one.stage}, {one.mode}: {one.reason}"] for one in steps]
     yield {
         "kind": "choice",
         "name": "step",
@@ -197,7 +197,7 @@ def _step(recordings: Recordings, asked: Mapping[str, str]) -> TracedStep | None
     report = _first(recordings).report
     wanted = _number(asked, "step", 0.0)
     # The step of another run, perhaps.
-    return traced_step(report, int(wanted) if wanted in report.traced_steps else None)
+    return traced_step(report, int(wanted) if any(wanted == one.step for one in report.steps) else None)
 
 
 def _theme(asked: Mapping[str, str]) -> str:

@@ -28,13 +28,14 @@ journal event_file run_codec chart cost_share
 probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
 attribution.live_objects attribution.capture_folder
 live_set step_codec attribution.kept_tapes layer_tree workers
-layer_table step_log tape_memory step_graphs model_state example_batch
+layer_table step_log tape_memory step_graphs model_state example_batch trace_schedule
+traced_before
 attribution.hlo_messages attribution.hlo_program
 attribution.hlo_op_names
 attribution.hlo_backward
 attribution.xla_buffers
 attribution.other_fits
-trace_schedule attribution.patches attribution.owner_stack attribution.allocation_events attribution.trace_capture
+attribution.patches attribution.owner_stack attribution.allocation_events attribution.trace_capture
 attribution.xla_runs attribution.allocations attribution.batch_parts attribution.categories attribution.op_names
 attribution.in_place attribution.op_owners attribution.weight_gradients attribution.waiting_batches attribution.scratch
 attribution.row_frames
@@ -47,6 +48,7 @@ attribution.first_calls attribution.chunk_places attribution.xla_categories attr
 attribution.variable_moves
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call attribution.earlier_models
 attribution.assembly attribution.layer_hooks attribution.variable_sightings
+attribution.fit_kind
 attribution.xla_expansion
 probes.allocators
 attribution.step_analysis

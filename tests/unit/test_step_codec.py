@@ -151,3 +151,18 @@ def test_a_newer_step_is_told_as_such() -> None:
 
 def test_more_in_the_header_is_ignored() -> None:
     assert_same_step(decode_step(rewritten(PAYLOAD, later="field")), step(STEP))
+
+
+@pytest.mark.parametrize("run", [None, "", "trial-1"])
+def test_whose_step_it_is_comes_back(run: str | None) -> None:
+    assert decode_step(encode_step(step(STEP, measured_in=run))).measured_in == run
+
+
+def test_a_step_of_before_fits_shared_steps_is_its_own_runs() -> None:
+    payload = encode_step(step(STEP, measured_in="other"))
+    data = zlib.decompress(payload)
+    (length,) = struct.unpack_from("<I", data)
+    header = json.loads(data[4 : 4 + length])
+    del header["measured_in"]
+    text = json.dumps(header).encode()
+    assert decode_step(zlib.compress(struct.pack("<I", len(text)) + text + data[4 + length :])).measured_in is None
