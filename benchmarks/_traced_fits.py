@@ -15,6 +15,7 @@ from _zoo import ZooModel, build
 
 from kerasmemwatch.attribution.trace_capture import Capture
 from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.traced_before import TRACED
 from kerasmemwatch.tracing import AHEAD
 
 __all__ = ["measure_auto", "measure_million", "measure_plain", "measure_row"]
@@ -151,6 +152,7 @@ def measure_million() -> dict[str, Any]:
 def _fit(
     zoo: ZooModel, trace: Any, bare: frozenset[int] = frozenset(), *, epochs: int = _MOST_EPOCHS
 ) -> tuple[MemoryWatch, _Clock, float]:
+    TRACED.clear()  # each fit is to be traced, however many that are alike were before
     clock, watch = _Clock(bare), MemoryWatch(None, trace=trace, strict=True)
     _time_hooks(watch, clock)
     begun = time.perf_counter()

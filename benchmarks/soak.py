@@ -80,6 +80,7 @@ def _fits(way: str, log_dir: str) -> Callable[[int], None]:
     import tensorflow as tf
 
     import kerasmemwatch as kmw
+    from kerasmemwatch.traced_before import TRACED
 
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
     model.compile("adam", "mse")
@@ -93,6 +94,7 @@ def _fits(way: str, log_dir: str) -> Callable[[int], None]:
     def fit(number: int) -> None:
         kind = number % 5
         where = log_dir if kind == 1 else None
+        TRACED.clear()  # each fit is to be traced, however many that are alike were before
         ours = [] if way == "no watch" else [kmw.MemoryWatch(where, trace="auto" if way == "traced" else False)]
         try:
             if kind == 2:
