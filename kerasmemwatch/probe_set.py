@@ -144,7 +144,7 @@ class ProbeSet:
 
     def _arm(self) -> None:
         """Bind the calls of the per-batch path; where a probe is dead, its columns read as unknown."""
-        live = [index for index in range(len(self._probes)) if self._layouts[index][0]]
+        live = [index for index in range(len(self._probes)) if self._layouts.get(index, _NOTHING)[0]]
         self._end_indices = tuple(live)
         self._begin_indices = tuple(
             i for i in live if i not in self._dead and self._probes[i].batch_begin is not begin_nothing

@@ -35,7 +35,9 @@ _retired: deque[RowLog] = deque(maxlen=16)
 def enlist(recorder: _Recorder, probes: ProbeSet) -> None:
     """Close a recorder as the process ends, drop it in a forked child, and close its probes once it is garbage."""
     _live.add(recorder)
-    weakref.finalize(recorder, _abandon, probes, os.getpid()).atexit = False
+    # Weakly: a user's probe may lead back to the recorder, which would then never be garbage. Where both are garbage
+    # in a cycle, the probes' own files go with them.
+    weakref.finalize(recorder, _abandon, weakref.ref(probes), os.getpid()).atexit = False
 
 
 def store_when_garbage(recorder: _Recorder, log: RowLog) -> None:
@@ -53,8 +55,9 @@ def release(directory: str) -> None:
             log.close()  # its thread may not have come to it yet
 
 
-def _abandon(probes: ProbeSet, pid: int) -> None:
-    if os.getpid() == pid:
+def _abandon(reference: weakref.ref[ProbeSet], pid: int) -> None:
+    probes = reference()
+    if probes is not None and os.getpid() == pid:
         probes.abandon()
 
 

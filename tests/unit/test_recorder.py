@@ -773,6 +773,29 @@ def test_a_recorder_that_is_garbage_has_closed_its_probes() -> None:
     assert locking.calls[-1] == "abandon" and "close" not in locking.calls
 
 
+def test_a_probe_that_leads_to_its_recorder_does_not_keep_it() -> None:
+    probe = FakeProbe()
+    target = recorder((probe,))
+    probe.recorder = target  # type: ignore[attr-defined]
+    gone = weakref.ref(target)
+    del probe, target
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_recorder_whose_probes_did_not_all_open_is_closed() -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("dead")
+
+    dead, unopened = FakeProbe("dead"), FakeProbe("unopened")
+    dead.open = fail  # type: ignore[method-assign]
+    target = recorder((dead, unopened), strict=True)
+    with pytest.raises(RuntimeError, match="dead"):
+        target.begin_stage("train")
+    target.close()
+    assert unopened.calls == ["close"]
+
+
 def test_all_recorders_are_closed_as_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     sink = FakeSink()
     target = recorder(sinks=[sink])
