@@ -17,19 +17,20 @@ def test_an_out_of_memory_error_in_a_fit(execute, tmp_path):
     )
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)
-    before = list(range(1, 7))
+    before = list(range(1, 8))  # the last of them did not end
     assert found["error"] == ["ResourceExhaustedError", True, True]
     assert found["recording"] == found["disk"] == before
     assert found["report"].endswith("run")
-    assert found["next fit"] == list(range(1, 6 + 16 + 1))
+    assert found["next fit"] == list(range(1, 7 + 16 + 1))
     assert found["messages"] == []
     # The second one ended the process.
     assert done.returncode == 1
     assert "ResourceExhaustedError" in done.stderr and "Fatal Python error" not in done.stderr
     recording = load(tmp_path)
     samples = recording.samples
-    assert samples["step"].tolist() == list(range(1, 6 + 16 + 6 + 1))
+    assert samples["step"].tolist() == list(range(1, 7 + 16 + 7 + 1))
     assert recording.run.devices[0].limit_bytes in (None, 256 * 1024**2)
+    assert samples["step"][~samples["ended"]].tolist() == [7, 7 + 16 + 7]
     assert (samples["device_peak_bytes"] < 256 * 1024**2).all()
     [path] = (tmp_path / "run").iterdir()
     assert "tfevents" in path.name

@@ -34,7 +34,8 @@ def test_a_loop_that_raises_has_its_rows(
     assert done.returncode == 1
     assert "RuntimeError: of the loop" in done.stderr
     recording = load(tmp_path)
-    assert recording.samples["step"].tolist() == list(range(1, 8))
+    assert recording.samples["step"].tolist() == list(range(1, 9))
+    assert recording.samples["ended"].tolist() == [True] * 7 + [False]
     assert [step.step for step in recording.steps] == [2, 3, 4]
 
 

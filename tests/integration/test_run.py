@@ -192,9 +192,10 @@ def test_training_is_recorded_and_all_else_is_the_same(tmp_path: Path) -> None:
     recording = load(tmp_path / "logs", run)
     stages = list(recording.samples["stage"])
     # What the callback predicts within the fit is a part of the fit. A fit that raises at a batch's end has that row,
-    # a train_on_batch that raises has none, and what follows either is recorded.
-    epochs, singles, raised = 2 * 8, 3, 2
+    # a train_on_batch that raises has one that did not end, and what follows either is recorded.
+    epochs, singles, raised = 2 * 8, 3, 3
     assert stages.count("train") == epochs + singles + raised
+    assert recording.samples["ended"].tolist().count(False) == 1
     assert stages.count("test") == epochs + 2 + singles
     assert stages.count("predict") == 2 + 1 + 2 + 1
 

@@ -25,7 +25,8 @@ let plotly = null;
 export async function drawSections(parent, sections, page) {
   const before = drawnIn.get(parent) ?? new Map();
   const now = new Map(sections.map((section, index) => {
-    const key = JSON.stringify([index, section.kind, section.title, page.state.view, section.zoom ? page.subject : null]);
+    // A table is the same one when its title names a newer step.
+    const key = JSON.stringify([index, section.kind, section.file ?? section.title, page.state.view, section.zoom ? page.subject : null]);
     return [key, before.get(key) ?? made(section.kind)];
   }));
   drawnIn.set(parent, now);
