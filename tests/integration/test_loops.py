@@ -164,8 +164,8 @@ def test_what_is_recomputed_is_told_from_what_was_saved(mode: str) -> None:
         assert backward >= plain["phases"][path].get("temporaries backward", 0)
         assert "activations backward" not in recomputed["phases"][path]
     total = [found["by category"]["activations"] for found in (plain, recomputed)]
-    # The last of the plain ones may be made as the first has gone.
-    assert total[1] <= 2 * size < total[0] <= 8 * size
+    # The last of the plain ones may be made as the first has gone; of the head and the loss a row has 4 bytes each.
+    assert total[1] <= 2 * size < total[0] <= 8 * size + 2 * 1024 * 4
     if mode == "xla":  # else Python, or TensorFlow's threads, say when a tensor is made and let go
         assert recomputed["requested"] < plain["requested"]
 
