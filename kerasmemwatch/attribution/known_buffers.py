@@ -54,11 +54,12 @@ class KnownBuffer:
         class_name: Class of the layer.
         category: One of ``timeline.CATEGORIES``.
         bytes: What was asked for.
-        address: Where it lies; 0 if unknown (on a GPU, say).
+        address: Where it lies on its device; 0 if unknown.
         before: Where a variable lay before the step; 0 if unknown.
         key: ``id`` of the variable's resource handle; 0 for a tensor.
         trainable: Whether it is a variable that has a gradient.
         constant: Whether a function keeps it since it was first called.
+        device: Where ``address`` and ``before`` are: ``"CPU:0"`` or ``"GPU:1"``, say.
     """
 
     owner: str
@@ -70,6 +71,7 @@ class KnownBuffer:
     trainable: bool = False
     constant: bool = False
     before: int = 0
+    device: str = "CPU:0"
 
 
 class Sighting(NamedTuple):

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from kerasmemwatch.attribution.batch_parts import batch_parts, eager_tensors
+from kerasmemwatch.attribution.captured_step import CapturedStep
 from kerasmemwatch.attribution.earlier_models import unwatched_buffers
 from kerasmemwatch.attribution.first_calls import FirstCalls
 from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES, kept_bytes
@@ -35,7 +36,7 @@ from kerasmemwatch.attribution.other_fits import other_threads
 from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE, OwnerStack
 from kerasmemwatch.attribution.patches import unseen
 from kerasmemwatch.attribution.stack_room import with_room
-from kerasmemwatch.attribution.step_analysis import CapturedStep, Learned, analysed
+from kerasmemwatch.attribution.step_analysis import Learned, analysed
 from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
 from kerasmemwatch.attribution.variable_sightings import variable_sightings
 from kerasmemwatch.attribution.waiting_batches import not_repeated, waiting_bytes

@@ -45,6 +45,8 @@ attribution.variable_ledger
 attribution.inventory attribution.stack_room
 attribution.known_buffers attribution.watched
 attribution.first_calls attribution.chunk_places attribution.xla_categories attribution.variable_parts
+attribution.captured_step
+attribution.hook_notes
 attribution.variable_moves
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call attribution.earlier_models
 attribution.assembly attribution.layer_hooks attribution.variable_sightings

@@ -1,0 +1,186 @@
+"""Captured steps of a GPU, read from a folder into what the analysis takes: no GPU is needed.
+
+A step is a pair of files. ``NAME.xplane.pb.xz`` is the profiler's ``XSpace``. ``NAME.json.xz`` is what else the watch
+knew: the fields of ``CapturedStep`` and ``HookNotes`` with operations by name, the true bytes of weights and
+optimizer, and the memory that was sampled at each step.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kerasmemwatch.attribution.batch_parts import BatchPart
+from kerasmemwatch.attribution.captured_step import CapturedStep
+from kerasmemwatch.attribution.first_calls import Kept
+from kerasmemwatch.attribution.hook_notes import HookNotes
+from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
+from kerasmemwatch.attribution.op_owners import OpOwners
+from kerasmemwatch.attribution.owner_stack import Frame
+from kerasmemwatch.attribution.step_analysis import attributed
+from kerasmemwatch.attribution.weight_gradients import GradientBuffer
+from kerasmemwatch.attribution.xla_runs import Programs
+from kerasmemwatch.timeline import TracedStep
+
+__all__ = ["CaptureError", "GpuCapture", "load_capture", "names_in"]
+
+_NOTES, _SPACE = ".json.xz", ".xplane.pb.xz"
+_SEVERAL = re.compile(r"-(\d+)-steps$")
+_HOST = "CPU:0"
+
+
+class CaptureError(ValueError):
+    """A folder or file that holds no captured step."""
+
+
+@dataclass(frozen=True)
+class GpuCapture:
+    """A captured step, and what is known of it by other means.
+
+    Attributes:
+        name: Of its files.
+        captured: What the tracer kept.
+        noted: What the hooks noted.
+        kept: What functions' first calls left.
+        weights_bytes: Weights, by their shapes and dtypes.
+        optimizer_bytes: Optimizer variables likewise.
+        sampled_peak_bytes: The allocator's peak within the step, as sampled; ``None`` if unknown.
+    """
+
+    name: str
+    captured: CapturedStep
+    noted: HookNotes
+    kept: Sequence[Kept]
+    weights_bytes: int
+    optimizer_bytes: int
+    sampled_peak_bytes: int | None
+
+    def analysed(self) -> TracedStep | None:
+        """Attribute it, as if no step had been analysed before."""
+        return attributed(self.captured, self.noted, Programs(), self.kept)
+
+
+def names_in(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the captured steps in a folder, and of the files in it that belong to none.
+
+    Raises:
+        CaptureError: If it is no folder, or no step is in it.
+    """
+    if not folder.is_dir():
+        raise CaptureError(f"Expected a folder of captured steps. Received: {str(folder)!r}, which is none.")
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    stems = {name.removesuffix(_NOTES) for name in files if name.endswith(_NOTES)}
+    names = sorted(stems & {name.removesuffix(_SPACE) for name in files if name.endswith(_SPACE)})
+    if not names:
+        raise CaptureError(
+            f"Expected pairs of NAME{_NOTES} and NAME{_SPACE}. Received: {str(folder)!r}, "
+            f"with {len(files)} files and no pair."
+        )
+    pairs = {name + end for name in names for end in (_NOTES, _SPACE)}
+    return names, [name for name in files if name not in pairs]
+
+
+def load_capture(folder: Path, name: str) -> GpuCapture:
+    """Read a captured step.
+
+    Raises:
+        CaptureError: If a file is damaged or lacks something.
+    """
+    space = _unpacked(folder / (name + _SPACE))
+    _check_space(folder / (name + _SPACE), space)
+    path = folder / (name + _NOTES)
+    try:
+        return _capture(name, json.loads(_unpacked(path)), space)
+    except CaptureError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, LookupError) as error:
+        what = f"{str(path)!r} ({type(error).__name__}: {error})"
+        raise CaptureError(f"Expected what the watch knew of a step, as JSON. Received: {what}.") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        return lzma.decompress(path.read_bytes())
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise CaptureError(f"Expected a whole file of xz. Received: {str(path)!r} ({error}).") from error
+
+
+def _check_space(path: Path, space: bytes) -> None:
+    from google.protobuf.message import DecodeError
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    try:
+        planes = xplane_pb2.XSpace.FromString(space).planes
+    except DecodeError as error:
+        raise CaptureError(f"Expected a profiler's XSpace. Received: {str(path)!r} ({error}).") from error
+    if not planes:
+        raise CaptureError(f"Expected a profiler's XSpace with planes. Received: {str(path)!r}, which has none.")
+
+
+def _capture(name: str, notes: dict[str, Any], space: bytes) -> GpuCapture:
+    step, stage = int(notes["step"]), notes.get("stage", "train")
+    captured = CapturedStep(
+        stage=stage,
+        mode=notes["mode"],
+        reason="captured on a GPU",
+        batch=[BatchPart(int(part["bytes"]), bool(part["per_row"])) for part in notes.get("batch", ())],
+        layers=dict(notes["layers"]),
+        optimizers=tuple(notes.get("optimizers", ())),
+        space=space,
+        begun_ns=int(notes["begun_ns"]),
+        log=[(int(time), _frame(frame)) for time, frame in notes.get("log", ())],
+        known=[_buffer(buffer) for buffer in notes["known"]],
+        step=step,
+        calls=[(int(begun), int(ended)) for begun, ended in notes.get("calls", ())],
+        arguments=set(map(int, notes.get("arguments", ()))),
+        held={owner: int(size) for owner, size in notes.get("held", {}).items()},
+        before={int(key): int(address) for key, address in notes.get("before", {}).items()},
+        sightings=[Sighting(*map(int, sighting)) for sighting in notes.get("sightings", ())],
+    )
+    return GpuCapture(
+        name=name,
+        captured=captured,
+        noted=HookNotes(
+            owners=OpOwners({op: [_frame(frame) for frame in made_by] for op, made_by in notes["op_owners"].items()}),
+            assigned={op: _buffer(buffer) for op, buffer in notes.get("assigned", {}).items()},
+            gradients=[_gradient(gradient) for gradient in notes.get("gradients", ())],
+            outputs=_outputs(notes.get("outputs", {}), stage),
+        ),
+        kept=[Kept(int(each["address"]), int(each["bytes"]), each["op"]) for each in notes.get("kept", ())],
+        weights_bytes=int(notes["weights_bytes"]),
+        optimizer_bytes=int(notes["optimizer_bytes"]),
+        sampled_peak_bytes=_sampled_peak(name, step, notes.get("peak_bytes_by_step", ())),
+    )
+
+
+def _frame(frame: dict[str, str]) -> Frame:
+    return Frame(frame["owner"], frame["class_name"], frame["phase"])
+
+
+def _buffer(buffer: dict[str, Any]) -> KnownBuffer:
+    return KnownBuffer(**{**buffer, "device": buffer.get("device") or _HOST})
+
+
+def _gradient(gradient: dict[str, Any]) -> GradientBuffer:
+    return GradientBuffer(**{**gradient, "ops": tuple(gradient.get("ops", ()))})
+
+
+def _outputs(outputs: dict[str, Any], stage: str) -> dict[str, Iterable[Any]]:
+    """By layer path, from ``"stage|path"``."""
+    return {
+        key.partition("|")[2]: [(tuple(shape), int(item)) for shape, item in specs]
+        for key, specs in outputs.items()
+        if key.partition("|")[0] == stage
+    }
+
+
+def _sampled_peak(name: str, step: int, sampled: Sequence[Sequence[int | None]]) -> int | None:
+    """The first device's peak in the sample of a step; with several steps a call, its call's."""
+    several = _SEVERAL.search(name)
+    index = -(-step // (int(several[1]) if several else 1)) - 1
+    return sampled[index][0] if 0 <= index < len(sampled) and sampled[index] else None

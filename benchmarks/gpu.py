@@ -1,0 +1,213 @@
+"""Is every byte of a GPU's step accounted for?
+
+    python benchmarks/gpu.py --captures FOLDER    # steps that were captured on a GPU before: no GPU is needed
+
+For each pair of NAME.json.xz and NAME.xplane.pb.xz in the folder: whose each byte at the peak is, and whether sums are
+exact. Weights and optimizer are compared with what the capture says they are by their shapes and dtypes, before the
+first event (not in step 1, which makes them), at the peak, at most, and after the last event; the running sum with the
+allocator's own total after every event; the peak with what was sampled in the step. Sums over a timeline are done by
+arithmetic of the benchmark's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from _targets import at_least
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from _captures import GpuCapture
+    from _timeline_checks import StepCheck
+
+_LEAST_COVERED, _LEAST_IN_LAYERS = 0.99, 0.97
+_SHOWN = 5
+_HEADINGS = (
+    "events",
+    "peak, MiB",
+    "covered",
+    "activations in layers",
+    "weights",
+    "optimizer",
+    "running sum",
+    "categories",
+    "sampled peak",
+)
+
+
+@dataclass(frozen=True)
+class CheckedCapture:
+    """What a captured step came to.
+
+    Attributes:
+        capture: The step as captured.
+        check: Its figures; ``None`` if its allocator tells nothing.
+        by_category_bytes: What the package's own categories at the peak sum to.
+        by_layer_bytes: What its rows at the peak sum to.
+        highest_in_use_bytes: The allocator's total at its highest, from the events.
+        device: Whose memory it is.
+    """
+
+    capture: GpuCapture
+    check: StepCheck | None
+    by_category_bytes: int = 0
+    by_layer_bytes: int = 0
+    highest_in_use_bytes: int = 0
+    device: str = ""
+
+    def exact(self, category: str) -> bool:
+        """Whether variables sum to the independent count: never more, and no less once they are all there."""
+        assert self.check is not None
+        wanted = getattr(self.capture, f"{category}_bytes")
+        before, after, at_peak, most = getattr(self.check, f"{category}_bytes")
+        if self.capture.captured.step == 1:
+            # Their first values are made in it.
+            return {after, most} == {wanted}
+        return {before, after, at_peak, most} == {wanted}
+
+    @property
+    def sums(self) -> bool:
+        """Whether the allocator's total is met at every event, and never less than what was requested."""
+        return self.check is not None and self.check.wrong_totals == 0 and self.check.slack_bytes >= 0
+
+    @property
+    def categories(self) -> bool:
+        """Whether the categories at the peak sum to its total, in the package's table as in this count."""
+        assert self.check is not None
+        sums = {sum(self.check.by_category.values()), self.by_category_bytes, self.by_layer_bytes}
+        return sums == {self.check.peak_bytes}
+
+    @property
+    def same_peak(self) -> str:
+        """Whether the highest total of the events is what was sampled."""
+        sampled = self.capture.sampled_peak_bytes
+        if sampled is None:
+            return "unknown"
+        apart = self.highest_in_use_bytes - sampled
+        return "the same" if not apart else f"{apart:+,} bytes"
+
+    def cells(self) -> list[str]:
+        """The figures as text."""
+        check = self.check
+        if check is None:
+            return ["" for _ in _HEADINGS]
+        in_layers = check.activations_in_layers
+        return [
+            f"{check.events:,}",
+            f"{check.peak_bytes / 2**20:,.1f}",
+            f"{100 * check.covered:.2f} %",
+            "none" if in_layers is None else f"{100 * in_layers:.2f} %",
+            *("exact" if exact else "WRONG" for exact in (self.exact("weights"), self.exact("optimizer"))),
+            *("exact" if exact else "WRONG" for exact in (self.sums, self.categories)),
+            self.same_peak,
+        ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; 0 if there was something to measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captures", metavar="FOLDER", type=Path, help="steps that were captured before")
+    options = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if options.captures is None:
+        print("Without --captures this measures on a GPU, which is not built yet.", file=sys.stderr)
+        return 1
+    return _captures(options.captures)
+
+
+def _captures(folder: Path) -> int:
+    from _captures import CaptureError, load_capture, names_in
+
+    try:
+        names, others = names_in(folder)
+    except CaptureError as error:
+        print(error, file=sys.stderr)
+        return 1
+    checked, damaged = [], []
+    for name in names:
+        try:
+            checked.append(check_capture(load_capture(folder, name)))
+        except CaptureError as error:
+            damaged.append(error)
+    console = Console(width=170)
+    console.print(_table(checked))
+    for each in checked:
+        _print_rest(each, console)
+    if others:
+        console.print(f"Skipped, as they are no pair of a step's files: {', '.join(others)}.", highlight=False)
+    for line in _targets(checked):
+        print(line)
+    for error in damaged:
+        print(error, file=sys.stderr)
+    return 1 if damaged else 0
+
+
+def check_capture(capture: GpuCapture) -> CheckedCapture:
+    """Analyse a captured step, and count its bytes."""
+    from _timeline_checks import check_step
+
+    from kerasmemwatch.live_set import by_category, by_layer, peak_event
+
+    step = capture.analysed()
+    if step is None:
+        return CheckedCapture(capture, None)
+    timeline = step.timeline
+    peak = peak_event(timeline)
+    return CheckedCapture(
+        capture,
+        check_step(step),
+        by_category_bytes=sum(by_category(timeline, peak).values()),
+        by_layer_bytes=sum(row.total_bytes or 0 for row in by_layer(timeline, peak)),
+        highest_in_use_bytes=max(timeline.in_use_before_bytes, int(timeline.in_use_bytes.max())),
+        device=timeline.device,
+    )
+
+
+def _table(checked: Sequence[CheckedCapture]) -> Table:
+    table = Table("capture", "device", title="Every byte at the peak of steps that were captured on a GPU")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right")
+    for each in checked:
+        table.add_row(each.capture.name, each.device, *each.cells())
+    return table
+
+
+def _print_rest(checked: CheckedCapture, console: Console) -> None:
+    """What has no owner, and which sums are off."""
+    name, check = checked.capture.name, checked.check
+    if check is None:
+        console.print(f"{name}: its allocator told of no allocation.", highlight=False)
+        return
+    for category in ("weights", "optimizer"):
+        if not checked.exact(category):
+            wanted = getattr(checked.capture, f"{category}_bytes")
+            before, after, at_peak, most = getattr(check, f"{category}_bytes")
+            line = f"{before:,} before, {at_peak:,} at the peak, {most:,} at most, {after:,} after, of {wanted:,} bytes"
+            console.print(f"{name}: {category}: {line}", highlight=False)
+    if check.unattributed:
+        console.print(f"{name}: the largest without an owner at the peak:", highlight=False)
+    for op, owner, kind, size in check.unattributed[:_SHOWN]:
+        console.print(f"  {size:>13,} bytes  {op or 'no operation'} ({owner}; {kind})", highlight=False, markup=False)
+
+
+def _targets(checked: Sequence[CheckedCapture]) -> list[str]:
+    lines = []
+    for each in checked:
+        if each.check is None:
+            continue
+        lines.append(at_least(f"covered ({each.capture.name})", 100 * each.check.covered, 100 * _LEAST_COVERED, "%"))
+        if each.check.activations_in_layers is not None:
+            share = 100 * each.check.activations_in_layers
+            lines.append(at_least(f"activations in layers ({each.capture.name})", share, 100 * _LEAST_IN_LAYERS, "%"))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

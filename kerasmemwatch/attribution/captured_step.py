@@ -1,0 +1,66 @@
+"""What a tracer keeps of a step for the analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kerasmemwatch.attribution.batch_parts import BatchPart
+from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
+from kerasmemwatch.attribution.owner_stack import Frame, Reference
+from kerasmemwatch.traced_before import Fit
+
+__all__ = ["CapturedStep"]
+
+
+@dataclass
+class CapturedStep:
+    """A captured step, before the analysis.
+
+    Attributes:
+        stage: ``"train"``, ``"test"`` or ``"predict"``.
+        mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if the capture is to tell, as in a loop of the user's.
+        reason: Why it was captured.
+        batch: The tensors of its batch.
+        layers: By path of each layer in the model's order, its class.
+        optimizers: Names of the models' optimizers.
+        space: A serialized ``XSpace``.
+        begun_ns: UNIX time of its begin.
+        log: Times and who was on top of the stack from then.
+        gradients: As in ``OwnerStack.eager_gradients``.
+        known: Buffers alive after it.
+        step: The sample's ``step``.
+        epoch: 0-based epoch.
+        calls: UNIX times in nanoseconds at which functions began and ended.
+        arguments: Where the tensors lie that the step was called with.
+        held: By owner, what it is known to have held when the step began, though not where.
+        beside: Whether another fit ran in the process.
+        missed: Whether another fit was being traced when this one made its functions.
+        before: By key of a variable, where it lay before it.
+        sightings: Where variables were seen within it.
+        spared: Whether this fit's functions were made without hooks, as fits that are alike had been traced.
+        fit: What keeps the traced step for fits that are alike.
+    """
+
+    stage: str
+    mode: str
+    reason: str
+    batch: list[BatchPart]
+    layers: Mapping[str, str] = field(default_factory=dict)
+    optimizers: tuple[str, ...] = ()
+    space: bytes = b""
+    begun_ns: int = 0
+    log: list[tuple[int, Frame]] = field(default_factory=list)
+    gradients: list[tuple[Reference, int, int]] = field(default_factory=list)
+    known: list[KnownBuffer] = field(default_factory=list)
+    step: int = 0
+    epoch: int | None = None
+    calls: list[tuple[int, int]] = field(default_factory=list)
+    arguments: set[int] = field(default_factory=set)
+    held: dict[str, int] = field(default_factory=dict)
+    beside: bool = False
+    missed: bool = False
+    before: dict[int, int] = field(default_factory=dict)
+    sightings: list[Sighting] = field(default_factory=list)
+    spared: bool = False
+    fit: Fit | None = None

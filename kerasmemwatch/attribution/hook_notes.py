@@ -1,0 +1,89 @@
+"""What the hooks noted of a step's functions, as values: the analysis needs no object of TensorFlow's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kerasmemwatch.attribution.batch_parts import Spec
+from kerasmemwatch.attribution.captured_step import CapturedStep
+from kerasmemwatch.attribution.known_buffers import KnownBuffer
+from kerasmemwatch.attribution.op_owners import OpOwners
+from kerasmemwatch.attribution.owner_stack import OwnerStack
+from kerasmemwatch.attribution.variable_size import components
+from kerasmemwatch.attribution.weight_gradients import GradientBuffer
+
+__all__ = ["HookNotes", "hook_notes"]
+
+
+@dataclass(frozen=True)
+class HookNotes:
+    """What the hooks noted.
+
+    Attributes:
+        owners: Who made each operation.
+        assigned: By name of an operation that assigns, or whose result is assigned, the variable's buffer.
+        gradients: The gradients of variables.
+        outputs: By layer path, what is known of each tensor that a layer's call returns.
+        missing: What follows from hooks that could not be installed.
+    """
+
+    owners: OpOwners
+    assigned: Mapping[str, KnownBuffer] = field(default_factory=dict)
+    gradients: Sequence[GradientBuffer] = ()
+    outputs: Mapping[str, Iterable[Spec]] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+
+
+def hook_notes(captured: CapturedStep, stack: OwnerStack, owners: OpOwners) -> HookNotes:
+    """Collect what the hooks noted of a captured step.
+
+    Args:
+        captured: The step.
+        stack: What the hooks noted.
+        owners: Who made each operation of its stage.
+    """
+    by_key = {buffer.key: buffer for buffer in captured.known if buffer.key}
+    return HookNotes(
+        owners=owners,
+        assigned=_assigned(stack, captured.stage, by_key),
+        gradients=[*_graph_gradients(stack, captured.stage, by_key), *_eager_gradients(captured, by_key)],
+        outputs={owner: specs for (stage, owner), specs in stack.outputs.copy().items() if stage == captured.stage},
+        missing=list(stack.missing.values()),
+    )
+
+
+def _assigned(stack: OwnerStack, stage: str, by_key: dict[int, KnownBuffer]) -> dict[str, KnownBuffer]:
+    found = {name: by_key.get(id(reference())) for name, reference in stack.merged(stage, "variables").items()}
+    return {name: buffer for name, buffer in found.items() if buffer is not None}
+
+
+def _buffer_of(variable: Any, by_key: dict[int, KnownBuffer]) -> KnownBuffer | None:
+    """The known buffer of a variable; of one that is distributed, its first replica's."""
+    # The whole of a distributed variable has no handle outside of a replica, and says so with a ValueError.
+    handles = (getattr(each, "handle", None) for each in components(variable))
+    return next((by_key[id(handle)] for handle in handles if id(handle) in by_key), None)
+
+
+def _graph_gradients(stack: OwnerStack, stage: str, by_key: dict[int, KnownBuffer]) -> list[GradientBuffer]:
+    found = []
+    for source, sparse, names in stack.merged(stage, "gradients").values():
+        buffer = _buffer_of(source(), by_key)
+        if buffer is not None:
+            size = None if sparse else buffer.bytes
+            found.append(GradientBuffer(buffer.owner, buffer.class_name, size, buffer.key, ops=names))
+    return found
+
+
+def _eager_gradients(captured: CapturedStep, by_key: dict[int, KnownBuffer]) -> list[GradientBuffer]:
+    found = []
+    for source, address, time_ns in captured.gradients:
+        buffer = _buffer_of(source(), by_key)
+        if buffer is not None:
+            found.append(
+                GradientBuffer(
+                    buffer.owner, buffer.class_name, buffer.bytes, buffer.key, address=address, time_ns=time_ns
+                )
+            )
+    return found
