@@ -151,7 +151,7 @@ def _capture(name: str, notes: dict[str, Any], space: bytes) -> GpuCapture:
             gradients=[_gradient(gradient) for gradient in notes.get("gradients", ())],
             outputs=_outputs(notes.get("outputs", {}), stage),
         ),
-        kept=[Kept(int(each["address"]), int(each["bytes"]), each["op"]) for each in notes.get("kept", ())],
+        kept=[_kept(each, captured.known) for each in notes.get("kept", ())],
         weights_bytes=int(notes["weights_bytes"]),
         optimizer_bytes=int(notes["optimizer_bytes"]),
         sampled_peak_bytes=_sampled_peak(name, step, notes.get("peak_bytes_by_step", ())),
@@ -164,6 +164,15 @@ def _frame(frame: dict[str, str]) -> Frame:
 
 def _buffer(buffer: dict[str, Any]) -> KnownBuffer:
     return KnownBuffer(**{**buffer, "device": buffer.get("device") or _HOST})
+
+
+def _kept(each: dict[str, Any], known: Iterable[KnownBuffer]) -> Kept:
+    """What a function keeps lies where the buffer that is known nearest to it does, if the file doesn't say."""
+    address = int(each["address"])
+    placed = (buffer for buffer in known if buffer.address)
+    nearest = min(placed, key=lambda buffer: abs(buffer.address - address), default=None)
+    device = each.get("device") or (nearest.device if nearest else _HOST)
+    return Kept(address, int(each["bytes"]), each["op"], device)
 
 
 def _gradient(gradient: dict[str, Any]) -> GradientBuffer:

@@ -11,7 +11,7 @@ from kerasmemwatch.timeline import CATEGORIES, PHASES, TracedStep
 
 __all__ = ["StepCheck", "check_step"]
 
-_NAMED = ("input pipeline", "loss", "metrics", "optimizer", "eager tensors")
+_NAMED = ("input pipeline", "loss", "metrics", "optimizer", "eager tensors", "autotuning")
 _MOST_NAMED = 12
 # Of the peak's bytes: below it, one scalar of a loss would be a large share of the activations.
 _TRACE = 0.01

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.attribution.event_order import by_total
+from kerasmemwatch.attribution.host_spans import Span, SpanReader
+
 __all__ = ["AllocationEvents", "read_events"]
 
-# How far apart in time events may be that came one after the other.
-_AHEAD = 8
 _PIPELINE_THREADS = "tf_data"
 # TensorFlow 2.19's name for the operation where there is none; later versions leave it out.
 _NULL = "(null)"
+_REGION_STAT = "region_type"
 _KINDS = {"MemoryAllocation": 1, "MemoryDeallocation": -1}
 _STATS = (
     "bytes_allocated",
@@ -47,6 +49,11 @@ class AllocationEvents:
         ops: Names of operations; ``""`` is the first.
         threads: Names of threads; with a number behind a ``"/"`` if TensorFlow started it.
         began_ns: UNIX time of the capture's begin.
+        of_kernel: ``bool[num_events]``, whether an operation's kernel asked for it, as an output, a copy or scratch
+            memory; not what a library beneath one did. Empty if unknown.
+        span: ``int64[num_events]``, index into ``spans`` of what the host was doing; -1 if that says nothing more.
+            Empty if unknown.
+        spans: What the host was doing at times.
     """
 
     allocator: str
@@ -62,9 +69,19 @@ class AllocationEvents:
     ops: tuple[str, ...]
     threads: tuple[str, ...]
     began_ns: int = 0
+    of_kernel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    span: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    spans: tuple[Span, ...] = ()
 
     def __len__(self) -> int:
         return len(self.births)
+
+    @property
+    def device(self) -> str:
+        """Name of the allocator's device: ``"GPU_1_bfc"`` is GPU 1's."""
+        kind, _, rest = self.allocator.partition("_")
+        index = rest.partition("_")[0]
+        return f"GPU:{index}" if kind == "GPU" and index.isdecimal() else "CPU:0"
 
     @property
     def piped(self) -> NDArray[np.bool_]:
@@ -72,6 +89,13 @@ class AllocationEvents:
         threads = np.array([name.startswith(_PIPELINE_THREADS) for name in self.threads] or [False])
         found: NDArray[np.bool_] = threads[self.thread]
         return found
+
+    def within(self, kind: str) -> NDArray[np.bool_]:
+        """``bool[num_events]``, whether the host was in a span of a kind."""
+        if not len(self.span):
+            return np.zeros(len(self), bool)
+        # The last is for -1.
+        return np.array([*(span.kind == kind for span in self.spans), False])[self.span]
 
     @property
     def in_use_before_bytes(self) -> int:
@@ -103,6 +127,7 @@ class _Group:
         self.keys = tuple(stat.metadata_id for stat in stats)
         position = {names.get(key, ""): at for at, key in enumerate(self.keys)}
         self.has_op = "tf_op" in position
+        self.of_kernel = _REGION_STAT in position
         # A stat that is missing reads as that at the first position, and is blanked afterwards.
         self.positions = tuple(position.get(name, 0) for name in _STATS)
         self.missing = [index for index, name in enumerate(_STATS) if name not in position]
@@ -124,6 +149,7 @@ class _Table:
         self.threads: dict[str, int] = {}
         self.columns: list[list[NDArray[np.int64]]] = []
         self.allocators: list[str] = []
+        self.spans = SpanReader()
         self.count = 0
 
     def read(self, plane: Any) -> None:
@@ -138,6 +164,7 @@ class _Table:
                     self._read_event(event, begun_ps + event.offset_ps, thread, kinds, groups, names)
         for group in groups.values():
             self._add(group, names)
+        self.spans.read(plane, self.threads)
 
     def _read_event(
         self,
@@ -192,6 +219,7 @@ class _Table:
             run,
             thread,
             number,
+            np.full(len(time_ps), group.of_kernel, np.int64),
         ]
         self.columns.append(found)
 
@@ -215,20 +243,28 @@ class _Table:
         if not self.columns:
             return {}
         rows = [np.concatenate(parts) for parts in zip(*self.columns, strict=True)]
-        ops, threads = tuple(self.ops), tuple(self.threads)
+        rows.append(self._spans_of(rows[9], rows[2]))
+        ops, threads, spans = tuple(self.ops), tuple(self.threads), tuple(self.spans.spans)
         found = {}
         for number, name in enumerate(self.allocators):
             mine = np.flatnonzero(rows[0] == number)
-            found[name] = _in_order(name, started_ns, [row[mine] for row in rows], ops, threads)
+            found[name] = _in_order(name, started_ns, [row[mine] for row in rows], ops, threads, spans)
+        return found
+
+    def _spans_of(self, thread: NDArray[np.int64], time_ps: NDArray[np.int64]) -> NDArray[np.int64]:
+        found = np.full(len(thread), -1, np.int64)
+        for number in np.unique(thread).tolist() if self.spans.spans else ():
+            mine = thread == number
+            found[mine] = self.spans.of(number, time_ps[mine])
         return found
 
 
 def _in_order(
-    name: str, started_ns: int, rows: list[Any], ops: tuple[str, ...], threads: tuple[str, ...]
+    name: str, started_ns: int, rows: list[Any], ops: tuple[str, ...], threads: tuple[str, ...], spans: tuple[Span, ...]
 ) -> AllocationEvents:
-    _, kind, time_ps, address, requested, reserved, total, op, run, thread, number = rows
+    _, kind, time_ps, address, requested, reserved, total, op, run, thread, number, of_kernel, span = rows
     order = np.lexsort((number, time_ps))
-    order = order[_by_total(np.where(kind > 0, reserved, -reserved)[order], total[order])]
+    order = order[by_total(np.where(kind > 0, reserved, -reserved)[order], total[order])]
     return AllocationEvents(
         allocator=name,
         births=kind[order] > 0,
@@ -243,30 +279,10 @@ def _in_order(
         ops=ops,
         threads=threads,
         began_ns=started_ns,
+        of_kernel=of_kernel[order] > 0,
+        span=span[order],
+        spans=spans,
     )
-
-
-def _by_total(changes: NDArray[np.int64], totals: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Mend the order of events of two threads at nearly the same time: the allocator's running total knows better."""
-    before = totals - changes
-    order = np.arange(len(changes))
-    # The first continues nobody's.
-    first = np.flatnonzero(~np.isin(before[: _AHEAD + 1], totals[: 2 * _AHEAD]))
-    if len(first) == 1:
-        order[: first[0] + 1] = np.roll(order[: first[0] + 1], 1)
-    mended = 0
-    for wrong in np.flatnonzero(totals[order[:-1]] != before[order[1:]]).tolist():
-        # An event that is put in front leaves a gap behind it, which was none before.
-        index, mended = wrong, max(mended, wrong + 1)
-        while index < mended:
-            total = totals[order[index]]
-            ahead = np.flatnonzero(before[order[index + 1 : index + 1 + _AHEAD]] == total)
-            if len(ahead) and ahead[0]:
-                stop = index + 2 + int(ahead[0])
-                order[index + 1 : stop] = np.roll(order[index + 1 : stop], 1)
-                mended = max(mended, min(stop, len(order) - 1))
-            index += 1
-    return order
 
 
 def _started_ns(space: Any) -> int:

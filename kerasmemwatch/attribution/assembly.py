@@ -12,6 +12,7 @@ from kerasmemwatch.attribution.allocations import Allocations, pair
 from kerasmemwatch.attribution.baseline import baseline_parts
 from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.categories import CODES, PHASE_CODES, by_life
+from kerasmemwatch.attribution.device_frames import device_frames
 from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import LOSS, METRICS, Frame
@@ -85,7 +86,8 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
     owners = _Owners()
     made = rows.birth >= 0
     ops = ops_at_work(events, rows)
-    frames, which = row_frames(events, rows, ops, evidence.owners, evidence.log, evidence.calls)
+    told = device_frames(events, evidence.owners, evidence.batch)
+    frames, which = row_frames(events, rows, ops, evidence.owners, evidence.log, evidence.calls, told)
     requested = events.requested_bytes[rows.event]
     owner = np.array([owners.code(frame.owner, frame.class_name) for frame in frames], np.int32)[which]
     phase = np.array([PHASE_CODES[frame.phase] for frame in frames], np.int8)[which]

@@ -14,6 +14,7 @@ import numpy as np
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.batch_parts import BatchPart
+from kerasmemwatch.attribution.batches_ahead import batch_ahead
 from kerasmemwatch.attribution.chunk_places import ChunkPlaces, chunk_bytes
 from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES
 from kerasmemwatch.attribution.known_buffers import EARLIER_MODELS, KnownBuffer, Sighting
@@ -57,7 +58,7 @@ def baseline_parts(
     died = tuple(_died(events, rows, {part.row for part in places.parts}, batch, left_of))
     lasting = [*places.lasting, *map(Lasting, _tensors(events, rows, known, places))]
     count = len(events)
-    extra = _extra(events, rows, lasting, left_of)
+    extra = _extra(events, rows, lasting, left_of, batch_ahead(events, rows, batch))
     return (
         *places.parts,
         *died,
@@ -101,7 +102,11 @@ def _tensors(
 
 
 def _extra(
-    events: AllocationEvents, rows: Allocations, lasting: Sequence[Lasting], held: Mapping[str, int]
+    events: AllocationEvents,
+    rows: Allocations,
+    lasting: Sequence[Lasting],
+    held: Mapping[str, int],
+    ahead: Sequence[int],
 ) -> Iterator[Lasting]:
     """What lived all through the step, as far as there is room for it in what was in use."""
     left = events.in_use_before_bytes - int(events.reserved_bytes[rows.event][rows.birth < 0].sum())
@@ -131,6 +136,11 @@ def _extra(
                 numbers.add(buffer.address)
             yield each
     left = max(0, left - rounding.bounded)
+    batch_bytes = sum(map(chunk_bytes, ahead))
+    if ahead and left >= batch_bytes:
+        count, left = divmod(left, batch_bytes)
+        rounding.add(0, count * batch_bytes)
+        yield _held(INPUT_PIPELINE, count * sum(ahead))
     # Part of it may lie elsewhere.
     for owner in (INPUT_PIPELINE, EARLIER_MODELS):
         some = min(held.get(owner, 0), left - rounding.loose)

@@ -11,7 +11,16 @@ import numpy as np
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 
-__all__ = ["BatchPart", "Spec", "batch_parts", "eager_tensors", "output_bytes", "rows_in_batch", "tensor_specs"]
+__all__ = [
+    "BatchPart",
+    "Spec",
+    "batch_parts",
+    "batch_sizes",
+    "eager_tensors",
+    "output_bytes",
+    "rows_in_batch",
+    "tensor_specs",
+]
 
 Spec = tuple[tuple[int | None, ...], int]
 
@@ -58,6 +67,12 @@ def rows_in_batch(parts: Sequence[BatchPart], events: AllocationEvents) -> int |
     largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)
     candidates = {largest.rows(size) for size in sizes} - {0} if largest else set()
     return max(candidates, key=lambda rows: votes[rows], default=None)
+
+
+def batch_sizes(parts: Sequence[BatchPart], events: AllocationEvents) -> list[int]:
+    """Bytes of each tensor of the step's batch; of those with a known number of rows only, if that isn't found."""
+    rows = rows_in_batch(parts, events) or 0
+    return [size for size in (part.bytes * (rows if part.per_row else 1) for part in parts) if size]
 
 
 def output_bytes(outputs: Mapping[str, Iterable[Spec]], rows: int | None) -> dict[str, int]:

@@ -44,11 +44,13 @@ class Kept(NamedTuple):
         address: Where it lies.
         bytes: What was asked for.
         op: The operation that asked for it, ``""`` if none did.
+        device: Where ``address`` is.
     """
 
     address: int
     bytes: int
     op: str
+    device: str = "CPU:0"
 
 
 class FirstCalls:
@@ -121,7 +123,8 @@ class FirstCalls:
                 address = int(events.address[event])
                 if address in alive:
                     continue
-                self._kept[address] = Kept(address, int(events.requested_bytes[event]), events.ops[events.op[event]])
+                op, size = events.ops[events.op[event]], int(events.requested_bytes[event])
+                self._kept[address] = Kept(address, size, op, events.device)
 
 
 def _in_use_bytes() -> float:
@@ -143,7 +146,7 @@ def constants(
     others = {buffer.address for buffer in known}
     anew = {events.ops[code] for code in np.unique(events.op[events.births]).tolist()} - {""}
     for each in kept:
-        if each.address not in others and each.op not in anew:
+        if each.device == events.device and each.address not in others and each.op not in anew:
             found = owners.find(each.op) if each.op and each.bytes > _SMALL_BYTES else None
             owner, class_name = (found.owner, found.class_name) if found and found.owner else (FUNCTIONS, "")
-            yield KnownBuffer(owner, class_name, "other", each.bytes, each.address, constant=True)
+            yield KnownBuffer(owner, class_name, "other", each.bytes, each.address, constant=True, device=each.device)

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 
 from kerasmemwatch.attribution.owner_stack import LOSS, OPTIMIZER, Frame
 
-__all__ = ["GRADIENT_SCOPES", "frames_by_name", "made_as"]
+__all__ = ["GRADIENT_SCOPES", "frames_by_name", "laid_out_for", "made_as"]
 
 # TensorFlow's names for the gradients of what is in a scope.
 GRADIENT_SCOPES = ("gradient_tape", "gradients")
 _LOSS_SCOPE = "compile_loss"
 _NUMBER = re.compile(r"_\d+$")
 # TensorFlow's optimizer of graphs moves and joins operations, and says so in their names.
+_LAID_OUT = re.compile(r"(?:-\d+)+-[A-Za-z0-9]+-LayoutOptimizer$")
 _RENAMED = re.compile(r"ArithmeticOptimizer/(?:ReorderCastLikeAndValuePreserving_[a-z0-9]+|[A-Za-z]+)_")
 
 
@@ -29,6 +30,16 @@ def made_as(name: str) -> str:
         'head/Tensordot/MatMul'
     """
     return _RENAMED.sub("", name)
+
+
+def laid_out_for(name: str) -> str:
+    """The operation whose operand or result was laid out anew, as a GPU's convolutions like it; else the same name.
+
+    Example:
+        >>> laid_out_for("call/AddN_2-2-TransposeNHWCToNCHW-LayoutOptimizer"), laid_out_for("call/AddN_2")
+        ('call/AddN_2', 'call/AddN_2')
+    """
+    return _LAID_OUT.sub("", name)
 
 
 def frames_by_name(names: Iterable[str], layers: Mapping[str, str], optimizers: Iterable[str] = ()) -> dict[str, Frame]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from kerasmemwatch.attribution.op_names import GRADIENT_SCOPES, made_as
+from kerasmemwatch.attribution.op_names import GRADIENT_SCOPES, laid_out_for, made_as
 from kerasmemwatch.attribution.owner_stack import Frame
 
 __all__ = ["OpOwners", "suffixes"]
@@ -71,10 +71,10 @@ class OpOwners:
 
     def exact(self, name: str) -> str | None:
         """The name that an operation was made under, if it is still to be seen in its own."""
-        return next((suffix for suffix in suffixes(made_as(name)) if suffix in self.ops), None)
+        return next((suffix for suffix in suffixes(made_as(laid_out_for(name))) if suffix in self.ops), None)
 
     def _look_up(self, name: str, within: str) -> Frame | None:
-        name = made_as(name)
+        name = made_as(laid_out_for(name))
         made = self.exact(name)
         by_scope = self._of_scope(name)
         if made is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ def row_frames(
     owners: OpOwners,
     log: Sequence[tuple[int, Frame]] = (),
     calls: Sequence[tuple[int, int]] = (),
+    told: Mapping[int, Frame] | None = None,
 ) -> tuple[list[Frame], NDArray[np.int64]]:
     """Find who made each allocation.
 
@@ -37,6 +38,7 @@ def row_frames(
         owners: Who made each operation.
         log: UNIX times in nanoseconds and who was on top of the stack from then, on Python's thread.
         calls: UNIX times at which functions began and ended that this thread called.
+        told: By event, who made what it gives out, where that is known by other means.
 
     Returns:
         Frames, of which the first stands for unknown, and ``int64[num_rows]``, each row's index into them.
@@ -63,6 +65,9 @@ def row_frames(
     # The input pipeline's functions run under ids of their own, on whatever thread.
     runs = np.unique(events.run[event][piped & (events.run[event] != 0)])
     which[(which == 0) & np.isin(events.run[event], runs)] = codes[_PIPELINE]
+    row_of = dict(zip(rows.birth.tolist(), range(len(event)), strict=True))
+    for birth, frame in (told or {}).items():
+        which[row_of[birth]] = codes.setdefault(frame, len(codes))
     which[rows.birth < 0] = 0
     # A frame may tell the phase only.
     return [frame if frame.owner else frame._replace(owner=_UNKNOWN.owner) for frame in codes], which

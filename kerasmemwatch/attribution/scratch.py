@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
+from kerasmemwatch.attribution.device_frames import is_copy
+from kerasmemwatch.attribution.host_spans import AUTOTUNING, RUN
 
 __all__ = ["ops_at_work"]
 
@@ -21,8 +23,11 @@ def ops_at_work(events: AllocationEvents, rows: Allocations) -> NDArray[np.int32
         ``int32[num_rows]``, index into the names of operations; 0 if unknown.
     """
     found = events.op[rows.event].copy()
+    # What programs' blocks and copies take is nobody's scratch memory.
+    spared = events.within(RUN) | events.within(AUTOTUNING)
+    copies = is_copy(events)
     computes = np.array(["/" in name for name in events.threads] or [False], np.bool_)[events.thread] & ~events.piped
-    nameless = computes[rows.event] & (found == 0) & (rows.birth >= 0)
+    nameless = computes[rows.event] & (found == 0) & (rows.birth >= 0) & ~spared[rows.event]
     if not nameless.any():
         return found
     born = {int(rows.birth[row]): int(row) for row in np.flatnonzero(nameless)}
@@ -34,7 +39,7 @@ def ops_at_work(events: AllocationEvents, rows: Allocations) -> NDArray[np.int32
         if event in born:
             found[born[event]] = at_work.get(thread, 0)
         elif births[event]:
-            at_work[thread] = ops[event]
+            at_work[thread] = 0 if copies[event] else ops[event]
         elif event not in freed:
             at_work[thread] = 0
     return found

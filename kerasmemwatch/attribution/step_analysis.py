@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
 from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.batch_parts import output_bytes, rows_in_batch
+from kerasmemwatch.attribution.batches_ahead import ahead_note
 from kerasmemwatch.attribution.captured_step import CapturedStep
 from kerasmemwatch.attribution.first_calls import Kept, constants
 from kerasmemwatch.attribution.hook_notes import HookNotes, hook_notes
@@ -102,7 +103,6 @@ def attributed(
     if not events:
         return None
     main = max(events.values(), key=lambda found: (found.allocator.startswith("GPU"), len(found)))
-    on_host = not _device(main.allocator).startswith("GPU")
     # A step that is seen whole makes numbers of a few bytes, too.
     partial = bool(main.births.any()) and int(main.requested_bytes[main.births].min()) >= ONEDNN_THRESHOLD_BYTES
     compiled: list[XlaRun] = []
@@ -111,12 +111,8 @@ def attributed(
         compiled = find_runs(space, main, programs.requests, ONEDNN_THRESHOLD_BYTES if partial else 0)
     mode = captured.mode or _mode(main, captured.calls, compiled)
     modules = programs.opened({run.program_id for run in compiled})
-    known = captured.known
-    if on_host:
-        known = [*known, *constants(kept, known, main, noted.owners)]
-    else:
-        # Variables' places there are unknown; whatever else Python can name lies in host memory.
-        known = [buffer for buffer in known if buffer.key and not buffer.address]
+    known = [buffer for buffer in captured.known if buffer.device == main.device]
+    known += constants(kept, known, main, noted.owners)
     owners, guessed = _owners(captured, mode, noted.owners, main, modules.values())
     evidence = _evidence(captured, noted, owners, known, main, guessed=guessed)
     timeline, gradient_bytes = assemble(main, evidence)
@@ -128,6 +124,7 @@ def attributed(
     notes = (
         f"{_PARTIAL} {remedy()}" if partial else "",
         unused_note(runs),
+        ahead_note(timeline),
         _unhooked(captured) if guessed else "",
         BESIDE if captured.beside else "",
         *noted.missing,
@@ -161,9 +158,8 @@ def _evidence(
     guessed: bool,
 ) -> Evidence:
     """What is known beside the events."""
-    device = _device(events.allocator)
     return Evidence(
-        device=device,
+        device=events.device,
         begun_ns=captured.begun_ns,
         owners=owners,
         log=captured.log,
@@ -173,15 +169,8 @@ def _evidence(
         batch=captured.batch,
         calls=captured.calls,
         sightings=captured.sightings,
-        held={} if device.startswith("GPU") else captured.held,
+        held={} if events.device.startswith("GPU") else captured.held,
     )
-
-
-def _device(allocator: str) -> str:
-    """Name of an allocator's device: ``"GPU_1_bfc"`` is GPU 1's."""
-    kind, _, rest = allocator.partition("_")
-    index = rest.partition("_")[0]
-    return f"GPU:{index}" if kind == "GPU" and index.isdecimal() else "CPU:0"
 
 
 def _mode(events: AllocationEvents, calls: Sequence[tuple[int, int]], compiled: Sequence[XlaRun]) -> str:

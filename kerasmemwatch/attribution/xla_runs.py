@@ -1,7 +1,7 @@
 """The compiled programs of a profiler capture, and which of them ran when.
 
 No version of TensorFlow needs to say where a run begins: a program asks the allocator for what its plan says, one piece
-right after the other.
+right after the other. For a GPU the host says where, and the program's name.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.hlo_messages import parse_hlo
+from kerasmemwatch.attribution.host_spans import AUTOTUNING, RUN
 from kerasmemwatch.attribution.xla_buffers import (
     UnscheduledModuleError,
     XlaAllocation,
@@ -108,7 +109,7 @@ def find_runs(
     for program_id, asked in told.items():
         alike[tuple(request.bytes for request in asked)].append(program_id)
     alike.pop((), None)
-    found = sorted(_asked_for(events, alike))
+    found = sorted([*_spanned(space, events, alike), *_asked_for(events, alike)])
     instructions = _instructions(space) if found else {}
     runs = []
     for births, program_ids in found:
@@ -116,6 +117,20 @@ def find_runs(
         if which is not None:
             runs.append(XlaRun(which, dict(zip((request.index for request in told[which]), births, strict=True))))
     return runs
+
+
+def _spanned(
+    space: Any, events: AllocationEvents, alike: Mapping[tuple[int, ...], list[int]]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Where the host says that a program asked, as for a GPU: the events, and the programs of the name it gives."""
+    births = np.flatnonzero(events.births & events.within(RUN))
+    names = _module_names(space) if len(births) else {}
+    for span in np.unique(events.span[births]).tolist():
+        mine = births[events.span[births] == span].tolist()
+        asked = alike.get(tuple(events.requested_bytes[mine].tolist()), [])
+        named = [program_id for program_id in asked if names.get(program_id) == events.spans[span].name]
+        if asked:
+            yield mine, named or asked
 
 
 def _asked_for(
@@ -127,7 +142,8 @@ def _asked_for(
         by_first[sizes[0]].append(sizes)
     # An operation has a name, and a program is none; the input pipeline's are not compiled.
     nobodys = np.array([not name or name.startswith(_FUNCTION) for name in events.ops] or [False])
-    births = np.flatnonzero(events.births & nobodys[events.op] & ~events.piped)
+    told = events.within(RUN) | events.within(AUTOTUNING)
+    births = np.flatnonzero(events.births & nobodys[events.op] & ~events.piped & ~told)
     for thread in np.unique(events.thread[births]).tolist():
         mine = births[events.thread[births] == thread].tolist()
         asked = events.requested_bytes[mine].tolist()
@@ -170,6 +186,16 @@ def _instructions(space: Any) -> dict[int, NDArray[np.int64]]:
                         program_id = int(stat.uint64_value or stat.int64_value)
                         found[program_id].append(line.timestamp_ns + event.offset_ps // 1000)
     return {program_id: np.sort(np.array(times, np.int64)) for program_id, times in found.items()}
+
+
+def _module_names(space: Any) -> dict[int, str]:
+    """By program id, the name of its module: the capture calls a program ``NAME(ID)``."""
+    return {
+        program_id: str(event.name).removesuffix(f"({program_id})")
+        for plane in space.planes
+        if plane.name == _METADATA_PLANE
+        for program_id, event in plane.event_metadata.items()
+    }
 
 
 def _hlo_protos(space: Any) -> Iterator[tuple[int, bytes]]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.attribution.allocation_events import _by_total, read_events
+from kerasmemwatch.attribution.allocation_events import read_events
+from kerasmemwatch.attribution.event_order import by_total
 
 STARTED_NS = 10_000_000
 NAMES = {
@@ -165,7 +166,7 @@ def test_any_order_of_events_that_are_near_is_mended(seed: int, apart: float) ->
     changes = 256 * rng.integers(1, 10**6, 120) * rng.choice([1, -1], 120)
     totals = 10**12 + np.cumsum(changes)
     seen = np.argsort(np.arange(120) + rng.uniform(0, apart, 120), kind="stable")
-    order = _by_total(changes[seen], totals[seen])
+    order = by_total(changes[seen], totals[seen])
     assert seen[order].tolist() == list(range(120))
 
 
@@ -175,4 +176,4 @@ def test_a_lost_event_leaves_all_others_in_order(seed: int) -> None:
     changes = 256 * rng.integers(1, 10**6, 60) * rng.choice([1, -1], 60)
     totals = 10**12 + np.cumsum(changes)
     kept = np.delete(np.arange(60), rng.integers(1, 59, 3))
-    assert _by_total(changes[kept], totals[kept]).tolist() == list(range(len(kept)))
+    assert by_total(changes[kept], totals[kept]).tolist() == list(range(len(kept)))

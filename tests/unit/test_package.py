@@ -35,17 +35,19 @@ attribution.hlo_op_names
 attribution.hlo_backward
 attribution.xla_buffers
 attribution.other_fits
-attribution.patches attribution.owner_stack attribution.allocation_events attribution.trace_capture
+attribution.patches attribution.owner_stack attribution.event_order attribution.host_spans
+attribution.allocation_events attribution.trace_capture
 attribution.xla_runs attribution.allocations attribution.batch_parts attribution.categories attribution.op_names
-attribution.in_place attribution.op_owners attribution.weight_gradients attribution.waiting_batches attribution.scratch
-attribution.row_frames
+attribution.in_place attribution.op_owners attribution.weight_gradients attribution.waiting_batches
+attribution.device_frames
+attribution.scratch attribution.row_frames
 attribution.holdings attribution.variable_size attribution.recursion_room
 attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
 attribution.inventory attribution.stack_room
 attribution.known_buffers attribution.watched
 attribution.first_calls attribution.chunk_places attribution.xla_categories attribution.variable_parts
-attribution.captured_step
+attribution.captured_step attribution.batches_ahead
 attribution.hook_notes
 attribution.variable_moves
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call attribution.earlier_models

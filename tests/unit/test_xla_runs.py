@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from captures import COMPUTE, PIPELINE, PYTHON, events
 
+from kerasmemwatch.attribution.host_spans import AUTOTUNING, RUN, Span
 from kerasmemwatch.attribution.xla_buffers import XlaAllocation
 from kerasmemwatch.attribution.xla_runs import Programs, XlaRun, find_runs
 
@@ -70,7 +73,10 @@ def space(instructions: Sequence[tuple[int, int]] = (), protos: Mapping[int, byt
     metadata = SimpleNamespace(
         name="/host:metadata",
         stat_metadata=stat_metadata,
-        event_metadata={key: SimpleNamespace(stats=[stat(3, data=data)]) for key, data in (protos or {}).items()},
+        event_metadata={
+            key: SimpleNamespace(name=f"a_step_{key}__.2({key})", stats=[stat(3, data=data)])
+            for key, data in (protos or {}).items()
+        },
     )
     return SimpleNamespace(planes=[host, metadata])
 
@@ -101,6 +107,36 @@ def test_what_others_do_meanwhile_hides_no_run() -> None:
     lines = [(256, 64), (4096, 8, "Relu", PYTHON), (2048, -8), (8192, 16, "Relu"), BLOCK, (1024, 4)]
     found = find_runs(space([(after(4), STEP)]), events(lines), PROGRAMS)
     assert found == [XlaRun(STEP, {2: 0, 3: 4})]
+
+
+def on_gpu(lines: Sequence[Any], spans: Sequence[Span], at: Sequence[int]) -> Any:
+    """A GPU's events, with what the host was doing at each."""
+    return replace(events(lines), allocator="GPU_0_bfc", spans=tuple(spans), span=np.array(at, np.int64))
+
+
+def test_the_host_says_which_of_two_programs_that_ask_for_the_same_runs() -> None:
+    programs = {STEP: program(64, 1000), TWIN: program(64, 1000)}
+    lines = [(256, 64), (512, 1000), (256, -64), (512, -1000), (256, 64), (512, 1000)]
+    spans = [Span(RUN, f"a_step_{TWIN}__.2", 0), Span(RUN, f"a_step_{STEP}__.2", 1)]
+    made = on_gpu(lines, spans, [0, 0, -1, -1, 1, 1])
+    found = find_runs(space(protos={STEP: b"", TWIN: b""}), made, programs)
+    assert found == [XlaRun(TWIN, {2: 0, 3: 1}), XlaRun(STEP, {2: 4, 3: 5})]
+
+
+def test_a_run_is_within_its_span_alone() -> None:
+    # The block of one and the first piece of the next look like a run.
+    made = on_gpu(
+        [(256, 64), (512, 1000), (1024, 64), (2048, 1000)], [Span(RUN, "", 0), Span(RUN, "", 1)], [0, 1, 1, 1]
+    )
+    assert find_runs(space(), made, PROGRAMS) == []
+
+
+def test_a_run_that_the_host_says_nothing_of_is_found_by_its_plan() -> None:
+    assert find_runs(space(), on_gpu(ASKED, [], [-1, -1]), PROGRAMS) == [XlaRun(STEP, {2: 0, 3: 1})]
+
+
+def test_a_trial_of_algorithms_is_no_run() -> None:
+    assert find_runs(space(), on_gpu(ASKED, [Span(AUTOTUNING, "", 0)], [0, 0]), PROGRAMS) == []
 
 
 def test_a_function_that_eager_code_calls_is_one() -> None:

@@ -1,0 +1,122 @@
+"""What the host was doing for a GPU when it took memory: spans of a capture that say more than an allocation does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["AUTOTUNING", "COPY", "RUN", "Span", "SpanReader", "kind_of"]
+
+# What a span is: a program being compiled and tried out, one being run, or a tensor being copied to the device.
+AUTOTUNING, RUN, COPY = "autotuning", "run", "copy"
+# The last that holds a moment counts: what is run or copied while algorithms are tried is a part of the trial.
+_KINDS = (COPY, RUN, AUTOTUNING)
+_BLOCKS, _EXECUTION, _MODULE_STAT = "Build buffer allocations", "GpuExecutable::ExecuteThunks", "module_name"
+# XLA's passes that run what they compile, by the names that they have had; and all passes over a program.
+_TRIALS = re.compile(r".*autotuner|.*algorithm-picker|HLO Transforms:.*", re.DOTALL)
+# The operation that sends a tensor to another device, as graphs call it ("IteratorGetNext/_1:_Send"), and their
+# optimizer ("_send_model/Const_0:_Send"); eager code names the devices alone.
+_SENT = re.compile(r"(?:_send_(.+)_\d+|(.+?)(?:/_\d+)?):_(?:Host)?Send", re.DOTALL)
+_SENT_EAGERLY = "_Send input "
+
+
+class Span(NamedTuple):
+    """What the host was doing.
+
+    Attributes:
+        kind: ``AUTOTUNING``, ``RUN`` or ``COPY``.
+        name: Of the program that runs, or of the operation whose result is copied; ``""`` if unknown.
+        number: Tells spans apart.
+    """
+
+    kind: str
+    name: str
+    number: int
+
+
+class SpanReader:
+    """Collects the spans of a capture's threads.
+
+    Attributes:
+        spans: All of them.
+    """
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self._by_thread: dict[int, dict[str, list[tuple[int, int, int]]]] = {}
+
+    def read(self, plane: Any, threads: Mapping[str, int]) -> None:
+        """Collect those of a plane.
+
+        Args:
+            plane: The host's.
+            threads: Numbers of its lines, by name.
+        """
+        kinds = {key: found for key, value in plane.event_metadata.items() if (found := kind_of(value.name))}
+        executions = {key for key, value in plane.event_metadata.items() if value.name == _EXECUTION}
+        if kinds:
+            for line in plane.lines:
+                self._read_line(plane, line, threads[line.name], kinds, executions)
+
+    def of(self, thread: int, times_ps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The span that each of some moments on a thread lies in, index into ``spans``; -1 for none.
+
+        Args:
+            thread: Its number.
+            times_ps: Picoseconds since the session began.
+        """
+        found = np.full(len(times_ps), -1, np.int64)
+        for kind in _KINDS:
+            spans = sorted(self._by_thread.get(thread, {}).get(kind, ()))
+            if spans:
+                begins, ends, numbers = np.array(spans, np.int64).T
+                # Of spans within one another the outer counts.
+                at = np.searchsorted(begins, times_ps, side="right") - 1
+                inside = (at >= 0) & (times_ps <= np.maximum.accumulate(ends)[at])
+                found[inside] = numbers[at[inside]]
+        return found
+
+    def _read_line(
+        self, plane: Any, line: Any, thread: int, kinds: Mapping[int, tuple[str, str]], executions: set[int]
+    ) -> None:
+        begun_ps = line.timestamp_ns * 1000
+        found, modules = [], []
+        for event in line.events:
+            if event.metadata_id in kinds:
+                begin = begun_ps + event.offset_ps
+                found.append((begin, begin + event.duration_ps, *kinds[event.metadata_id]))
+            elif event.metadata_id in executions:
+                modules.append((begun_ps + event.offset_ps, _module(plane, event)))
+        modules.sort()
+        for begin, end, kind, name in found:
+            number = len(self.spans)
+            self.spans.append(Span(kind, _next(modules, end) if kind == RUN else name, number))
+            self._by_thread.setdefault(thread, {}).setdefault(kind, []).append((begin, end, number))
+
+
+def kind_of(name: str) -> tuple[str, str] | None:
+    """What a span of some name is, and the name of what is copied."""
+    if name == _BLOCKS:
+        return RUN, ""
+    if _TRIALS.fullmatch(name):
+        return AUTOTUNING, ""
+    sent = _SENT.fullmatch(name)
+    if sent:
+        return COPY, sent[1] or sent[2]
+    return (COPY, "") if name.startswith(_SENT_EAGERLY) else None
+
+
+def _module(plane: Any, event: Any) -> str:
+    for stat in event.stats:
+        if plane.stat_metadata[stat.metadata_id].name == _MODULE_STAT:
+            return str(stat.str_value or plane.stat_metadata[stat.ref_value].name)
+    return ""
+
+
+def _next(modules: Sequence[tuple[int, str]], time_ps: int) -> str:
+    """The program whose execution begins next; ``""`` if none does."""
+    return next((name for begin, name in modules if begin >= time_ps), "")
