@@ -147,9 +147,9 @@ def test_places_of_one_device_say_nothing_of_another(benchmark: Any) -> None:
 def test_an_unknown_place_is_no_place(benchmark: Any) -> None:
     whole = capture("two_towers-graph")
     nowhere = [replace(buffer, address=0) for buffer in whole.captured.known]
-    timeline = replace(whole, captured=replace(whole.captured, known=nowhere)).analysed().timeline
+    found = benchmark.check_capture(replace(whole, captured=replace(whole.captured, known=nowhere)))
     # Where they lie is unknown, not that they are there.
-    assert held(timeline, "enc/conv_1_1") >= 73_984 - 73_728
+    assert found.exact("weights") and found.exact("optimizer") and found.sums and found.categories
 
 
 def test_without_the_hooks_notes_names_tell(benchmark: Any) -> None:

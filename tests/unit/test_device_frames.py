@@ -55,7 +55,9 @@ def test_a_kernel_whose_library_takes_workspaces_tries_algorithms() -> None:
         (256, 10, conv), (512, 900, conv), (1024, 700, conv), (1024, -700), (1024, 800, conv), (1024, -800),
         (512, -900), (1024, 300, conv), (1024, -300),
     ]  # fmt: skip
-    assert owners(made(lines, by_library=[1, 2, 4])) == dict.fromkeys((1, 2, 4), "autotuning")
+    found = made(lines, by_library=[1, 2, 4])
+    assert owners(found) == dict.fromkeys((1, 2, 4), "autotuning")
+    assert owners(replace(found, allocator="cpu")) == {}
 
 
 @pytest.mark.parametrize(
