@@ -114,15 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 0 if there was something to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captures", metavar="FOLDER", type=Path, help="steps that were captured before")
+    parser.add_argument("--markdown", action="store_true", help="print the table once more, as README has it")
     options = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if options.captures is None:
         print("Without --captures this measures on a GPU, which is not built yet.", file=sys.stderr)
         return 1
-    return _captures(options.captures)
+    return _captures(options.captures, markdown=options.markdown)
 
 
-def _captures(folder: Path) -> int:
+def _captures(folder: Path, *, markdown: bool) -> int:
     from _captures import CaptureError, load_capture, names_in
 
     try:
@@ -142,6 +143,8 @@ def _captures(folder: Path) -> int:
         _print_rest(each, console)
     if others:
         console.print(f"Skipped, as they are no pair of a step's files: {', '.join(others)}.", highlight=False)
+    if markdown:
+        print(_markdown(checked))
     for line in _targets(checked):
         print(line)
     for error in damaged:
@@ -179,6 +182,12 @@ def _table(checked: Sequence[CheckedCapture]) -> Table:
     return table
 
 
+def _markdown(checked: Sequence[CheckedCapture]) -> str:
+    lines = [("capture", *_HEADINGS), ("---", *("---:" for _ in _HEADINGS))]
+    lines += [(each.capture.name, *each.cells()) for each in checked]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _print_rest(checked: CheckedCapture, console: Console) -> None:
     """What has no owner, and which sums are off."""
     name, check = checked.capture.name, checked.check
@@ -206,7 +215,14 @@ def _targets(checked: Sequence[CheckedCapture]) -> list[str]:
         if each.check.activations_in_layers is not None:
             share = 100 * each.check.activations_in_layers
             lines.append(at_least(f"activations in layers ({each.capture.name})", share, 100 * _LEAST_IN_LAYERS, "%"))
-    return lines
+    known = [each for each in checked if each.check is not None]
+    exact = {
+        "whose weights are exact": sum(each.exact("weights") for each in known),
+        "whose optimizer variables are exact": sum(each.exact("optimizer") for each in known),
+        "whose running sum is the allocator's": sum(each.sums for each in known),
+        "whose categories sum to the total": sum(each.categories for each in known),
+    }
+    return lines + [at_least(f"steps {what}", count, len(known), f"of {len(known)}") for what, count in exact.items()]
 
 
 if __name__ == "__main__":

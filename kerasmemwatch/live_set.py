@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.records import LayerMemory, TracedPeak
-from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.timeline import AUTOTUNING, CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = [
     "UNATTRIBUTED",
@@ -91,6 +91,8 @@ def traced_peak(step: TracedStep) -> TracedPeak:
     # The input pipeline fetches a coming batch beside the step: what it allocates is not what the step was doing.
     is_beside = born is not None and doing is not None and timeline.phase[born] == _INPUT
     index = doing if is_beside else born
+    if born is not None and _is_trial(timeline, born):
+        doing = born  # what a pass made before is not what was going on
     return TracedPeak(
         step=step.step,
         stage=step.stage,
@@ -149,6 +151,12 @@ def coverage(timeline: Timeline, event: int) -> float | None:
     sizes = timeline.requested_bytes[alive]
     total = int(sizes.sum())
     return int(sizes[known].sum()) / total if total else None
+
+
+def _is_trial(timeline: Timeline, index: int) -> bool:
+    """Whether an allocation was made to try algorithms, in no pass of the model's."""
+    owner = timeline.owner[index]
+    return timeline.owners[owner] == AUTOTUNING and not timeline.classes[owner]
 
 
 def _doing_at(timeline: Timeline, event: int) -> int | None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CATEGORIES", "PHASES", "Timeline", "TracedStep"]
+__all__ = ["AUTOTUNING", "CATEGORIES", "PHASES", "Timeline", "TracedStep"]
+
+# The owner of what is taken to try algorithms, as when XLA compiles a program for a GPU.
+AUTOTUNING = "autotuning"
 
 CATEGORIES = (
     "weights",
@@ -46,7 +49,7 @@ class Timeline:
         in_use_bytes: ``int64[num_events]``, the allocator's own running total after each event.
         in_use_before_bytes: The same before the first event.
         owners: Layer paths and named owners: ``"input pipeline"``, ``"loss"``, ``"metrics"``, ``"optimizer"``,
-            ``"unattributed"``.
+            ``"autotuning"``, ``"unattributed"``.
         classes: Class of each owner that is a layer, ``""`` for others.
         ops: Names of operations, ``""`` where unknown.
     """

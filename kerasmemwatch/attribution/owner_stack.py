@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "AFTER_LAYERS",
-    "AUTOTUNING",
     "BASE",
     "FUNCTIONS",
     "INPUT_PIPELINE",
@@ -32,8 +31,8 @@ __all__ = [
 ]
 
 INPUT_PIPELINE, LOSS, METRICS, OPTIMIZER = "input pipeline", "loss", "metrics", "optimizer"
-# The owners of what functions keep, and of what is taken to try algorithms.
-FUNCTIONS, AUTOTUNING = "functions", "autotuning"
+# The owner of what functions keep.
+FUNCTIONS = "functions"
 # Some 100 MB. The oldest graphs are forgotten: those of models that a search has done with.
 _MOST_OPS = 500_000
 

@@ -103,8 +103,7 @@ def attributed(
     if not events:
         return None
     main = max(events.values(), key=lambda found: (found.allocator.startswith("GPU"), len(found)))
-    # A step that is seen whole makes numbers of a few bytes, too.
-    partial = bool(main.births.any()) and int(main.requested_bytes[main.births].min()) >= ONEDNN_THRESHOLD_BYTES
+    partial = _is_partial(main)
     compiled: list[XlaRun] = []
     if captured.mode in ("xla", ""):
         programs.read(space)
@@ -141,6 +140,13 @@ def attributed(
         output_bytes=output_bytes(noted.outputs, rows_in_batch(captured.batch, main)),
         notes=tuple(filter(None, notes)),
     )
+
+
+def _is_partial(events: AllocationEvents) -> bool:
+    """Whether only large allocations are told of, as by the host's default allocator."""
+    # A step that is seen whole makes numbers of a few bytes, too.
+    sizes = events.requested_bytes[events.births]
+    return events.device.startswith("CPU") and bool(len(sizes)) and int(sizes.min()) >= ONEDNN_THRESHOLD_BYTES
 
 
 def _unhooked(captured: CapturedStep) -> str:

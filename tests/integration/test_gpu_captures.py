@@ -57,6 +57,13 @@ def held(timeline: Timeline, owner: str) -> int:
     return int(timeline.requested_bytes[owners & lasting].sum())
 
 
+def test_readme_quotes_what_is_printed(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["--captures", str(FOLDER), "--markdown"]) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(printed) == 2 + len(NAMES)
+    assert "\n".join(printed) in (ROOT / "README.md").read_text()
+
+
 def test_there_are_captures_of_every_kind() -> None:
     assert len(NAMES) == 10
 

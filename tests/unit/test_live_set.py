@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from timelines import MADE, STEP, alive, timeline
+from timelines import MADE, STEP, alive, step, timeline
 
-from kerasmemwatch.live_set import born_at, by_category, by_layer, category_series, coverage, peak_event, requested_at
+from kerasmemwatch.live_set import (
+    born_at,
+    by_category,
+    by_layer,
+    category_series,
+    coverage,
+    peak_event,
+    requested_at,
+    traced_peak,
+)
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.timeline import CATEGORIES, Timeline
 
@@ -33,6 +43,15 @@ def test_a_step_by_hand() -> None:
     )
     assert coverage(STEP, -1) == 100 / 107 and coverage(STEP, 3) == 1.0
     assert [born_at(STEP, event) for event in range(-1, 5)] == [None, 2, None, 3, 4, None]
+
+
+def test_a_peak_of_a_trial_is_in_no_pass() -> None:
+    lines = [(10, 0, 3, "dense", "temporaries", "update", ""), (90, 1, 2, "autotuning", "temporaries", "between", "")]
+    made = timeline(lines, 3, classes=("Dense", ""))
+    peak = traced_peak(step(made))
+    assert (peak.owner, peak.phase, peak.allocated_bytes) == ("autotuning", "between", 90)
+    # A layer may be called that.
+    assert traced_peak(step(replace(made, classes=("Dense", "Dense")))).phase == "update"
 
 
 @RANDOM
