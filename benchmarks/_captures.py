@@ -61,8 +61,16 @@ class GpuCapture:
     sampled_peak_bytes: int | None
 
     def analysed(self) -> TracedStep | None:
-        """Attribute it, as if no step had been analysed before."""
-        return attributed(self.captured, self.noted, Programs(), self.kept)
+        """Attribute it, as if no step had been analysed before.
+
+        Raises:
+            CaptureError: If that fails, as of a file that is whole but says what cannot be.
+        """
+        try:
+            return attributed(self.captured, self.noted, Programs(), self.kept)
+        except Exception as error:
+            what = f"{self.name} ({type(error).__name__}: {error})"
+            raise CaptureError(f"Expected a step that can be analysed. Received: {what}.") from error
 
 
 def names_in(folder: Path) -> tuple[list[str], list[str]]:
@@ -163,7 +171,8 @@ def _frame(frame: dict[str, str]) -> Frame:
 
 
 def _buffer(buffer: dict[str, Any]) -> KnownBuffer:
-    return KnownBuffer(**{**buffer, "device": buffer.get("device") or _HOST})
+    numbers = {name: int(buffer.get(name) or 0) for name in ("bytes", "address", "key", "before")}
+    return KnownBuffer(**{**buffer, **numbers, "device": buffer.get("device") or _HOST})
 
 
 def _kept(each: dict[str, Any], known: Iterable[KnownBuffer]) -> Kept:

@@ -21,7 +21,7 @@ _TRIAL = Frame(AUTOTUNING_OWNER, "", "between")
 _BLOCK, _INPUT = Frame(FUNCTIONS, "", "update"), Frame(INPUT_PIPELINE, "", "input")
 # What TensorFlow calls the copy of a tensor that another device of the process sends.
 _RECEIVED = "SameWorkerRecvDone"
-_FETCH = "IteratorGetNext"
+_FETCHES = ("IteratorGetNext", "MultiDeviceIteratorGetNext")
 # A kernel that tries algorithms gives each a workspace of its own.
 _FEWEST_TRIED = 2
 
@@ -77,7 +77,7 @@ def _copies(events: AllocationEvents, owners: OpOwners, batch: Sequence[BatchPar
         span = int(events.span[event]) if len(events.span) else -1
         source = events.spans[span].name if span >= 0 and events.spans[span].kind == COPY else ""
         # In a loop over several steps what comes next is fetched after the metrics, and is theirs by its place.
-        is_fetched = source.rpartition("/")[2].startswith(_FETCH)
+        is_fetched = source.rpartition("/")[2].startswith(_FETCHES)
         frame = _INPUT if is_fetched else owners.find(source) if source else None
         if frame is not None and frame.owner:
             yield event, frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -119,4 +120,5 @@ def _module(plane: Any, event: Any) -> str:
 
 def _next(modules: Sequence[tuple[int, str]], time_ps: int) -> str:
     """The program whose execution begins next; ``""`` if none does."""
-    return next((name for begin, name in modules if begin >= time_ps), "")
+    at = bisect_left(modules, (time_ps, ""))
+    return modules[at][1] if at < len(modules) else ""

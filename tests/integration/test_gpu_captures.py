@@ -159,6 +159,13 @@ def test_an_unknown_place_is_no_place(benchmark: Any) -> None:
     assert found.exact("weights") and found.exact("optimizer") and found.sums and found.categories
 
 
+def test_what_cannot_be_is_an_error_of_ours(benchmark: Any) -> None:
+    whole = capture("two_towers-graph")
+    errors = importlib.import_module("_captures").CaptureError
+    with pytest.raises(errors, match="a step that can be analysed"):
+        replace(whole, captured=replace(whole.captured, log=[None])).analysed()
+
+
 def test_without_the_hooks_notes_names_tell(benchmark: Any) -> None:
     whole = capture("two_towers-xla")
     found = replace(whole, noted=HookNotes(type(whole.noted.owners)({}))).analysed()
