@@ -3,10 +3,10 @@
     python benchmarks/gpu.py --captures FOLDER    # steps that were captured on a GPU before: no GPU is needed
 
 For each pair of NAME.json.xz and NAME.xplane.pb.xz in the folder: whose each byte at the peak is, and whether sums are
-exact. Weights and optimizer are compared with what the capture says they are by their shapes and dtypes, before the
-first event (not in step 1, which makes them), at the peak, at most, and after the last event; the running sum with the
-allocator's own total after every event; the peak with what was sampled in the step. Sums over a timeline are done by
-arithmetic of the benchmark's own.
+exact. Weights and optimizer are compared with what the capture says they are by their shapes and dtypes, but for those
+that it says lie in host memory: before the first event and at the peak (not in step 1, which makes them), at most, and
+after the last event. The running sum is compared with the allocator's own total after every event, and the peak with
+what was sampled in the step. Sums over a timeline are done by arithmetic of the benchmark's own.
 """
 
 from __future__ import annotations
@@ -62,10 +62,16 @@ class CheckedCapture:
     highest_in_use_bytes: int = 0
     device: str = ""
 
+    def wanted_bytes(self, category: str) -> int:
+        """The independent count of variables, less those that are known to lie on another device."""
+        whole: int = getattr(self.capture, f"{category}_bytes")
+        known = self.capture.captured.known
+        return whole - sum(each.bytes for each in known if each.category == category and each.device != self.device)
+
     def exact(self, category: str) -> bool:
-        """Whether variables sum to the independent count: never more, and no less once they are all there."""
+        """Whether variables sum to that count: never more, and no less once they are all there."""
         assert self.check is not None
-        wanted = getattr(self.capture, f"{category}_bytes")
+        wanted = self.wanted_bytes(category)
         before, after, at_peak, most = getattr(self.check, f"{category}_bytes")
         if self.capture.captured.step == 1:
             # Their first values are made in it.
@@ -196,7 +202,7 @@ def _print_rest(checked: CheckedCapture, console: Console) -> None:
         return
     for category in ("weights", "optimizer"):
         if not checked.exact(category):
-            wanted = getattr(checked.capture, f"{category}_bytes")
+            wanted = checked.wanted_bytes(category)
             before, after, at_peak, most = getattr(check, f"{category}_bytes")
             line = f"{before:,} before, {at_peak:,} at the peak, {most:,} at most, {after:,} after, of {wanted:,} bytes"
             console.print(f"{name}: {category}: {line}", highlight=False)

@@ -151,6 +151,19 @@ def test_places_of_one_device_say_nothing_of_another(benchmark: Any) -> None:
     assert held(timeline, "input pipeline") == held(timeline, "enc/conv_1_1") == 0
 
 
+def test_variables_in_host_memory_are_not_missed_on_the_device(benchmark: Any) -> None:
+    whole = capture("two_towers-xla")
+    known = whole.captured.known
+    one = max((buffer for buffer in known if buffer.category == "weights"), key=lambda buffer: buffer.bytes)
+    moved = [replace(buffer, device="CPU:0") if buffer is one else buffer for buffer in known]
+    found = benchmark.check_capture(replace(whole, captured=replace(whole.captured, known=moved)))
+    assert found.exact("weights") and found.wanted_bytes("weights") == whole.weights_bytes - one.bytes
+    # A capture that says nothing of them is not exact.
+    others = [buffer for buffer in known if buffer is not one]
+    found = benchmark.check_capture(replace(whole, captured=replace(whole.captured, known=others)))
+    assert not found.exact("weights") and found.exact("optimizer")
+
+
 def test_an_unknown_place_is_no_place(benchmark: Any) -> None:
     whole = capture("two_towers-graph")
     nowhere = [replace(buffer, address=0) for buffer in whole.captured.known]
