@@ -17,6 +17,7 @@ from kerasmemwatch.notes import in_part
 from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
 from kerasmemwatch.records import LayerMemory, TracedPeak
 from kerasmemwatch.report import Report
+from kerasmemwatch.timeline import AUTOTUNING
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
 
 __all__ = ["layer_rows", "moment", "shortened"]
@@ -69,6 +70,9 @@ def _when(traced: TracedPeak, everything: bool) -> str:
         # The owner tells the rest of the name.
         op = shortened(traced.op if everything else traced.op.rpartition("/")[2])
     owner = f" of {shortened(traced.owner)}" if traced.owner and traced.owner != UNATTRIBUTED else ""
+    if traced.owner == AUTOTUNING and traced.phase == "between":
+        during, owner = "during autotuning", ""
+        op = f"a trial of algorithms for {op}" if traced.op else "a trial of algorithms"
     told = f"It was highest {during}, when {op}{owner} allocated {format_bytes(traced.allocated_bytes)}"
     beside = f" and the input pipeline {format_bytes(traced.prefetched_bytes)}" if traced.prefetched_bytes else ""
     return f"{told}{beside}."

@@ -328,3 +328,23 @@ def test_what_was_fetched_beside_the_step_does_not_tell_what_it_did() -> None:
     # Before the step has done anything, the batch is what it is about.
     alone = report(lines[:1])
     assert (alone.peak.phase, alone.peak.op) == ("input", "IteratorGetNext")
+
+
+@pytest.mark.parametrize(
+    ("op", "what"),
+    [
+        ("", "a trial of algorithms allocated 900 B."),
+        ("c1/Conv2D", "a trial of algorithms for Conv2D allocated 900 B."),
+    ],
+)
+def test_a_peak_of_autotuning_says_so(op: str, what: str) -> None:
+    lines = [
+        (64, 0, 4, "dense", "temporaries", "update", "Mul"),
+        (900, 1, 4, "autotuning", "temporaries", "between", op),
+    ]
+    made = timeline(lines, 4, classes=("Dense", ""))
+    text = words(report(step(made)))
+    assert f"It was highest during autotuning, when {what}" in text
+    # A layer of that name is a layer.
+    named = words(report(step(replace(made, classes=("Dense", "Dense")))))
+    assert "during autotuning" not in named
