@@ -21,13 +21,11 @@ from kerasmemwatch.attribution.known_buffers import (
     KnownBuffer,
     handle_keys,
     live_buffers,
-    resource_address,
-    tensor_address,
     tensor_bytes,
     tensor_kind,
-    unwatched,
 )
 from kerasmemwatch.attribution.live_objects import live_objects
+from kerasmemwatch.attribution.tensor_places import Place, resource_place, tensor_place, unwatched
 
 __all__ = ["Unwatched", "unwatched_buffers"]
 
@@ -110,8 +108,8 @@ def _held(
     variables = (found.get(id(handle)) or _variable(handle) for handle in others)
     buffers = [buffer for buffer in variables if buffer.bytes]
     if buffers and len(others) == len(handles):
-        tensors = [each for each in _captured(graph) if tensor_address(each)]
-        buffers += [KnownBuffer(EARLIER_MODELS, "", "other", tensor_bytes(t), tensor_address(t)) for t in tensors]
+        places = ((tensor_bytes(each), tensor_place(each)) for each in _captured(graph))
+        buffers += [_earlier(size, place) for size, place in places if place.address]
         if not any(id(handle) in living for handle in handles):
             _settled[graph] = buffers
     return buffers
@@ -119,7 +117,11 @@ def _held(
 
 def _variable(handle: Any) -> KnownBuffer:
     size, dtype = _stored(handle)
-    return KnownBuffer(EARLIER_MODELS, "", "other", size, resource_address(handle, dtype) if size else 0, id(handle))
+    return _earlier(size, resource_place(handle, dtype) if size else Place(), id(handle))
+
+
+def _earlier(size: int, place: Place, key: int = 0) -> KnownBuffer:
+    return KnownBuffer(EARLIER_MODELS, "", "other", size, place.address, key, device=place.device)
 
 
 def _stored(handle: Any) -> tuple[int, Any]:

@@ -59,9 +59,13 @@ class FirstCalls:
     Args:
         stack: Who is told of each operation that is made.
         faults: Where faults are reported.
+
+    Attributes:
+        in_step: Whether what is captured next is but a part of a step.
     """
 
     def __init__(self, stack: OwnerStack, faults: Faults) -> None:
+        self.in_step = False
         self._stack, self._faults = stack, faults
         self._captured: deque[tuple[bytes, set[int]]] = deque()
         self._num_captured = 0
@@ -70,7 +74,7 @@ class FirstCalls:
     @contextmanager
     def captured(self) -> Iterator[None]:
         """Capture a step that makes its functions, unless they turn out to be large."""
-        stack = self._stack
+        stack, in_step, self.in_step = self._stack, self.in_step, False
         most = _MOST_BESIDE_LITTLE if _in_use_bytes() < _LITTLE_BYTES else _MOST_OPERATIONS
         capture = self._started()
         if capture is None:
@@ -87,7 +91,7 @@ class FirstCalls:
                     space = capture.stop()
                     if space and len(space) <= _MOST_BYTES:
                         # Variables and tensors move on, and what has been left has no name then.
-                        self._captured.append((space, {buffer.address for buffer in live_buffers()}))
+                        self._captured.append((space, {buffer.address for buffer in live_buffers(in_step=in_step)}))
         finally:
             stack.limit_made(sys.maxsize, capture.discard)
             capture.discard()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from kerasmemwatch.attribution.live_objects import live_objects
 from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE
+from kerasmemwatch.attribution.tensor_places import Place, tensor_place, unwatched, variable_place
 from kerasmemwatch.attribution.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variable_size import components
 
@@ -25,11 +23,8 @@ __all__ = [
     "as_input",
     "handle_keys",
     "live_buffers",
-    "resource_address",
-    "tensor_address",
     "tensor_bytes",
     "tensor_kind",
-    "unwatched",
     "variable_addresses",
     "variable_buffers",
 ]
@@ -88,75 +83,52 @@ class Sighting(NamedTuple):
     time_ns: int
 
 
-def variable_addresses(account: Ledger) -> dict[int, int]:
-    """By key, where the variables of layers, metrics and optimizers lie, as far as that is known."""
+def variable_addresses(account: Ledger, mode: str = "", *, in_step: bool = False) -> dict[int, int]:
+    """By key, where the variables of layers, metrics and optimizers lie, as far as that is known.
+
+    Args:
+        account: The variables.
+        mode: How the step runs, ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if unknown.
+        in_step: Whether a step may be under way, within which only host memory is told of.
+    """
+    compiled = mode == "xla"
     with unwatched():
         parts = [part for memory, variable in account.variables() if memory.bytes for part in components(variable)]
-        found = {_key(part): _variable_address(part) for part in parts}
+        found = {_key(part): variable_place(part, in_step=in_step, compiled=compiled).address for part in parts}
         return {key: address for key, address in found.items() if key and address}
 
 
-def variable_buffers(account: Ledger, before: Mapping[int, int] | None = None) -> list[KnownBuffer]:
+def variable_buffers(account: Ledger, before: Mapping[int, int] | None = None, mode: str = "") -> list[KnownBuffer]:
     """The variables of layers, metrics and optimizers; each replica is a buffer of its own.
 
     Args:
         account: The variables.
         before: By key, where each lay before the step.
+        mode: How the step runs, ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if unknown.
     """
     before = before or {}
     with unwatched():
         return [
-            _buffer(memory, component, before)
+            _buffer(memory, component, before, compiled=mode == "xla")
             for memory, variable in account.variables()
             if memory.bytes is not None
             for component in components(variable)
         ]
 
 
-def _buffer(memory: VariableMemory, component: Any, before: Mapping[int, int]) -> KnownBuffer:
-    key = _key(component)
+def _buffer(memory: VariableMemory, component: Any, before: Mapping[int, int], *, compiled: bool) -> KnownBuffer:
+    key, place = _key(component), variable_place(component, compiled=compiled)
     return KnownBuffer(
         owner=memory.owner,
         class_name=memory.class_name,
         category=memory.category,
         bytes=memory.bytes or 0,
-        address=_variable_address(component),
+        address=place.address,
         key=key,
         trainable=memory.role in ("trainable", "raw"),
         before=before.get(key, 0),
+        device=place.device,
     )
-
-
-def unwatched() -> AbstractContextManager[None]:
-    """A tape of the user's would record what we read."""
-    try:
-        from tensorflow.python.eager import record
-    except ImportError:  # another TensorFlow, or none
-        return nullcontext()
-    unwatched: AbstractContextManager[None] = record.stop_recording()
-    return unwatched
-
-
-def _variable_address(variable: Any) -> int:
-    try:
-        if "CPU" not in variable.device:
-            return 0
-        return resource_address(variable.handle, variable.dtype)
-    except Exception:
-        return 0  # not initialized, or no resource variable
-
-
-def resource_address(handle: Any, dtype: Any) -> int:
-    """Where the variable behind a handle lies in host memory; 0 if that cannot be told."""
-    try:
-        # Not read_value(), which runs two operations: of thousands of variables that takes a while.
-        read = sys.modules["tensorflow"].raw_ops.ReadVariableOp
-        once, again = read(resource=handle, dtype=dtype), read(resource=handle, dtype=dtype)
-    except Exception:
-        return 0  # not initialized
-    # A variable that was scattered into is copied on read.
-    address = tensor_address(once)
-    return address if address == tensor_address(again) else 0
 
 
 def _key(variable: Any) -> int:
@@ -164,47 +136,40 @@ def _key(variable: Any) -> int:
     return id(handle) if handle is not None else 0
 
 
-def tensor_address(tensor: Any) -> int:
-    """Where an eager tensor's buffer lies in host memory; 0 if that cannot be told without a copy."""
-    try:
-        if "CPU" not in tensor.device or not tensor.dtype.size:
-            return 0
-        return int(np.asarray(tensor).__array_interface__["data"][0])  # not .numpy(), which copies
-    except Exception:
-        return 0  # strings, resources, variants, symbolic tensors
-
-
 def as_input(buffer: KnownBuffer) -> KnownBuffer:
     """A live tensor that a step was called with: it belongs to its batch."""
     return replace(buffer, owner=INPUT_PIPELINE, category="inputs") if buffer.owner == _EAGER_TENSORS else buffer
 
 
-def live_buffers(alive: defaultdict[str, list[Any]] | None = None, known: Container[int] = ()) -> list[KnownBuffer]:
+def live_buffers(
+    alive: defaultdict[str, list[Any]] | None = None, known: Container[int] = (), *, in_step: bool = False
+) -> list[KnownBuffer]:
     """Every eager tensor and variable that is alive, once for each buffer; what datasets hold is the input pipeline's.
 
     Args:
         alive: The objects of each ``tensor_kind`` that are alive; looked for if not given.
         known: Keys of variables to leave out: those of watched models.
+        in_step: Whether a step may be under way, within which only host memory is told of.
     """
     if "tensorflow" not in sys.modules:
         return []
     kept = live_objects(tensor_kind) if alive is None else alive
-    found: dict[int, KnownBuffer] = {}
+    found: dict[Place, KnownBuffer] = {}
     piped: set[int] = set()
     for item in kept["dataset"]:
         piped.update(map(id, _captured(item)))
     variants = 0
     for item in kept["tensor"]:
         variants += getattr(item.dtype, "name", "") == "variant"
-        size, address = tensor_bytes(item), tensor_address(item)
-        if size and address:
+        size, place = tensor_bytes(item), tensor_place(item, in_step=in_step)
+        if size and place.address:
             owner, category = (INPUT_PIPELINE, "inputs") if id(item) in piped else (_EAGER_TENSORS, "other")
-            before = found.get(address)
+            before = found.get(place)
             if before is None or before.bytes < size or owner == INPUT_PIPELINE:
-                found[address] = KnownBuffer(owner, "", category, size, address)
+                found[place] = KnownBuffer(owner, "", category, size, place.address, device=place.device)
     pipelines = [_VARIANT_BYTES] * variants + [HANDLE_BYTES] * len(kept["iterator"])
     with unwatched():
-        variables = list(_variables(kept["variable"], known))
+        variables = list(_variables(kept["variable"], known, in_step=in_step))
     return [
         *found.values(),
         *variables,
@@ -229,13 +194,14 @@ def tensor_kind(kind: type) -> str:
     return "tensor" if kind.__name__ == "EagerTensor" and tensorflow.Tensor in bases else ""
 
 
-def _variables(variables: Iterable[Any], known: Container[int]) -> Iterator[KnownBuffer]:
+def _variables(variables: Iterable[Any], known: Container[int], *, in_step: bool) -> Iterator[KnownBuffer]:
     for variable in variables:
         # The whole of a distributed variable has no handle outside of a replica, and says so with a ValueError.
         key = 0 if getattr(variable, "values", None) else _key(variable)
         size = tensor_bytes(variable)
         if size and key and key not in known:
-            yield KnownBuffer(_OTHER_VARIABLES, "", "other", size, _variable_address(variable), key)
+            place = variable_place(variable, in_step=in_step)
+            yield KnownBuffer(_OTHER_VARIABLES, "", "other", size, place.address, key, device=place.device)
 
 
 def handle_keys(variables: Iterable[Any]) -> set[int]:

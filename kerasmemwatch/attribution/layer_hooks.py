@@ -14,11 +14,11 @@ from typing import Any
 
 from kerasmemwatch.attribution.batch_parts import eager_tensors, tensor_specs
 from kerasmemwatch.attribution.holdings import is_module, module_classes
-from kerasmemwatch.attribution.known_buffers import tensor_address
 from kerasmemwatch.attribution.layer_paths import PathedLayer, lasting_name, operation_paths, unique_path
 from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, LOSS, METRICS, OPTIMIZER, Frame, OwnerStack
 from kerasmemwatch.attribution.patches import patched, unseen
 from kerasmemwatch.attribution.recursion_room import RecursionRoom
+from kerasmemwatch.attribution.tensor_places import host_address
 from kerasmemwatch.attribution.watched import Watched
 
 __all__ = ["LayerHooks", "makes_function"]
@@ -201,7 +201,7 @@ class LayerHooks:
                 if frame is None:
                     return bound(*args, **kwargs)
                 if stack.is_timing and not stack.depth:
-                    stack.arguments |= set(map(tensor_address, eager_tensors((args, kwargs))))
+                    stack.arguments |= set(map(host_address, eager_tensors((args, kwargs))))
                 stack.push(frame)
                 try:
                     outputs = bound(*args, **kwargs)

@@ -25,7 +25,6 @@ from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES, kept_bytes
 from kerasmemwatch.attribution.known_buffers import (
     EARLIER_MODELS,
     as_input,
-    tensor_address,
     tensor_kind,
     variable_addresses,
     variable_buffers,
@@ -37,6 +36,7 @@ from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE, OwnerStack
 from kerasmemwatch.attribution.patches import unseen
 from kerasmemwatch.attribution.stack_room import with_room
 from kerasmemwatch.attribution.step_analysis import Learned, analysed
+from kerasmemwatch.attribution.tensor_places import tensor_place
 from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
 from kerasmemwatch.attribution.variable_sightings import variable_sightings
 from kerasmemwatch.attribution.waiting_batches import not_repeated, waiting_bytes
@@ -180,11 +180,11 @@ class StepTracer:
                     exits.enter_context(self._first_calls.captured())
                 else:
                     iterators = self._iterators(arguments, is_fit=model is not None)
-                    captured.before = variable_addresses(self._watched.ledger())
+                    captured.before = variable_addresses(self._watched.ledger(), mode)
                     # Last of all, as pipelines go on filling their buffers.
                     captured.held = {KEPT_TAPES: kept_bytes(), INPUT_PIPELINE: waiting_bytes(iterators)}
                     capture = self._capture(captured, exits)
-                    self.stack.arguments |= set(map(tensor_address, eager_tensors(arguments)))
+                    self.stack.arguments |= {tensor_place(each).address for each in eager_tensors(arguments)}
             yield
             if capture is not None and captured is not None:
                 with self._faults.guard("trace", "This step is not traced."):
@@ -205,7 +205,8 @@ class StepTracer:
         """
 
         def around() -> AbstractContextManager[None]:
-            return self.around(self.stack.stage, "") if within() and os.getpid() not in _hooking else nullcontext()
+            self._first_calls.in_step = wanted = within() and os.getpid() not in _hooking
+            return self.around(self.stack.stage, "") if wanted else nullcontext()
 
         with ExitStack() as exits:
             with self._faults.guard("trace", "Functions made in later steps are told apart by their names only."):
@@ -238,7 +239,7 @@ class StepTracer:
             captured.layers = captured.layers or LayerHooks(self.stack, self._watched).classes
             self._watched.add_variables(self.stack.differentiated())
             captured.optimizers = tuple(str(optimizer.name) for optimizer in self._watched.optimizers())
-            captured.known = variable_buffers(self._watched.ledger(), captured.before)
+            captured.known = variable_buffers(self._watched.ledger(), captured.before, captured.mode)
             keys = {buffer.key for buffer in captured.known} - {0}
             alive = None if census is None else census.again()
             others = unwatched_buffers(alive, keys)

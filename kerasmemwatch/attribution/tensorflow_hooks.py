@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kerasmemwatch.attribution.in_place import same_buffer
-from kerasmemwatch.attribution.known_buffers import tensor_address
 from kerasmemwatch.attribution.owner_stack import Frame, OwnerStack, Reference
 from kerasmemwatch.attribution.patches import leave_out, patched, unseen
+from kerasmemwatch.attribution.tensor_places import captured_handle, host_address, note_scatter
 
 __all__ = ["eager_owners", "tensorflow_hooks", "traced_functions"]
 
@@ -133,7 +133,7 @@ def _calls(stack: OwnerStack) -> Iterator[None]:
 
     @functools.wraps(original)
     def hooked(self: Any, name: Any, tensor_inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        stack.arguments |= set(map(tensor_address, tensor_inputs))
+        stack.arguments |= set(map(host_address, tensor_inputs))
         begun_ns = time.time_ns()
         try:
             with unseen:
@@ -178,18 +178,12 @@ def _made_operations(stack: OwnerStack) -> Iterator[None]:
         graph = stack.graph(self)
         stack.made(graph, operation.name)
         if operation.type.startswith("Assign") and operation.type.endswith("VariableOp"):
-            graph.variables[operation.name] = _reference(_captured(operation.inputs[0]))
+            graph.variables[operation.name] = _reference(captured_handle(operation.inputs[0]))
+        note_scatter(operation)
         return operation
 
     with patched(FuncGraph, "_create_op_internal", hooked):
         yield
-
-
-def _captured(handle: Any) -> Any:
-    """The resource handle that a function's argument stands for, through functions within functions."""
-    captures = getattr(getattr(handle, "graph", None), "captures", None) or ()
-    outer = next((outer for outer, inner in captures if inner is handle), None)
-    return handle if outer is None else _captured(outer)
 
 
 def _reference(value: Any) -> Reference:
@@ -308,7 +302,7 @@ def _note_gradients(stack: OwnerStack, sources: Any, gradients: Any) -> None:
             sparse = tensor is not gradient
             graph.gradients[tensor.name] = (_reference(source), sparse, same_buffer(operation, graph.ops))
         elif stack.is_timing and tensor is not None:
-            stack.eager_gradients.append((_reference(source), tensor_address(tensor), time.time_ns()))
+            stack.eager_gradients.append((_reference(source), host_address(tensor), time.time_ns()))
 
 
 @contextmanager

@@ -9,14 +9,9 @@ from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from kerasmemwatch.attribution.known_buffers import (
-    Sighting,
-    resource_address,
-    tensor_address,
-    unwatched,
-    variable_addresses,
-)
+from kerasmemwatch.attribution.known_buffers import Sighting, variable_addresses
 from kerasmemwatch.attribution.patches import patched, unseen
+from kerasmemwatch.attribution.tensor_places import host_address, resource_place, unwatched
 from kerasmemwatch.attribution.tensorflow_hooks import traced_functions
 from kerasmemwatch.attribution.watched import Watched
 from kerasmemwatch.faults import Faults
@@ -44,7 +39,7 @@ def variable_sightings(before: Container[int], watched: Watched, faults: Faults)
         # A function that makes variables is traced once more when they have their first values.
         if sys.modules["tensorflow"].executing_eagerly():
             with faults.guard("trace", "Variables made in this step are known from its end on."):
-                places = variable_addresses(watched.ledger())
+                places = variable_addresses(watched.ledger(), in_step=True)
                 now = time.time_ns()
                 found.extend(Sighting(key, address, now) for key, address in places.items() if key not in before)
 
@@ -73,11 +68,12 @@ def _assignments(found: list[Sighting], before: Container[int]) -> Iterator[None
         if is_eager and id(resource) not in known and id(resource) not in before:
             known.add(id(resource))
             with unwatched():
-                note(resource, resource_address(resource, value.dtype))  # if it has a value yet
+                # If it has a value yet.
+                note(resource, resource_place(resource, value.dtype, in_step=True).address)
         with unseen:
             done = original(resource, value, *args, **kwargs)
         if is_eager:
-            note(resource, tensor_address(value))
+            note(resource, host_address(value))
         return done
 
     with patched(gen_resource_variable_ops, "assign_variable_op", hooked):

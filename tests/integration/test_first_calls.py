@@ -20,6 +20,7 @@ from kerasmemwatch.attribution.allocation_events import read_events
 from kerasmemwatch.attribution.first_calls import FirstCalls
 from kerasmemwatch.attribution.known_buffers import VARIABLE_HANDLES
 from kerasmemwatch.attribution.owner_stack import FUNCTIONS, OwnerStack
+from kerasmemwatch.attribution.tensor_places import Place
 from kerasmemwatch.attribution.trace_capture import Capture
 from kerasmemwatch.faults import Faults
 
@@ -106,15 +107,17 @@ def test_a_tape_around_does_not_watch_what_we_read() -> None:
 def test_a_tape_around_does_not_record_what_we_read(monkeypatch: pytest.MonkeyPatch) -> None:
     variable, recorded = tf.Variable(tf.zeros((1000,))), list[bool]()
 
-    def records(_: Any = None) -> bool:
-        recorded.append(pywrap_tfe.TFE_Py_TapeSetShouldRecordBackprop([variable.handle]))
-        return recorded[-1]
+    def records() -> bool:
+        return bool(pywrap_tfe.TFE_Py_TapeSetShouldRecordBackprop([variable.handle]))
 
-    monkeypatch.setattr(known_buffers, "_variable_address", records)
+    def place(*_: Any, **__: Any) -> Place:
+        recorded.append(records())
+        return Place()
+
+    monkeypatch.setattr(known_buffers, "variable_place", place)
     with tf.GradientTape() as tape:
         tape.watch(variable)
         assert records()
-        recorded.clear()
         known_buffers.live_buffers()
         assert recorded and not any(recorded)
         assert records()

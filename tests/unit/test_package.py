@@ -36,7 +36,7 @@ attribution.hlo_backward
 attribution.xla_buffers
 attribution.other_fits
 attribution.patches attribution.owner_stack attribution.event_order attribution.host_spans
-attribution.allocation_events attribution.trace_capture
+attribution.allocation_events attribution.trace_capture attribution.tensor_places
 attribution.xla_runs attribution.allocations attribution.batch_parts attribution.categories attribution.op_names
 attribution.in_place attribution.op_owners attribution.weight_gradients attribution.waiting_batches
 attribution.device_frames
@@ -134,7 +134,7 @@ MAY_LOAD = {
     "attribution.trace_capture": {"tensorflow"},
     "attribution.step_analysis": {"tensorflow"},
     "attribution.first_calls": {"tensorflow"},
-    "attribution.known_buffers": {"tensorflow"},
+    "attribution.tensor_places": {"tensorflow"},
     "attribution.awaited_call": {"tensorflow"},
     "attribution.variable_sightings": {"tensorflow"},
     "attribution.waiting_batches": {"tensorflow"},

@@ -1,0 +1,165 @@
+"""Where tensors and variables lie: on which device, and at which address of its memory.
+
+Only DLPack tells of a GPU's memory, and it waits until the device has done all that it was given. Before a step begins
+and after it has ended, nothing that it waits for waits for this thread. Within a step something may, as one replica's
+kernel does for another's: whoever asks ``in_step`` is told of host memory only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import weakref
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "Place",
+    "captured_handle",
+    "host_address",
+    "is_scattered",
+    "note_scatter",
+    "resource_place",
+    "tensor_place",
+    "unwatched",
+    "variable_place",
+]
+
+# TensorFlow ends the process where DLPack is asked for a tensor of strings, variants or resources, and raises an error
+# for float8 and quantized ones.
+_BY_DLPACK = frozenset(
+    {
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+    }
+)
+# A prototype of our own: others may have declared that of ``ctypes.pythonapi`` in another way.
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+# Operations that write some rows of a variable.
+_SCATTERS = ("ResourceScatter", "ResourceSparseApply")
+# By id, handles of variables that TensorFlow copies whenever they are read.
+_scattered: dict[int, weakref.ref[Any]] = {}
+
+
+class Place(NamedTuple):
+    """Where a buffer lies.
+
+    Attributes:
+        device: ``"CPU:0"`` for all host memory, ``"GPU:1"``.
+        address: 0 if unknown.
+    """
+
+    device: str = "CPU:0"
+    address: int = 0
+
+
+def tensor_place(tensor: Any, *, in_step: bool = False) -> Place:
+    """Where an eager tensor's buffer lies, as far as that can be told without a copy.
+
+    Args:
+        tensor: The tensor.
+        in_step: Whether a step may be under way.
+    """
+    try:
+        # Not `.device`, where its operation ran: shapes and int32 numbers of a GPU's operations lie in host memory.
+        device = _device(tensor.backing_device)
+        if device.startswith("GPU"):
+            return Place(device, 0 if in_step else _shared_address(tensor))
+        if "CPU" not in tensor.backing_device or not tensor.dtype.size:
+            return Place()
+        return Place(device, int(np.asarray(tensor).__array_interface__["data"][0]))  # not .numpy(), which copies
+    except Exception:
+        return Place()  # strings, resources, variants, symbolic tensors
+
+
+def host_address(tensor: Any) -> int:
+    """Where an eager tensor's buffer lies in host memory, also within a step; 0 if elsewhere or unknown."""
+    return tensor_place(tensor, in_step=True).address
+
+
+def variable_place(variable: Any, *, in_step: bool = False, compiled: bool = False) -> Place:
+    """Where a variable lies that is on one device; see ``resource_place``."""
+    try:
+        return resource_place(variable.handle, variable.dtype, in_step=in_step, compiled=compiled)
+    except Exception:
+        return Place()  # no resource variable
+
+
+def resource_place(handle: Any, dtype: Any, *, in_step: bool = False, compiled: bool = False) -> Place:
+    """Where the variable behind a handle lies.
+
+    Args:
+        handle: A tensor of type resource.
+        dtype: The variable's type.
+        in_step: Whether a step may be under way.
+        compiled: Whether XLA compiled what scatters into it: then it is not copied on read.
+    """
+    device = _device(getattr(handle, "device", ""))
+    if (in_step and device.startswith("GPU")) or (not compiled and is_scattered(handle)):
+        return Place(device)
+    try:
+        # Not read_value(), which runs two operations: of thousands of variables that takes a while.
+        read = sys.modules["tensorflow"].raw_ops.ReadVariableOp
+        once, again = read(resource=handle, dtype=dtype), read(resource=handle, dtype=dtype)
+    except Exception:
+        return Place(device)  # not initialized
+    # Both are held: of a variable that is copied on read they are two buffers.
+    place = tensor_place(once, in_step=in_step)
+    if place == tensor_place(again, in_step=in_step):
+        return place
+    _note_scattered(handle)
+    return Place(device)
+
+
+def note_scatter(operation: Any) -> None:
+    """Note the variables that an operation of a graph scatters into, if it does: TensorFlow copies them on read."""
+    if operation.type.startswith(_SCATTERS):
+        for handle in (each for each in operation.inputs if each.dtype.name == "resource"):
+            _note_scattered(captured_handle(handle))
+
+
+def is_scattered(handle: Any) -> bool:
+    """Whether a variable is known to be scattered into."""
+    return id(handle) in _scattered
+
+
+def captured_handle(handle: Any) -> Any:
+    """The resource handle that a function's argument stands for, through functions within functions."""
+    captures = getattr(getattr(handle, "graph", None), "captures", None) or ()
+    outer = next((outer for outer, inner in captures if inner is handle), None)
+    return handle if outer is None else captured_handle(outer)
+
+
+def unwatched() -> AbstractContextManager[None]:
+    """A tape of the user's would record what we read."""
+    try:
+        from tensorflow.python.eager import record
+    except ImportError:  # another TensorFlow, or none
+        return nullcontext()
+    unwatched: AbstractContextManager[None] = record.stop_recording()
+    return unwatched
+
+
+def _note_scattered(handle: Any) -> None:
+    key = id(handle)
+    _scattered[key] = weakref.ref(handle, lambda _: _scattered.pop(key, None))
+
+
+def _device(name: str) -> str:
+    kind, _, index = name.rpartition("device:")[2].partition(":")
+    return f"GPU:{index}" if kind == "GPU" else Place().device
+
+
+def _shared_address(tensor: Any) -> int:
+    """Where a tensor lies, by DLPack; 0 if that cannot be told. A capsule that is collected lets go of the buffer."""
+    tensorflow = sys.modules["tensorflow"]
+    # An executor of its own may need Python, which this thread holds while it waits.
+    if tensor.dtype.name not in _BY_DLPACK or not tensorflow.config.experimental.get_synchronous_execution():
+        return 0
+    capsule = tensorflow.experimental.dlpack.to_dlpack(tensor)
+    # The first field of DLManagedTensor is its DLTensor, whose first field is the address.
+    return ctypes.c_uint64.from_address(_pointer(capsule, b"dltensor")).value
