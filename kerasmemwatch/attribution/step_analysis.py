@@ -9,6 +9,7 @@ from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.batch_parts import output_bytes, rows_in_batch
 from kerasmemwatch.attribution.batches_ahead import ahead_note
 from kerasmemwatch.attribution.captured_step import CapturedStep
+from kerasmemwatch.attribution.data_on_gpu import data_on_gpu
 from kerasmemwatch.attribution.first_calls import Kept, constants
 from kerasmemwatch.attribution.hook_notes import HookNotes, hook_notes
 from kerasmemwatch.attribution.known_buffers import KnownBuffer
@@ -120,10 +121,12 @@ def attributed(
         gradients = [*evidence.gradients, *_gradients_by_size(captured.known)]
         timeline = expand(timeline, runs, owners, XlaCategories(owners, gradients, evidence.assigned))
     timeline = in_order(timeline, tuple(captured.layers))
+    rows = rows_in_batch(captured.batch, main)
     notes = (
         f"{_PARTIAL} {remedy()}" if partial else "",
         unused_note(runs),
         ahead_note(timeline),
+        data_on_gpu(captured.known, captured.batch, rows),
         _unhooked(captured) if guessed else "",
         BESIDE if captured.beside else "",
         *noted.missing,
@@ -137,7 +140,7 @@ def attributed(
         reason=captured.reason,
         timeline=timeline,
         gradient_bytes=gradient_bytes if not runs else {},
-        output_bytes=output_bytes(noted.outputs, rows_in_batch(captured.batch, main)),
+        output_bytes=output_bytes(noted.outputs, rows),
         notes=tuple(filter(None, notes)),
     )
 

@@ -46,6 +46,7 @@ attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
 attribution.inventory attribution.stack_room
 attribution.known_buffers attribution.watched
+attribution.data_on_gpu
 attribution.first_calls attribution.chunk_places attribution.xla_categories attribution.variable_parts
 attribution.captured_step attribution.batches_ahead
 attribution.hook_notes

@@ -1,0 +1,77 @@
+"""Fits on a CPU whose memory says that it is a GPU's: what needs no kernel of a GPU is then as it is on one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from kerasmemwatch.attribution import tensor_places
+from kerasmemwatch.attribution.trace_capture import Capture
+from kerasmemwatch.callbacks import MemoryWatch
+
+pytestmark = pytest.mark.usefixtures("exact_counting")
+
+ROWS, BATCH_SIZE, WIDTH = 256, 32, 64
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None]], None]:
+    """Have tensors and variables say that they lie on ``GPU:0``, and captures changed by a function."""
+
+    def pretended(change: Callable[[Any], None]) -> None:
+        monkeypatch.setattr(tensor_places, "_device", lambda name: "GPU:0")
+        stop = Capture.stop
+
+        def changed(self: Capture) -> bytes | None:
+            data = stop(self)
+            if data is None:
+                return None
+            space = xplane_pb2.XSpace.FromString(data)
+            change(space)
+            return bytes(space.SerializeToString())
+
+        monkeypatch.setattr(Capture, "stop", changed)
+
+    return pretended
+
+
+def renamed(space: Any) -> None:
+    """The host's allocator becomes a GPU's."""
+    allocators = set()
+    for plane in space.planes:
+        keys = {key for key, stat in plane.stat_metadata.items() if stat.name == "allocator_name"}
+        for line in plane.lines:
+            for event in line.events:
+                allocators |= {(plane.id, stat.ref_value) for stat in event.stats if stat.metadata_id in keys}
+    for plane in space.planes:
+        for number, key in allocators:
+            if number == plane.id and key in plane.stat_metadata:
+                plane.stat_metadata[key].name = "GPU_0_bfc"
+
+
+def fitted(**options: Any) -> MemoryWatch:
+    model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(128, "relu"), keras.layers.Dense(1)])
+    model.compile("adam", "mse", **options)
+    watch = MemoryWatch(None, trace=[3], strict=True, verbose=0)
+    x, y = np.ones((ROWS, WIDTH), "float32"), np.ones((ROWS, 1), "float32")
+    model.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[watch])
+    return watch
+
+
+def test_a_report_tells_that_a_whole_data_set_lies_on_the_gpu(pretend: Any) -> None:
+    pretend(renamed)
+    report = fitted(jit_compile=False).report
+    assert report.traced is not None and report.traced.device == "GPU:0"
+    size = ROWS * (WIDTH + 1) * 4 / 1024
+    note = f"A whole data set lies on GPU:0 ({size:.1f} KiB), of which a step needs {size / 8:.1f} KiB."
+    assert note in " ".join(str(report).split())
+    assert "with tf.device('CPU:0'): data = tf.data.Dataset" in " ".join(str(report).split())
+
+
+def test_a_data_set_in_host_memory_is_not_told() -> None:
+    assert "data set lies" not in fitted(jit_compile=False).report.text(everything=True)
