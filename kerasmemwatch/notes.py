@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kerasmemwatch.records import DeviceInfo, RunInfo
+from kerasmemwatch.records import SILENT_ALLOCATOR, DeviceInfo, RunInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
@@ -75,7 +75,7 @@ def measured(report: Report) -> Iterator[str]:
         yield "Peaks are run maxima: reset_peak=False leaves the allocator's own peak alone."
     if report.run.configuration.get("sample_every", 1) != 1:
         yield f"A row covers {report.run.configuration['sample_every']} steps; peaks are of all of them (sample_every)."
-    if report.traced is None:
+    if report.traced is None and not _silent(report):
         yield untraced(report)
     for name, oldest in OLDEST.items():
         version = report.run.versions.get(name, "")
@@ -118,6 +118,8 @@ def counting(device: DeviceInfo) -> str:
 
 def untraced(report: Report) -> str:
     """Why nothing is known by layer and category."""
+    if silent := _silent(report):
+        return silent
     trace = report.run.configuration.get("trace", "auto")
     what = "What layers hold at the peak is not known: "
     devices = report.run.devices
@@ -133,3 +135,8 @@ def untraced(report: Report) -> str:
     if not trace:
         return what + "tracing is off. Turn it on with MemoryWatch(trace='auto')."
     return what + f"none of the steps asked for has been traced yet (trace={trace!r}); the notes may say why."
+
+
+def _silent(report: Report) -> str:
+    """The run's note of an allocator that tells nothing of single allocations; ``""`` without one."""
+    return next((note for note in report.run.notes if SILENT_ALLOCATOR in note), "")

@@ -12,6 +12,7 @@ from typing import Any
 from kerasmemwatch.samples import Column, Samples
 
 __all__ = [
+    "SILENT_ALLOCATOR",
     "Column",
     "DeviceInfo",
     "Growth",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 STAGES = ("train", "test", "predict")
+# What a note of a run says of a device whose memory is known in sum only.
+SILENT_ALLOCATOR = "its allocator tells nothing of single allocations"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.other_fits import BESIDE
 from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.row_frames import within_calls
+from kerasmemwatch.attribution.silent_allocators import silent_device
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
@@ -77,7 +78,8 @@ def analysed(
         kept: What functions' first calls left.
 
     Returns:
-        The traced step; ``None`` if the capture has no allocation, as with an allocator that tells nothing.
+        The traced step; ``None`` if the capture has no allocation of the device that the step ran on, as with an
+        allocator that tells nothing.
     """
     notes = hook_notes(captured, stack, learned.owners(stack, captured.stage))
     return attributed(captured, notes, learned.programs, kept)
@@ -102,6 +104,9 @@ def attributed(
     space = xplane_pb2.XSpace.FromString(captured.space)
     events = read_events(space)
     if not events:
+        return None
+    if silent_device(captured.known, [found.device for found in events.values()]):
+        # Another device's allocations are no answer.
         return None
     main = max(events.values(), key=lambda found: (found.allocator.startswith("GPU"), len(found)))
     partial = _is_partial(main)

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from types import FrameType
 from typing import Any
 
+from kerasmemwatch.attribution import silent_allocators
 from kerasmemwatch.attribution.batch_parts import batch_parts, eager_tensors
 from kerasmemwatch.attribution.captured_step import CapturedStep
 from kerasmemwatch.attribution.earlier_models import unwatched_buffers
@@ -41,10 +42,7 @@ from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, 
 from kerasmemwatch.attribution.variable_sightings import variable_sightings
 from kerasmemwatch.attribution.waiting_batches import not_repeated, waiting_bytes
 from kerasmemwatch.attribution.watched import Watched
-from kerasmemwatch.errors import MemWatchError
-from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.probes.allocators import counts_exactly
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.trace_schedule import ASKED_FOR
 from kerasmemwatch.traced_before import TRACED, Fit
@@ -54,10 +52,6 @@ __all__ = ["StepTracer"]
 _FUNCTIONS = {"train": "train_function", "test": "test_function", "predict": "predict_function"}
 # By process, the tracer whose hooks are in place. They are in classes and modules, so there is one at a time.
 _hooking: dict[int, StepTracer] = {}
-
-
-class NoAllocationsError(MemWatchError):
-    """A capture without an allocation: the allocator keeps no statistics, or none of what is small."""
 
 
 class StepTracer:
@@ -266,8 +260,7 @@ class StepTracer:
                 if step is not None:
                     found.append(step)
                 else:
-                    error = NoAllocationsError("TensorFlow's allocator told of no allocation in the traced step")
-                    self._faults.remark("trace", error, "" if counts_exactly() else remedy())
+                    silent_allocators.remark(self._faults, captured.known)
             fit, captured.fit = captured.fit, None
             if fit is not None:
                 with TRACED.taken(), self._faults.guard("trace", "Fits that are alike are traced, too."):

@@ -13,6 +13,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from kerasmemwatch.attribution import tensor_places
 from kerasmemwatch.attribution.trace_capture import Capture
 from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.notes import all_notes, untraced
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -75,3 +76,37 @@ def test_a_report_tells_that_a_whole_data_set_lies_on_the_gpu(pretend: Any) -> N
 
 def test_a_data_set_in_host_memory_is_not_told() -> None:
     assert "data set lies" not in fitted(jit_compile=False).report.text(everything=True)
+
+
+def silenced(space: Any) -> None:
+    """A capture as of an allocator that emits no events, as ``cuda_malloc_async``; the host's does."""
+    renamed(space)
+    for plane in space.planes:
+        kinds = {key for key, event in plane.event_metadata.items() if event.name.startswith("Memory")}
+        keys = {key for key, stat in plane.stat_metadata.items() if stat.name == "GPU_0_bfc"}
+        for line in plane.lines:
+            left = [
+                event
+                for event in line.events
+                if event.metadata_id not in kinds or not any(stat.ref_value in keys for stat in event.stats)
+            ]
+            del line.events[:]
+            line.events.extend(left)
+
+
+def test_an_allocator_without_events_is_told_in_a_line_with_the_remedy(
+    pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_GPU_ALLOCATOR", "cuda_malloc_async")
+    pretend(silenced)
+    report = fitted(jit_compile=False).report
+    assert report.traced is None and report.coverage is None and report.peak.by_category == {}
+    assert report.peak.bytes
+    [note] = [note for note in all_notes(report) if "not known" in note or "unknown" in note]
+    assert note == (
+        "GPU:0: its allocator tells nothing of single allocations. The bytes of its peaks are exact; which layers hold "
+        "them is unknown. To have them, unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'."
+    )
+    assert " ".join(str(report).split()).count("tells nothing of single allocations") == 1
+    assert untraced(report) == note  # in the tab, and in place of figures
+    assert "At the traced peak" not in str(report)

@@ -56,6 +56,7 @@ attribution.assembly attribution.layer_hooks attribution.variable_sightings
 attribution.fit_kind
 attribution.xla_expansion
 probes.allocators
+attribution.silent_allocators
 attribution.step_analysis
 attribution.step_tracer
 tracing

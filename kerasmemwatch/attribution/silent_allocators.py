@@ -1,0 +1,64 @@
+"""Allocators of a GPU that tell how much they hold, and nothing of single allocations, as ``cuda_malloc_async``."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from kerasmemwatch.attribution.known_buffers import KnownBuffer
+from kerasmemwatch.errors import MemWatchError
+from kerasmemwatch.exact_cpu import remedy
+from kerasmemwatch.faults import Faults
+from kerasmemwatch.probes.allocators import counts_exactly
+from kerasmemwatch.records import SILENT_ALLOCATOR
+
+__all__ = ["NoAllocationsError", "fix", "remark", "silent_device"]
+
+_VARIABLE = "TF_GPU_ALLOCATOR"
+
+
+class NoAllocationsError(MemWatchError):
+    """A capture without an allocation: the allocator keeps no statistics, or tells nothing of what is small."""
+
+
+def silent_device(known: Iterable[KnownBuffer], told: Collection[str]) -> str:
+    """The GPU that holds most of a step's variables, if its allocator told nothing of the step; ``""`` otherwise.
+
+    Args:
+        known: Buffers that are alive after the step.
+        told: The devices whose allocators told something.
+
+    Example:
+        >>> variable = KnownBuffer("a", "Dense", "weights", 1024, key=1, device="GPU:0")
+        >>> silent_device([variable], ["CPU:0"]), silent_device([variable], ["CPU:0", "GPU:0"])
+        ('GPU:0', '')
+    """
+    sizes: Counter[str] = Counter()
+    for buffer in known:
+        if buffer.key:
+            sizes[buffer.device] += buffer.bytes
+    device = max(sizes, key=sizes.__getitem__, default="")
+    return device if device.startswith("GPU") and device not in told else ""
+
+
+def fix() -> str:
+    """What makes single allocations known, in words; ``""`` if nothing is known to."""
+    chosen = os.environ.get(_VARIABLE, "")
+    return f"To have them, unset {_VARIABLE}, which is {chosen!r}." if chosen else ""
+
+
+def remark(faults: Faults, known: Iterable[KnownBuffer]) -> None:
+    """Tell once that a captured step has no allocation to attribute, and why.
+
+    Args:
+        faults: Where it is told.
+        known: Buffers that are alive after the step.
+    """
+    device = silent_device(known, ())
+    if device:
+        known_of_it = "The bytes of its peaks are exact; which layers hold them is unknown."
+        faults.remark(device, NoAllocationsError(SILENT_ALLOCATOR), f"{known_of_it} {fix()}".rstrip())
+    else:
+        error = NoAllocationsError("TensorFlow's allocator told of no allocation in the traced step")
+        faults.remark("trace", error, "" if counts_exactly() else remedy())
