@@ -15,7 +15,7 @@ from kerasmemwatch.layer_tree import TreeLine, tree_lines
 from kerasmemwatch.live_set import UNATTRIBUTED
 from kerasmemwatch.notes import in_part
 from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
-from kerasmemwatch.records import LayerMemory, TracedPeak
+from kerasmemwatch.records import PLANNED, LayerMemory, TracedPeak
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import AUTOTUNING
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
@@ -50,8 +50,9 @@ def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size)
     place = [traced.device] if len(report.run.devices) > 1 else []
     place += [traced_words(report), traced.mode]
+    kind = "planned" if any(PLANNED in note for note in report.notes) else "traced"
     yield Text.assemble(
-        (f"\nAt the traced peak{in_part(report.run, traced.device)}", "bold"),
+        (f"\nAt the {kind} peak{in_part(report.run, traced.device)}", "bold"),
         f" ({', '.join(place)}): {format_bytes(traced.requested_bytes)} requested",
         f", of it {parts}" if parts else "",
         "" if report.coverage is None else f"; coverage {floored_percent(report.coverage)}",

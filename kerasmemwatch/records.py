@@ -12,6 +12,7 @@ from typing import Any
 from kerasmemwatch.samples import Column, Samples
 
 __all__ = [
+    "PLANNED",
     "SILENT_ALLOCATOR",
     "Column",
     "DeviceInfo",
@@ -29,6 +30,8 @@ __all__ = [
 STAGES = ("train", "test", "predict")
 # What a note of a run says of a device whose memory is known in sum only.
 SILENT_ALLOCATOR = "its allocator tells nothing of single allocations"
+# What a note says of a step whose timeline is no measurement.
+PLANNED = "What is shown of the step is XLA's plan of it"
 
 
 @dataclass(frozen=True)

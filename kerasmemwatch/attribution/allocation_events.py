@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kerasmemwatch.attribution.event_order import by_total
 from kerasmemwatch.attribution.host_spans import Span, SpanReader
 
-__all__ = ["AllocationEvents", "read_events"]
+__all__ = ["AllocationEvents", "capture_start_ns", "read_events"]
 
 _PIPELINE_THREADS = "tf_data"
 # TensorFlow 2.19's name for the operation where there is none; later versions leave it out.
@@ -116,7 +116,7 @@ def read_events(space: Any) -> dict[str, AllocationEvents]:
     for plane in space.planes:
         if plane.name == "/host:CPU":
             table.read(plane)
-    return table.by_allocator(_started_ns(space))
+    return table.by_allocator(capture_start_ns(space))
 
 
 class _Group:
@@ -285,7 +285,8 @@ def _in_order(
     )
 
 
-def _started_ns(space: Any) -> int:
+def capture_start_ns(space: Any) -> int:
+    """UNIX time of a capture's begin; 0 if unknown."""
     for plane in space.planes:
         if plane.name == "Task Environment":
             names = {key: value.name for key, value in plane.stat_metadata.items()}

@@ -14,13 +14,13 @@ from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.owner_stack import FUNCTIONS, INPUT_PIPELINE, Frame
 from kerasmemwatch.timeline import AUTOTUNING as AUTOTUNING_OWNER
 
-__all__ = ["autotuned", "device_frames", "is_copy"]
+__all__ = ["RECEIVED", "autotuned", "device_frames", "is_copy"]
 
 # No phase of a model's: it is neither kept for the backward pass nor a gradient.
 _TRIAL = Frame(AUTOTUNING_OWNER, "", "between")
 _BLOCK, _INPUT = Frame(FUNCTIONS, "", "update"), Frame(INPUT_PIPELINE, "", "input")
 # What TensorFlow calls the copy of a tensor that another device of the process sends.
-_RECEIVED = "SameWorkerRecvDone"
+RECEIVED = "SameWorkerRecvDone"
 _FETCHES = ("IteratorGetNext", "MultiDeviceIteratorGetNext")
 # A kernel that tries algorithms gives each a workspace of its own.
 _FEWEST_TRIED = 2
@@ -66,7 +66,7 @@ def autotuned(events: AllocationEvents) -> NDArray[np.bool_]:
 
 def is_copy(events: AllocationEvents) -> NDArray[np.bool_]:
     """``bool[num_events]``, which allocations hold a tensor that another device sent."""
-    received = np.array([name == _RECEIVED for name in events.ops] or [False])[events.op]
+    received = np.array([name == RECEIVED for name in events.ops] or [False])[events.op]
     found: NDArray[np.bool_] = events.births & (received | events.within(COPY))
     return found
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AUTOTUNING", "COPY", "RUN", "Span", "SpanReader", "kind_of"]
+__all__ = ["AUTOTUNING", "COPY", "RUN", "Span", "SpanReader", "kind_of", "program_runs"]
 
 # What a span is: a program being compiled and tried out, one being run, or a tensor being copied to the device.
 AUTOTUNING, RUN, COPY = "autotuning", "run", "copy"
@@ -81,6 +81,16 @@ class SpanReader:
                 found[inside] = numbers[at[inside]]
         return found
 
+    def runs(self) -> list[tuple[int, str]]:
+        """The runs of programs but those of trials, in order: nanoseconds since the session began, name."""
+        found = []
+        for thread, spans in self._by_thread.items():
+            for begin, _, number in spans.get(RUN, ()):
+                inner = int(self.of(thread, np.array([begin], np.int64))[0])
+                if self.spans[inner].kind == RUN:
+                    found.append((begin // 1000, self.spans[number].name))
+        return sorted(found)
+
     def _read_line(
         self, plane: Any, line: Any, thread: int, kinds: Mapping[int, tuple[str, str]], executions: set[int]
     ) -> None:
@@ -97,6 +107,19 @@ class SpanReader:
             number = len(self.spans)
             self.spans.append(Span(kind, _next(modules, end) if kind == RUN else name, number))
             self._by_thread.setdefault(thread, {}).setdefault(kind, []).append((begin, end, number))
+
+
+def program_runs(space: Any) -> list[tuple[int, str]]:
+    """The runs of compiled programs on a GPU but those of trials, in order: nanoseconds since the capture began, name.
+
+    Args:
+        space: An ``XSpace`` message.
+    """
+    reader = SpanReader()
+    for plane in space.planes:
+        if plane.name == "/host:CPU":
+            reader.read(plane, {line.name: number for number, line in enumerate(plane.lines)})
+    return reader.runs()
 
 
 def kind_of(name: str) -> tuple[str, str] | None:

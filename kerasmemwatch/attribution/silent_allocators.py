@@ -11,9 +11,9 @@ from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.allocators import counts_exactly
-from kerasmemwatch.records import SILENT_ALLOCATOR
+from kerasmemwatch.records import PLANNED, SILENT_ALLOCATOR
 
-__all__ = ["NoAllocationsError", "fix", "remark", "silent_device"]
+__all__ = ["NoAllocationsError", "fix", "planned_note", "remark", "silent_device"]
 
 _VARIABLE = "TF_GPU_ALLOCATOR"
 
@@ -46,6 +46,14 @@ def fix() -> str:
     """What makes single allocations known, in words; ``""`` if nothing is known to."""
     chosen = os.environ.get(_VARIABLE, "")
     return f"To have them, unset {_VARIABLE}, which is {chosen!r}." if chosen else ""
+
+
+def planned_note(device: str) -> str:
+    """What a step's timeline is where it comes from XLA's plan."""
+    return (
+        f"{device}: {SILENT_ALLOCATOR}. {PLANNED}, on top of the variables, and was not measured; what is taken while "
+        f"a program is compiled is not in it. The bytes of the run's peaks are exact. {fix()}"
+    ).rstrip()
 
 
 def remark(faults: Faults, known: Iterable[KnownBuffer]) -> None:

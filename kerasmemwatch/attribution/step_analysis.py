@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
 from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
@@ -17,8 +18,9 @@ from kerasmemwatch.attribution.op_names import frames_by_name
 from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.other_fits import BESIDE
 from kerasmemwatch.attribution.owner_stack import OwnerStack
+from kerasmemwatch.attribution.planned_events import nowhere, planned_events
 from kerasmemwatch.attribution.row_frames import within_calls
-from kerasmemwatch.attribution.silent_allocators import silent_device
+from kerasmemwatch.attribution.silent_allocators import planned_note, silent_device
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
@@ -103,16 +105,16 @@ def attributed(
 
     space = xplane_pb2.XSpace.FromString(captured.space)
     events = read_events(space)
-    if not events:
+    if captured.mode in ("xla", ""):
+        programs.read(space)
+    # Another device's allocations are no answer.
+    silent = silent_device(captured.known, [found.device for found in events.values()])
+    main = _planned(space, silent, programs, captured) if silent else max(events.values(), key=_rank, default=None)
+    if main is None:
         return None
-    if silent_device(captured.known, [found.device for found in events.values()]):
-        # Another device's allocations are no answer.
-        return None
-    main = max(events.values(), key=lambda found: (found.allocator.startswith("GPU"), len(found)))
     partial = _is_partial(main)
     compiled: list[XlaRun] = []
     if captured.mode in ("xla", ""):
-        programs.read(space)
         compiled = find_runs(space, main, programs.requests, ONEDNN_THRESHOLD_BYTES if partial else 0)
     mode = captured.mode or _mode(main, captured.calls, compiled)
     modules = programs.opened({run.program_id for run in compiled})
@@ -125,9 +127,10 @@ def attributed(
     if runs:
         gradients = [*evidence.gradients, *_gradients_by_size(captured.known)]
         timeline = expand(timeline, runs, owners, XlaCategories(owners, gradients, evidence.assigned))
-    timeline = in_order(timeline, tuple(captured.layers))
+    timeline = in_order(nowhere(timeline) if silent else timeline, tuple(captured.layers))
     rows = rows_in_batch(captured.batch, main)
     notes = (
+        planned_note(silent) if silent else "",
         f"{_PARTIAL} {remedy()}" if partial else "",
         unused_note(runs),
         ahead_note(timeline),
@@ -148,6 +151,18 @@ def attributed(
         output_bytes=output_bytes(noted.outputs, rows),
         notes=tuple(filter(None, notes)),
     )
+
+
+def _rank(events: AllocationEvents) -> tuple[bool, int]:
+    return events.device.startswith("GPU"), len(events)
+
+
+def _planned(space: Any, device: str, programs: Programs, captured: CapturedStep) -> AllocationEvents | None:
+    """What the plan of a step that is compiled as a whole says, where its device's allocator says nothing."""
+    if captured.mode != "xla":
+        return None
+    known = [buffer for buffer in captured.known if buffer.device == device]
+    return planned_events(space, device, programs.requests, known, captured.batch)
 
 
 def _is_partial(events: AllocationEvents) -> bool:

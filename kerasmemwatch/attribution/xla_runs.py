@@ -25,7 +25,7 @@ from kerasmemwatch.attribution.xla_buffers import (
     requests,
 )
 
-__all__ = ["Programs", "XlaRun", "find_runs"]
+__all__ = ["Programs", "XlaRun", "find_runs", "module_names"]
 
 _METADATA_PLANE = "/host:metadata"
 _HLO_STAT = "Hlo Proto"
@@ -124,7 +124,7 @@ def _spanned(
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Where the host says that a program asked, as for a GPU: the events, and the programs of the name it gives."""
     births = np.flatnonzero(events.births & events.within(RUN))
-    names = _module_names(space) if len(births) else {}
+    names = module_names(space) if len(births) else {}
     for span in np.unique(events.span[births]).tolist():
         mine = births[events.span[births] == span].tolist()
         asked = alike.get(tuple(events.requested_bytes[mine].tolist()), [])
@@ -188,7 +188,7 @@ def _instructions(space: Any) -> dict[int, NDArray[np.int64]]:
     return {program_id: np.sort(np.array(times, np.int64)) for program_id, times in found.items()}
 
 
-def _module_names(space: Any) -> dict[int, str]:
+def module_names(space: Any) -> dict[int, str]:
     """By program id, the name of its module: the capture calls a program ``NAME(ID)``."""
     return {
         program_id: str(event.name).removesuffix(f"({program_id})")

@@ -49,7 +49,7 @@ attribution.known_buffers attribution.watched
 attribution.data_on_gpu
 attribution.first_calls attribution.chunk_places attribution.xla_categories attribution.variable_parts
 attribution.captured_step attribution.batches_ahead
-attribution.hook_notes
+attribution.hook_notes attribution.planned_events
 attribution.variable_moves
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call attribution.earlier_models
 attribution.assembly attribution.layer_hooks attribution.variable_sightings
