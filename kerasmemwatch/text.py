@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.chart import BLOCKS, PLAIN, chart
+from kerasmemwatch.driver_facts import driver_facts
 from kerasmemwatch.notes import alerts, all_notes, at_least, counting, in_part
 from kerasmemwatch.peak_place import is_between
 from kerasmemwatch.peak_text import layer_rows, moment, shortened
@@ -126,7 +127,7 @@ def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, 
     if report.weights_bytes is not None:
         optimizer = format_bytes(report.optimizer_bytes)
         yield "Variables", format_bytes(report.weights_bytes), f"weights, and {optimizer} of the optimizer"
-    yield from _driver_facts(report)
+    yield from driver_facts(report)
 
 
 def _worker_facts(report: Report) -> Iterator[tuple[str, str, str]]:
@@ -138,20 +139,6 @@ def _worker_facts(report: Report) -> Iterator[tuple[str, str, str]]:
             name, last = worker.name.replace(":", " "), int(report.samples["step"][-1])
             comment += f"; {name}'s recording {ended} of {last}"
         yield f"  {worker.name}", at_least(report.run, f"{worker.name}/{worker.device}", worker.peak_bytes), comment
-
-
-def _driver_facts(report: Report) -> Iterator[tuple[str, str, str]]:
-    for index, driver in enumerate(report.run.drivers):
-        used = _newest(report.samples, "nvml_used_bytes", index)
-        total = _newest(report.samples, "nvml_total_bytes", index)
-        own = _newest(report.samples, "nvml_process_bytes", index)
-        # Several workers' devices are not in the order of their GPUs.
-        in_use = None if report.workers else _newest(report.samples, "device_in_use_bytes", index)
-        yield f"{driver.get('name', 'GPU')}", format_bytes(used), f"used of {format_bytes(total)}, by all processes"
-        comment = "held by this process, says the driver"
-        if own is not None and in_use is not None:
-            comment += f": {format_bytes(in_use)} in use by tensors, the rest is the allocator's pool and CUDA itself"
-        yield "  this process", format_bytes(own), comment
 
 
 def _host_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, str]]:

@@ -71,7 +71,7 @@ probe_set row_log snapshot stages
 process_exit
 recorder
 options report
-notes
+notes driver_facts
 peak_place outlook
 peak_text
 figures.palette figures.labels figures.thinning
