@@ -123,6 +123,12 @@ def test_the_host_says_which_of_two_programs_that_ask_for_the_same_runs() -> Non
     assert found == [XlaRun(TWIN, {2: 0, 3: 1}), XlaRun(STEP, {2: 4, 3: 5})]
 
 
+def test_a_program_without_a_temp_block_is_found_by_its_results() -> None:
+    program_of_results = [replace(each, kind="output") for each in program(64, 1000)]
+    made = on_gpu([(256, 64), (512, 1000)], [Span(RUN, "", 0)], [0, 0])
+    assert find_runs(space(), made, {OTHER: program_of_results}) == [XlaRun(OTHER, {2: 0, 3: 1})]
+
+
 def test_a_run_is_within_its_span_alone() -> None:
     # The block of one and the first piece of the next look like a run.
     made = on_gpu(
