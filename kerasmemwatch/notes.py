@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from kerasmemwatch.apart import apart
 from kerasmemwatch.records import SILENT_ALLOCATOR, DeviceInfo, RunInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
@@ -75,6 +76,8 @@ def measured(report: Report) -> Iterator[str]:
         yield "Peaks are run maxima: reset_peak=False leaves the allocator's own peak alone."
     if report.run.configuration.get("sample_every", 1) != 1:
         yield f"A row covers {report.run.configuration['sample_every']} steps; peaks are of all of them (sample_every)."
+    if differs := apart(report):
+        yield differs
     if report.traced is None and not _silent(report):
         yield untraced(report)
     for name, oldest in OLDEST.items():

@@ -14,9 +14,24 @@ from kerasmemwatch.errors import MemWatchError
 
 __all__ = ["Capture", "ProfilerBusyError", "ProfilerUnsafeError"]
 
-# By default it records at host tracer level 2, the lowest that has the allocator's events. TensorFlow 2.20 and 2.21 do
-# so whatever they are told, and print a line for each option: the native session understands none.
-_OPTIONS: dict[str, int] = {}
+
+class _Number:
+    """A whole number without a truth value.
+
+    From TensorFlow 2.20 on the native session takes whatever has one for a ``bool``, Python's numbers too, and then
+    records as if it had been told nothing.
+    """
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+# By default it records at host tracer level 2, the lowest that has the allocator's events. The tracer of a GPU's
+# kernels would add a plane that nobody reads, and there may be one of its kind in a process: nsys has precedence.
+_OPTIONS = {"device_tracer_level": _Number(0)}
 
 
 class ProfilerBusyError(MemWatchError):
@@ -58,8 +73,7 @@ class Capture:
             raise ProfilerBusyError("another profiler session is active")
         self._folder, self._pid = CaptureFolder(), os.getpid()
         try:
-            session = native.ProfilerSession()
-            session.start(self._folder.path, _OPTIONS)
+            session = _started(native, self._folder.path)
         except Exception as error:
             self._folder.remove()
             if type(error).__name__ == "AlreadyExistsError":
@@ -105,6 +119,16 @@ class Capture:
         self.preempted = self.preempted or self._session is not None
         self.discard()
         return session_class()
+
+
+def _started(native: Any, path: str) -> Any:
+    session = native.ProfilerSession()
+    try:
+        session.start(path, _OPTIONS)
+    except (TypeError, ValueError, RuntimeError):  # another TensorFlow, which takes options otherwise
+        session = native.ProfilerSession()
+        session.start(path, {})
+    return session
 
 
 def _spans_processes() -> bool:

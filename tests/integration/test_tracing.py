@@ -243,6 +243,26 @@ def test_tensorboards_profile_has_precedence(build: Any, tmp_path: Path, watch_f
 
 
 @pytest.mark.usefixtures("nothing_is_left")
+@pytest.mark.parametrize("trace", ["auto", [1]])
+@pytest.mark.parametrize("watch_first", [True, False])
+def test_tensorboards_profile_of_the_first_step_has_precedence(
+    build: Any, tmp_path: Path, watch_first: bool, trace: Any
+) -> None:
+    case, watch = build("cnn"), MemoryWatch(tmp_path / "ours", trace=trace)
+    theirs = keras.callbacks.TensorBoard(str(tmp_path / "theirs"), profile_batch=1)
+    case.fit(callbacks=[watch, theirs] if watch_first else [theirs, watch])
+    [profile] = (tmp_path / "theirs").rglob("*.xplane.pb")
+    assert profile.stat().st_size > 1000
+    steps = [step.step for step in watch.recording.steps]
+    assert 1 not in steps
+    if trace == [1]:
+        assert steps == []
+        assert any("another profiler session is active" in note for note in watch.recording.run.notes)
+    else:
+        assert steps  # later ones
+
+
+@pytest.mark.usefixtures("nothing_is_left")
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 def test_a_users_own_profile_has_precedence(build: Any, tmp_path: Path, mode: str) -> None:
     case, watch = build("cnn", **MODES[mode]), MemoryWatch(None, trace=[2, 4])

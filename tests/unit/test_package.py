@@ -71,6 +71,7 @@ probe_set row_log snapshot stages
 process_exit
 recorder
 options report
+apart
 notes driver_facts
 peak_place outlook
 peak_text

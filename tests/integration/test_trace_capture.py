@@ -1,0 +1,64 @@
+"""What TensorFlow's native profiler session makes of the options that it is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from kerasmemwatch.attribution import trace_capture
+from kerasmemwatch.attribution.trace_capture import Capture
+
+pytestmark = pytest.mark.usefixtures("exact_counting")
+
+
+def captured() -> list[str]:
+    """Names of the host's events while an operation runs."""
+    tensor, capture = tf.ones((100, 100)), Capture()
+    capture.start()
+    tf.matmul(tensor, tensor)
+    space = xplane_pb2.XSpace.FromString(capture.stop() or b"")
+    return [
+        plane.event_metadata[event.metadata_id].name
+        for plane in space.planes
+        for line in plane.lines
+        for event in line.events
+    ]
+
+
+def test_a_capture_has_the_allocators_events() -> None:
+    assert "MemoryAllocation" in captured()
+
+
+def test_options_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a machine without a GPU the tracer of kernels cannot be seen to be off, but the host's can.
+    monkeypatch.setattr(trace_capture, "_OPTIONS", {"host_tracer_level": trace_capture._Number(0)})
+    assert captured() == []
+
+
+def test_nothing_is_printed_of_the_options(run_python: Any) -> None:
+    done = run_python(
+        """
+        import tensorflow as tf
+        from kerasmemwatch.attribution.trace_capture import Capture
+
+        capture = Capture()
+        capture.start()
+        tf.ones(3)
+        assert capture.stop()
+        """,
+        TF_CPP_MIN_LOG_LEVEL="0",
+    )
+    assert "tracer_level" not in done.stderr and "Profiler session started" in done.stderr
+
+
+def test_compiled_programs_are_captured_too() -> None:
+    tensor, capture = tf.ones((100, 100)), Capture()
+    function = tf.function(lambda: tf.matmul(tensor, tensor) + 1, jit_compile=True)
+    capture.start()
+    function()
+    space = xplane_pb2.XSpace.FromString(capture.stop() or b"")
+    [programs] = [plane for plane in space.planes if plane.name == "/host:metadata"]
+    assert programs.event_metadata
