@@ -18,7 +18,7 @@ from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.traced_before import TRACED
 from kerasmemwatch.tracing import AHEAD
 
-__all__ = ["measure_auto", "measure_million", "measure_plain", "measure_row"]
+__all__ = ["measure_auto", "measure_million", "measure_plain", "measure_row", "traced_fit"]
 
 # An epoch long enough that its first batches, which fill the input pipeline, are not compared with traced ones.
 _EPOCH_STEPS, _FIRST_COMPARED = 24, 4
@@ -76,17 +76,33 @@ class _Last(keras.callbacks.Callback):
 
 def measure_row(name: str, mode: str) -> dict[str, Any]:
     """Train a model with several traced steps; every figure of its row, JSON-able."""
+    return traced_fit(name, mode)[2]
+
+
+def traced_fit(
+    name: str, mode: str, *, first_step: bool = False, epochs: int = _MOST_EPOCHS
+) -> tuple[ZooModel, MemoryWatch, dict[str, Any]]:
+    """Train a model with several traced steps.
+
+    Args:
+        name: Of the model.
+        mode: ``"graph"``, ``"eager"`` or ``"xla"``.
+        first_step: Whether to trace the first step, too; no figure of the row is of it.
+        epochs: How many at most.
+
+    Returns:
+        The model, the watch, and every figure of its row, JSON-able.
+    """
     zoo = build(name, mode)
-    epochs = range(_MOST_EPOCHS)
-    traced, bare = ([epoch * _EPOCH_STEPS + batch for epoch in epochs for batch in each] for each in (_TRACED, _BARE))
-    watch, clock, fit_s = _fit(zoo, traced, frozenset(bare))
+    traced, bare = ([e * _EPOCH_STEPS + batch for e in range(epochs) for batch in each] for each in (_TRACED, _BARE))
+    watch, clock, fit_s = _fit(zoo, [*([1] if first_step else ()), *traced], frozenset(bare), epochs=epochs)
     begun = time.perf_counter()
-    steps = watch.recording.steps
+    steps = [step for step in watch.recording.steps if step.step > 1]
     read_s = time.perf_counter() - begun
     report = watch.report
     checks = [check_step(step) for step in steps]
     taken = {check.step for check in checks}
-    return {
+    row = {
         "steps": [asdict(check) for check in checks],
         "expected_steps": [step for step in traced if step <= len(clock.batch_s)],
         "mode": sorted({step.mode for step in steps}),
@@ -106,6 +122,7 @@ def measure_row(name: str, mode: str) -> dict[str, Any]:
         "attribution_s": (clock.hooks_s + read_s) / len(steps) if steps else None,
         "fit_s": fit_s,
     }
+    return zoo, watch, row
 
 
 def measure_auto(name: str, mode: str) -> dict[str, Any]:

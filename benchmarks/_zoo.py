@@ -106,17 +106,22 @@ class ZooModel:
     @property
     def weights_bytes(self) -> int:
         """All variables of its layers, by their own shapes and dtypes; raw ones that Keras does not list, too."""
-        return _count([*self.model.weights, *self._raw_variables()])
+        return _count([*self.model.weights, *self.raw_variables()])
 
     @property
     def optimizer_bytes(self) -> int:
         """All variables of its optimizers, by their own shapes and dtypes."""
+        return _count(variable for optimizer in self.optimizers for variable in optimizer.variables)
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """Its optimizers, each once."""
         import keras
 
         held = {id(each): each for each in vars(self.model).values() if isinstance(each, keras.optimizers.Optimizer)}
-        return _count(variable for optimizer in held.values() for variable in optimizer.variables)
+        return list(held.values())
 
-    def _raw_variables(self) -> list[Any]:
+    def raw_variables(self) -> list[Any]:
         import tensorflow as tf
 
         layers = self.model._flatten_layers()

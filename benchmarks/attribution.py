@@ -14,13 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _processes import in_process
 from _run_costs import run_cost
 from _targets import at_least, at_most
 from _zoo import APPLICATIONS, MODELS, MODES, OPTIMIZERS
@@ -31,8 +30,8 @@ from rich.table import Table
 _AUTO_MODELS = ("cnn", "mobilenet_v2", "resnet50")
 _LEAST_COVERED, _LEAST_IN_LAYERS, _MOST_RATIO = 0.99, 0.97, 1.15
 _FEW_EVENTS, _MOST_FEW_S, _MOST_MILLION_S, _MOST_AUTO_S = 5_000, 1, 6, 1
-_LONGEST_S, _AUTO_RUNS = 900, 3
-_HEADINGS = (
+_AUTO_RUNS = 3
+HEADINGS = (
     "events",
     "peak, MiB",
     "covered",
@@ -110,7 +109,7 @@ class Row:
     def cells(self) -> list[str]:
         """The row's figures as text."""
         if self.error:
-            return ["" for _ in _HEADINGS]
+            return ["" for _ in HEADINGS]
         in_layers = self.in_layers
         return [
             f"{self.events:,}",
@@ -190,16 +189,7 @@ def _auto(model: str, mode: str) -> dict[str, Any]:
 
 
 def _in_process(what: str) -> dict[str, Any]:
-    """Measure in a fresh process; how it ended, if without figures."""
-    command = [sys.executable, __file__, "--measure", what]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": f"took more than {_LONGEST_S} s"}
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    return {"error": f"exit code {done.returncode}: {said[-1] if said else 'said nothing'}", "said": said[-60:]}
+    return in_process(__file__, what)
 
 
 def _measure(kind: str, *what: str) -> dict[str, Any]:
@@ -213,7 +203,7 @@ def _measure(kind: str, *what: str) -> dict[str, Any]:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table("model", "mode", title="Every byte at the peak, on a CPU that counts all of them")
-    for heading in _HEADINGS:
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(row.model, row.mode, *row.cells(), end_section=row.mode == rows[-1].mode)
@@ -221,7 +211,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _markdown(rows: Sequence[Row]) -> str:
-    lines = [("model", "mode", *_HEADINGS), ("---", "---", *("---:" for _ in _HEADINGS))]
+    lines = [("model", "mode", *HEADINGS), ("---", "---", *("---:" for _ in HEADINGS))]
     lines += [(row.model, row.mode, *row.cells()) for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

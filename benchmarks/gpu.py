@@ -1,24 +1,32 @@
 """Is every byte of a GPU's step accounted for?
 
+    python benchmarks/gpu.py                      # fits on a GPU; without one it says so and ends
     python benchmarks/gpu.py --captures FOLDER    # steps that were captured on a GPU before: no GPU is needed
 
-For each pair of NAME.json.xz and NAME.xplane.pb.xz in the folder: whose each byte at the peak is, and whether sums are
-exact. Weights and optimizer are compared with what the capture says they are by their shapes and dtypes, but for those
-that it says lie in host memory: before the first event and at the peak (not in step 1, which makes them), at most, and
-after the last event. The running sum is compared with the allocator's own total after every event, and the peak with
-what was sampled in the step. Sums over a timeline are done by arithmetic of the benchmark's own.
+Fits are of models of the zoo, each in a process of its own: whose each byte is at the peak of several traced steps,
+whether sums are exact, what a step, a traced step and a fit cost, and how much of the first step's peak is autotuning.
+
+With ``--captures``, for each pair of NAME.json.xz and NAME.xplane.pb.xz in the folder: whose each byte at the peak is,
+and whether sums are exact. Weights and optimizer are compared with what the capture says they are by their shapes and
+dtypes, but for those that it says lie in host memory: before the first event and at the peak (not in step 1, which
+makes them), at most, and after the last event. The running sum is compared with the allocator's own total after every
+event, and the peak with what was sampled in the step.
+
+Sums over a timeline are done by arithmetic of the benchmark's own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from _gpu_runs import MODELS, measure_fits
 from _targets import at_least
 from rich.console import Console
 from rich.table import Table
@@ -121,11 +129,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captures", metavar="FOLDER", type=Path, help="steps that were captured before")
     parser.add_argument("--markdown", action="store_true", help="print the table once more, as README has it")
+    parser.add_argument("--device", default="GPU:0", help="where to fit; CPU:0 tries the benchmark out without a GPU")
+    parser.add_argument("--models", default=",".join(MODELS), help="of the zoo, by commas")
+    parser.add_argument("--modes", default="graph,eager,xla")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of a fit, at most")
+    parser.add_argument("--pairs", type=int, default=2000, help="pairs of blocks of steps with the watch on and off")
+    parser.add_argument("--runs", type=int, default=3, help="whole fits, of which the median's cost is told")
+    parser.add_argument("--json", metavar="PATH", type=Path, help="where to save the figures of fits")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if options.measure:
+        print(json.dumps(_measure(*options.measure.split(","))))
+        return 0
     if options.captures is None:
-        print("Without --captures this measures on a GPU, which is not built yet.", file=sys.stderr)
-        return 1
+        return measure_fits(
+            __file__,
+            device=options.device,
+            models=options.models.split(","),
+            modes=options.modes.split(","),
+            epochs=options.epochs,
+            pairs=options.pairs,
+            runs=options.runs,
+            save=options.json,
+        )
     return _captures(options.captures, markdown=options.markdown)
 
 
@@ -156,6 +183,13 @@ def _captures(folder: Path, *, markdown: bool) -> int:
     for error in damaged:
         print(error, file=sys.stderr)
     return 1 if damaged else 0
+
+
+def _measure(kind: str, *what: str) -> Any:
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "1")  # before TensorFlow is loaded
+    import _gpu_fits
+
+    return getattr(_gpu_fits, f"measure_{kind}")(*what)
 
 
 def check_capture(capture: GpuCapture) -> CheckedCapture:

@@ -114,3 +114,27 @@ def test_many_fits_leave_nothing_behind(way: str, fits: int) -> None:
         # Keras leaves some 30; a log that is being stored is about 100, and a watch that stays as many for each fit.
         assert last - first < 2 * (fits - fits // 5), name
     assert found["objects of ours"][0] > 0 and found["descriptors"][0] > 0  # so there is something to count
+
+
+def test_gpu_does_nothing_without_a_gpu() -> None:
+    assert benchmark("gpu.py") == "There is no GPU:0 here, so nothing is measured.\n"
+
+
+def test_gpu_measures_on_whatever_it_is_told(tmp_path: Path) -> None:
+    arguments = ("--models", "mlp", "--modes", "graph", "--epochs", "1", "--pairs", "5", "--runs", "1")
+    output = benchmark("gpu.py", "--device", "CPU:0", *arguments, "--json", str(tmp_path / "found.json"))
+    assert "Measured on CPU:0, " in output and "Every byte at the peak on CPU:0" in output
+    assert "A step with the watch on takes" in output and "5 pairs of blocks of 2 steps" in output
+    assert "A traced step takes" in output and "A fit of cnn (graph) with trace='auto' takes" in output
+    assert output.count("target: covered") == 1 and "NOT reached" not in output and "WRONG" not in output
+    found = json.loads((tmp_path / "found.json").read_text())
+    row = found["rows"]["mlp, graph"]
+    assert row["device"] == ["CPU:0"]
+    assert [step["step"] for step in row["steps"]] == row["expected_steps"] == [6, 14, 22]
+    # The first step is traced for its story, and is in no figure of the row.
+    assert [step for step, _, _ in row["peaks"]] == [1, 6, 14, 22]
+    # A step is sampled from a little before its capture begins.
+    assert all(sampled >= highest for _, sampled, highest in row["peaks"])
+    assert row["first_step"]["autotuning_bytes"] == 0
+    assert row["first_step"]["peak_bytes"] > 0 and row["first_step"]["steady_peak_bytes"] > 0
+    assert len(found["steps"]["pairs"]) == 5 and found["auto"]["traced"] == [2, 10]
