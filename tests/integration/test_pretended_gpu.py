@@ -110,3 +110,17 @@ def test_an_allocator_without_events_is_told_in_a_line_with_the_remedy(
     assert " ".join(str(report).split()).count("tells nothing of single allocations") == 1
     assert untraced(report) == note  # in the tab, and in place of figures
     assert "At the traced peak" not in str(report)
+
+
+@pytest.mark.parametrize("mode", [{"jit_compile": False}, {"run_eagerly": True}], ids=["graph", "eager"])
+def test_what_is_alive_on_a_gpu_is_known_by_its_addresses(pretend: Any, mode: dict[str, bool]) -> None:
+    pretend(renamed)
+    report = fitted(**mode).report
+    assert report.traced is not None and report.traced.device == "GPU:0"
+    assert report.coverage is not None and report.coverage > 0.99
+    [step] = report.steps
+    timeline = step.timeline
+    baseline = timeline.birth < 0
+    for owner in ("dense", "optimizer"):
+        mine = baseline & np.array([name.startswith(owner) for name in timeline.owners])[timeline.owner]
+        assert mine.any() and timeline.address[mine].all(), owner
