@@ -240,14 +240,14 @@ class Tracing:
         stage = self._stages[-1]
         if self.count >= stage.schedule.judged_at:
             self._judge(stage, self.count - 1)
-        if self._tracer.busy and stage.reason:
+        if self._tracer.captures.busy and stage.reason:
             stage.schedule.yielded(stage.reason)
-        self._tracer.busy = False
+        self._tracer.captures.busy = False
         stage.reason = stage.schedule.reason(self.count, step, executed, self._peaks)
         # After a traced one at once, as it may have had to give way.
         self._await(self.count + 1 if stage.reason else stage.schedule.next_look(self.count, step, executed))
         if not stage.reason and (self._due - self.count > _SOON or not stage.schedule.plans(self._due)):
-            self._tracer.look_away()
+            self._tracer.captures.look_away()
         # The first execution makes the functions, and so many objects that what is prepared before it is out of date.
         if self._due == self.count + 1 and self.count > 1 and not stage.reason:
             self._prepare()
@@ -270,7 +270,7 @@ class Tracing:
         stage = self._stages[-1]
         # Between two single batches anything may happen.
         if not stage.single and stage.schedule.plans(self._due):
-            self._tracer.look_around()
+            self._tracer.captures.look_around()
 
     def batch_ended(self, step: int, epoch: int | None) -> bool:
         """The execution that was traced has ended, and its row is written; whether there is a step to analyse."""
@@ -281,7 +281,7 @@ class Tracing:
     @property
     def analyse(self) -> Callable[[], list[TracedStep]]:
         """What analyses the captured steps, in milliseconds to seconds. It holds neither this object nor a recorder."""
-        return self._tracer.finished
+        return self._tracer.captures.finished
 
     def _keep(self) -> None:
         if self._stages:

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from leftovers import changed, functions
 
-from kerasmemwatch.attribution import live_objects, step_tracer
+from kerasmemwatch.attribution import captures, live_objects
 from kerasmemwatch.attribution.layer_hooks import LayerHooks
 from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.session import MemorySession
@@ -470,8 +470,8 @@ def test_nothing_is_searched_for_between_single_batches(build: Any, log: list[An
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_an_analysis_leaves_garbage_collection(build: Any, monkeypatch: pytest.MonkeyPatch, enabled: bool) -> None:
-    analyse, collecting = step_tracer.analysed, list[bool]()
-    monkeypatch.setattr(step_tracer, "analysed", lambda *given: (collecting.append(gc.isenabled()), analyse(*given))[1])
+    analyse, collecting = captures.analysed, list[bool]()
+    monkeypatch.setattr(captures, "analysed", lambda *given: (collecting.append(gc.isenabled()), analyse(*given))[1])
     case = build("mlp")
     (gc.enable if enabled else gc.disable)()
     try:

@@ -45,6 +45,7 @@ attribution.holdings attribution.variable_size attribution.recursion_room
 attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
 attribution.inventory attribution.stack_room
+attribution.armed_step
 attribution.known_buffers attribution.watched
 attribution.data_on_gpu
 attribution.first_calls attribution.chunk_places attribution.xla_categories attribution.variable_parts
@@ -58,6 +59,7 @@ attribution.xla_expansion
 probes.allocators
 attribution.silent_allocators
 attribution.step_analysis
+attribution.captures
 attribution.step_tracer
 tracing
 attribution.watched_models
