@@ -15,7 +15,7 @@ from kerasmemwatch.notebook_value import NotebookValue
 from kerasmemwatch.notes import in_part
 from kerasmemwatch.peak_place import traced_words
 from kerasmemwatch.recording import Recording, load
-from kerasmemwatch.records import LayerMemory
+from kerasmemwatch.records import LayerMemory, TracedPeak
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import CATEGORIES
 from kerasmemwatch.units import format_bytes
@@ -209,11 +209,8 @@ def _notes(names: tuple[str, str], reports: tuple[Report, Report]) -> list[str]:
         if report.traced is None
     ]
     first, second = (report.traced for report in reports)
-    if first and second and (first.stage, first.mode) != (second.stage, second.mode):
-        notes.append(
-            f"The traced peaks are of different kinds: {first.stage} in {first.mode} mode, and {second.stage} in "
-            f"{second.mode} mode."
-        )
+    if first and second and _kind(first) != _kind(second):
+        notes.append(f"The traced peaks are of different kinds: {_kind(first)}, and {_kind(second)}.")
     notes += [
         f"What layers and categories of {name} are compared is {traced_words(report)}: this fit itself was not traced."
         for name, report in zip(names, reports, strict=True)
@@ -225,6 +222,10 @@ def _notes(names: tuple[str, str], reports: tuple[Report, Report]) -> list[str]:
             words = {"counting": "are counted differently", "name": "differ"}[what]
             notes.append(f"The devices {words}: {', '.join(kinds[0])}; and {', '.join(kinds[1])}.")
     return notes
+
+
+def _kind(traced: TracedPeak) -> str:
+    return f"{traced.stage} in {traced.mode} mode" if traced.after is None else "a gap between two steps"
 
 
 def _lines(found: Comparison) -> list[str]:

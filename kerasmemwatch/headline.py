@@ -9,7 +9,7 @@ import numpy as np
 
 from kerasmemwatch.notes import all_notes, at_least, in_part, untraced
 from kerasmemwatch.outlook import outlooks
-from kerasmemwatch.peak_place import during
+from kerasmemwatch.peak_story import peak_place, peak_story
 from kerasmemwatch.report import ENOUGH_COVERAGE, Report
 from kerasmemwatch.units import floored_percent, format_bytes
 
@@ -47,10 +47,7 @@ def _device(report: Report) -> Tile:
     peak = report.peak
     if peak.bytes is None:
         return Tile("Device peak", "unknown", "no allocator could be read; the notes say why", "warning")
-    place = f"{peak.device or 'device'} at step {peak.step:,}" if peak.step is not None else str(peak.device)
-    if peak.epoch is not None:
-        place += f", epoch {peak.epoch + 1}"
-    part, place = in_part(report.run, peak.device), place + during(report)
+    part, place = in_part(report.run, peak.device), peak_place(report, brief=True) + peak_story(report)
     return Tile(f"Device peak{part}", at_least(report.run, peak.device, peak.bytes), place, "warning" if part else "")
 
 

@@ -107,6 +107,7 @@ def traced_peak(step: TracedStep) -> TracedPeak:
         in_use_bytes=timeline.in_use_before_bytes if event < 0 else int(timeline.in_use_bytes[event]),
         prefetched_bytes=int(timeline.requested_bytes[born]) if is_beside else 0,
         measured_in=step.measured_in,
+        after=step.after,
     )
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from kerasmemwatch.live_set import highest_step
 from kerasmemwatch.notes import at_least
 from kerasmemwatch.report import Report, find_peak
+from kerasmemwatch.shown_step import is_explained, is_very_moment
 from kerasmemwatch.timeline import TracedStep
 
-__all__ = ["columns_left_out", "during", "elsewhere", "is_between", "numbered", "step_words", "traced_words"]
+__all__ = [
+    "columns_left_out",
+    "during",
+    "elsewhere",
+    "is_between",
+    "is_untraced",
+    "is_very_peak",
+    "kind_words",
+    "numbered",
+    "step_shown",
+    "step_words",
+    "traced_words",
+]
 
 _OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
 _STAGES = {"train": "training step", "predict": "prediction step"}
@@ -23,12 +37,32 @@ def step_words(report: Report, stage: str | None, step: int | None) -> str:
 def traced_words(report: Report) -> str:
     """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace."""
     traced = report.traced
-    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}" if traced else "the step"
+    if traced is None:
+        return "the step"
+    if traced.after is not None:
+        return _gap_words(traced.step, traced.after)
+    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}"
 
 
 def numbered(step: TracedStep) -> str:
-    """A traced step by its number, and by its run if that is not this one: ``"step 2 of run 'first'"``."""
+    """What was traced by its number, and by its run if that is not this one.
+
+    ``"step 2"``, ``"step 2 of run 'first'"``, or ``"the gap between step 20 and 21"``.
+    """
+    if step.after is not None:
+        return _gap_words(step.step, step.after)
     return f"step {step.step:,}{_origin(step.measured_in)}"
+
+
+def kind_words(step: TracedStep) -> str:
+    """The stage of what was traced, and its mode if it is a step: ``"train, graph"``."""
+    return f"{step.stage}, {step.mode}" if step.after is None else step.stage
+
+
+def _gap_words(step: int, after: int) -> str:
+    if step <= after:
+        return f"the gap after step {after:,}"
+    return f"the gap between step {after:,} and {after + 1:,}" if after else f"the gap before step {after + 1:,}"
 
 
 def _origin(measured_in: str | None) -> str:
@@ -38,7 +72,7 @@ def _origin(measured_in: str | None) -> str:
 
 def columns_left_out(report: Report) -> frozenset[str]:
     """Attributes of ``LayerMemory`` that only training fills, if what is shown did not train and has nothing there."""
-    if report.traced is None or report.traced.stage == "train":
+    if report.traced is None or (report.traced.stage == "train" and report.traced.after is None):
         return frozenset()
     return frozenset(name for name in _OF_TRAINING if not any(getattr(row, name) for row in report.layers))
 
@@ -48,14 +82,38 @@ def is_between(report: Report) -> bool:
     return find_peak(report.run, report.samples).phase == "between"
 
 
+def step_shown(report: Report) -> TracedStep | None:
+    """The traced step or gap that ``report.traced`` is about."""
+    traced = report.traced
+    if traced is None:
+        return None
+    place = (traced.step, traced.after, traced.measured_in)
+    # Several workers may have traced the same one.
+    return highest_step([one for one in report.steps if (one.step, one.after, one.measured_in) == place])
+
+
+def is_very_peak(report: Report) -> bool:
+    """Whether what is shown is the very step or gap in which the run's peak was."""
+    shown = step_shown(report)
+    return shown is not None and is_very_moment(find_peak(report.run, report.samples), shown)
+
+
+def is_untraced(report: Report) -> bool:
+    """Whether the run's peak is neither in what is shown nor in a step like it: of steps that did not end not said."""
+    shown, peak = step_shown(report), find_peak(report.run, report.samples)
+    if shown is None or peak.bytes is None or not peak.ended or shown.measured_in is not None:
+        return False
+    return not is_very_moment(peak, shown) and not is_explained(peak, shown)
+
+
 def during(report: Report) -> str:
     """What was going on at the run's peak, to be put behind its place; nothing if only another kind of step tells."""
     traced = report.traced
     if is_between(report):
-        return ", between two batches"
+        return "" if is_very_peak(report) else ", between two batches"
     if not report.peak.ended:
         return ", which did not end"
-    if traced is None or traced.phase == "between" or traced.stage != report.peak.stage:
+    if traced is None or traced.phase == "between" or traced.stage != report.peak.stage or is_untraced(report):
         return ""
     if traced.measured_in is not None:
         return f"; {traced_words(report)} was highest during {traced.phase}"
@@ -67,17 +125,18 @@ def during(report: Report) -> str:
 def elsewhere(report: Report) -> str:
     """A sentence that says so if the run's peak was another kind of moment than the traced one; else nothing."""
     peak, traced = report.peak, report.traced
-    if traced is None or peak.bytes is None:
+    if traced is None or peak.bytes is None or is_very_peak(report):
         return ""
     if is_between(report):
         place = f"between two batches, before {step_words(report, peak.stage, peak.step)}"
-    elif peak.stage != traced.stage or not peak.ended:
+    elif peak.stage != traced.stage or not peak.ended or traced.after is not None or is_untraced(report):
         place = f"in {step_words(report, peak.stage, peak.step)}"
     else:
         return "" if traced.measured_in is None else _not_of_this_run(report)
     untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
     size = at_least(report.run, peak.device, peak.bytes)
-    return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}."
+    alike = ", which was as high" if traced.after is not None and not is_untraced(report) else ""
+    return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}{alike}."
 
 
 def _not_of_this_run(report: Report) -> str:

@@ -49,7 +49,7 @@ def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
     sizes = sorted(report.peak.by_category.items(), key=lambda item: -item[1])
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size)
     place = [traced.device] if len(report.run.devices) > 1 else []
-    place += [traced_words(report), traced.mode]
+    place += [traced_words(report), *filter(None, [traced.mode])]
     kind = "planned" if any(PLANNED in note for note in report.notes) else "traced"
     yield Text.assemble(
         (f"\nAt the {kind} peak{in_part(report.run, traced.device)}", "bold"),

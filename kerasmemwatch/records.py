@@ -193,7 +193,7 @@ class TracedPeak:
         step: The traced step.
         stage: ``"train"``, ``"test"`` or ``"predict"``.
         epoch: 0-based epoch, ``None`` outside training.
-        mode: ``"graph"``, ``"eager"`` or ``"xla"``.
+        mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` of a gap.
         device: Name of the allocator.
         phase: What the step was doing; ``"between"`` if nothing later was as high as the step's begin.
         op: The operation that allocated; ``None`` if unknown.
@@ -204,6 +204,7 @@ class TracedPeak:
         prefetched_bytes: If the input pipeline allocated last, beside the step: how much. ``op``, ``owner`` and
             ``allocated_bytes`` are then those of the step's own last allocation.
         measured_in: As of ``TracedStep``: the run that it is a step of, if that is not this one.
+        after: As of ``TracedStep``: the step before it, if it is a gap between two.
     """
 
     step: int
@@ -219,6 +220,7 @@ class TracedPeak:
     in_use_bytes: int
     prefetched_bytes: int = 0
     measured_in: str | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True)

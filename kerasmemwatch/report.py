@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.layer_table import layer_table
-from kerasmemwatch.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
+from kerasmemwatch.live_set import by_category, by_layer, coverage, peak_event, traced_peak
 from kerasmemwatch.notebook_value import NotebookValue, extent
 from kerasmemwatch.records import (
     Growth,
@@ -24,6 +24,7 @@ from kerasmemwatch.records import (
     TracedPeak,
     WorkerMemory,
 )
+from kerasmemwatch.shown_step import shown_step
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.units import format_bytes
 
@@ -55,7 +56,7 @@ class Report(NotebookValue):
         traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace.
         traced_steps: The numbers of this run's traced steps.
         workers: Of workers that trained together, each one's highest figures; empty for an ordinary run.
-        steps: The traced steps themselves, for figures, also those that a fit that is alike had traced.
+        steps: The traced steps and gaps themselves, for figures, also those that a fit that is alike had traced.
     """
 
     run: RunInfo
@@ -177,7 +178,7 @@ def make_report(
     each = tuple(find_workers(workers))
     growth = tuple(find_growth(run, samples, workers))
     peak, notes = find_peak(run, samples), (*run.notes, *_doubts(run, samples))
-    step = highest_step(steps)
+    step = shown_step(peak, steps)
     if step is None:
         return Report(run, samples, peak, tuple(layers), growth, notes=notes, workers=each)
     event, moment = peak_event(step.timeline), traced_peak(step)
@@ -199,8 +200,7 @@ def make_report(
         coverage=covered,
         notes=(*_uncovered(covered, moment), *notes, *step.notes),
         traced=moment,
-        # Workers may trace the same one.
-        traced_steps=tuple(dict.fromkeys(one.step for one in steps if one.measured_in is None)),
+        traced_steps=tuple(dict.fromkeys(one.step for one in steps if one.measured_in is None and one.after is None)),
         workers=each,
         steps=tuple(steps),
     )

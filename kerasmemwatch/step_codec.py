@@ -29,9 +29,9 @@ _CHUNK_BYTES = 256
 _STEP_FIELDS = ("step", "stage", "epoch", "time_s", "mode", "reason")
 _TIMELINE_FIELDS = ("device", "in_use_before_bytes")
 _NAMES = ("owners", "classes", "ops")
-_STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes", "measured_in")
+_STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes", "measured_in", "after")
 # What the first versions had not.
-_ADDED: Mapping[str, Any] = {"gradient_bytes": {}, "measured_in": None}
+_ADDED: Mapping[str, Any] = {"gradient_bytes": {}, "measured_in": None, "after": None}
 # Of a column: five times the largest step seen, or as many as a payload has bytes: a step of a million events has
 # three million. Of one that holds no bytes, as all of its numbers are 0.
 _MAX_NUMBERS, _FEW_NUMBERS = 2**19, 4096
@@ -57,6 +57,7 @@ def encode_step(step: TracedStep) -> bytes:
         "gradient_bytes": step.gradient_bytes,
         "notes": step.notes,
         "measured_in": step.measured_in,
+        "after": step.after,
         "columns": [[name, *planes.shape] for name, planes in columns.items()],
     }
     text = dump_json(header, _plain)

@@ -17,7 +17,7 @@ from rich.text import Text
 from kerasmemwatch.chart import BLOCKS, PLAIN, chart
 from kerasmemwatch.driver_facts import driver_facts
 from kerasmemwatch.notes import alerts, all_notes, at_least, counting, in_part
-from kerasmemwatch.peak_place import is_between
+from kerasmemwatch.peak_story import peak_place, peak_story
 from kerasmemwatch.peak_text import layer_rows, moment, shortened
 from kerasmemwatch.records import LayerMemory, Samples
 from kerasmemwatch.report import Report
@@ -109,9 +109,7 @@ def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, 
     if peak.bytes is None:
         yield "Device peak", "unknown", "see the notes"
     else:
-        place = f"{peak.device or 'device'}, step {peak.step} ({peak.stage}"
-        place += f", epoch {peak.epoch + 1})" if peak.epoch is not None else ")"
-        place += ", between two batches" if is_between(report) else "" if peak.ended else ", which did not end"
+        place = peak_place(report) + peak_story(report)
         yield f"Device peak{in_part(report.run, peak.device)}", at_least(report.run, peak.device, peak.bytes), place
     yield from _worker_facts(report)
     # Of several workers the devices are many.

@@ -87,14 +87,15 @@ class Timeline:
 
 @dataclass(frozen=True, eq=False)
 class TracedStep:
-    """One step whose every allocation was recorded.
+    """One step whose every allocation was recorded, or one gap between two steps.
 
     Attributes:
-        step: The sample's ``step``.
-        stage: ``"train"``, ``"test"`` or ``"predict"``.
+        step: The sample's ``step``; of a gap, the sample in whose ``device_between_peak_bytes`` it is: that of the step
+            after it, or, where none follows, of the step before it.
+        stage: ``"train"``, ``"test"`` or ``"predict"``; of a gap, that of the step before it.
         epoch: 0-based epoch, ``None`` outside training.
         time_s: UNIX time of its begin, in seconds.
-        mode: ``"graph"``, ``"eager"`` or ``"xla"``.
+        mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` of a gap.
         reason: Why this step was traced, in words.
         timeline: Its allocations.
         output_bytes: By layer path, the size of the outputs of one call, where known.
@@ -103,6 +104,7 @@ class TracedStep:
         notes: What is uncertain about it, in plain words.
         measured_in: Name of the run that it is a step of, ``""`` if that has none, where a fit that is alike was traced
             in place of this run's; ``None`` if it is a step of this run.
+        after: Of a gap: the ``step`` that ended before it, 0 if none had. ``None`` if this is a step.
     """
 
     step: int
@@ -116,6 +118,13 @@ class TracedStep:
     gradient_bytes: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     measured_in: str | None = None
+    after: int | None = None
+
+    @property
+    def number(self) -> float:
+        """What it is chosen by: its ``step``; of a gap half a step more than that before it, ``20.5`` after step 20."""
+        return self.step if self.after is None else self.after + 0.5
 
     def __repr__(self) -> str:
-        return f"<TracedStep {self.step}: {self.stage}, {self.mode}, {self.timeline.num_allocations:,} allocations>"
+        kind = self.mode if self.after is None else "gap"
+        return f"<TracedStep {self.number:g}: {self.stage}, {kind}, {self.timeline.num_allocations:,} allocations>"

@@ -70,7 +70,7 @@ def growth(report: Report, *, theme: str = "light", layer: str | None = None, mo
 def steps_to_compare(steps: Sequence[TracedStep]) -> tuple[TracedStep, TracedStep] | None:
     """The first and the last traced step of the same stage, mode and device, training before others."""
     kinds: dict[tuple[str, str, str], list[TracedStep]] = {}
-    own = [step for step in steps if step.measured_in is None]
+    own = [step for step in steps if step.measured_in is None and step.after is None]
     for step in sorted(own, key=lambda one: (one.stage != "train", one.step)):
         kinds.setdefault((step.stage, step.mode, step.timeline.device), []).append(step)
     return next(((same[0], same[-1]) for same in kinds.values() if same[-1].step > same[0].step), None)

@@ -11,7 +11,7 @@ from kerasmemwatch.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.figures.peak import is_within
 from kerasmemwatch.layer_table import layer_table
 from kerasmemwatch.live_set import highest_step
-from kerasmemwatch.peak_place import numbered, step_words, traced_words
+from kerasmemwatch.peak_place import numbered, step_shown, step_words, traced_words
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import CATEGORIES, TracedStep
@@ -106,13 +106,14 @@ def layers(report: Report, *, theme: str = "light", layer: str | None = None, mo
 
 
 def step_of_stage(steps: Sequence[TracedStep], stages: Sequence[str]) -> TracedStep | None:
-    """The traced step of some stages whose peak is highest."""
-    return highest_step([step for step in steps if step.stage in stages])
+    """The traced step of some stages whose peak is highest; no gap."""
+    return highest_step([step for step in steps if step.stage in stages and step.after is None])
 
 
 def _panels(report: Report) -> list[_Panel]:
     training, inference = step_of_stage(report.steps, ("train",)), step_of_stage(report.steps, _INFERENCE)
-    if training is None or inference is None:
+    shown = step_shown(report)
+    if training is None or inference is None or (shown is not None and shown.after is not None):
         what = f"most over {traced_words(report)}" if report.traced else "variables"
         return [_Panel(what, "", _keyed(report.layers))]
     # The report's own table is of the higher one, completed with the model's inventory; so is the other.
@@ -120,7 +121,6 @@ def _panels(report: Report) -> list[_Panel]:
         LayerMemory(row.path, row.class_name, row.weights_bytes, None, row.optimizer_bytes, other_bytes=0)
         for row in report.layers
     ]
-    shown = highest_step(report.steps)
     return [
         _Panel(kind, words, _keyed(report.layers if step is shown else layer_table(step, held)))
         for kind, words, step in (

@@ -13,7 +13,7 @@ from kerasmemwatch.figures.layout import Figure, axis, byte_axis, empty_figure, 
 from kerasmemwatch.figures.moments import grouped_series, moments_drawn, phase_spans, positions
 from kerasmemwatch.figures.palette import CATEGORY_COLOURS, LAYER_COLOURS, OTHERS_COLOUR, Theme, theme_named
 from kerasmemwatch.figures.peak import is_within
-from kerasmemwatch.peak_place import numbered
+from kerasmemwatch.peak_place import kind_words, numbered
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 from kerasmemwatch.units import format_bytes
 
@@ -76,7 +76,7 @@ def step_timeline(
     shapes, annotations = phase_marks(timeline, at, (begin, end), colours)
     title = "births and deaths of buffers" if x == "event" else "ms since the step began"
     summary = (
-        f"Requested bytes alive within {numbered(step)} ({step.stage}, {step.mode}) on {timeline.device}, by {by}; "
+        f"Requested bytes alive within {numbered(step)} ({kind_words(step)}) on {timeline.device}, by {by}; "
         f"at most {format_bytes(int(total[highest]))}, of {timeline.num_allocations:,} buffers."
     )
     layout = {

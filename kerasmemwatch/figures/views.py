@@ -15,6 +15,7 @@ from kerasmemwatch.figures.overview import overview
 from kerasmemwatch.figures.peak import peak
 from kerasmemwatch.figures.step_timeline import step_timeline
 from kerasmemwatch.live_set import highest_step
+from kerasmemwatch.peak_place import step_shown
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import TracedStep
 
@@ -30,11 +31,11 @@ def _options_of(view: str) -> set[str]:
     return parameters | {"step"} if view in _DRAWN else parameters
 
 
-def _step(report: Report, *, step: int | None = None, **options: Any) -> Figure:
+def _step(report: Report, *, step: float | None = None, **options: Any) -> Figure:
     return step_timeline(traced_step(report, step), **options)
 
 
-def _allocations(report: Report, *, step: int | None = None, **options: Any) -> Figure:
+def _allocations(report: Report, *, step: float | None = None, **options: Any) -> Figure:
     return allocations(traced_step(report, step), **options)
 
 
@@ -72,17 +73,17 @@ def view_figure(report: Report, view: str, **options: Any) -> Figure:
     return VIEWS[view](report, **options)
 
 
-def traced_step(report: Report, number: int | None = None) -> TracedStep | None:
-    """A traced step by its number; the one with the highest peak, or ``None`` if there is none.
+def traced_step(report: Report, number: float | None = None) -> TracedStep | None:
+    """A traced step or gap by its number (see ``TracedStep.number``); the one that the report shows if none is given.
 
     Raises:
         InvalidArgumentError: If the step of that number was not traced.
     """
     if number is None:
-        return highest_step(report.steps)
+        return step_shown(report)
     # Several workers may have traced the same one.
-    found = highest_step([step for step in report.steps if step.step == number])
+    found = highest_step([step for step in report.steps if step.number == number])
     if found is None:
-        known = ", ".join(str(step) for step in report.traced_steps) or "none"
+        known = ", ".join(f"{number:g}" for number in sorted({step.number for step in report.steps})) or "none"
         raise InvalidArgumentError(f"Expected step to be a traced one ({known}). Received: step={number!r}.")
     return found

@@ -189,9 +189,9 @@ def _header(report: Report, name: str) -> Iterator[str]:
     told = []
     if samples.num_samples:
         told.append(f"{int(samples['step'][-1]):,} steps")
-    if report.traced and not report.traced_steps:
+    if report.traced and (report.traced.after is not None or not report.traced_steps):
         told.append(f"shown: {traced_words(report)}")
-    elif report.traced:
+    if report.traced_steps:
         steps = ", ".join(map(str, report.traced_steps))
         told.append(f"traced: step{'s' if len(report.traced_steps) > 1 else ''} {steps}")
     told += [f"{key} {value}" for key, value in report.run.versions.items()]

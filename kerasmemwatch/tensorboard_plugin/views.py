@@ -18,7 +18,7 @@ from kerasmemwatch.figures.views import traced_step
 from kerasmemwatch.headline import headline
 from kerasmemwatch.notes import alerts, all_notes, untraced
 from kerasmemwatch.outlook import outlooks
-from kerasmemwatch.peak_place import columns_left_out, elsewhere, numbered, traced_words
+from kerasmemwatch.peak_place import columns_left_out, elsewhere, kind_words, numbered, traced_words
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
@@ -88,12 +88,12 @@ def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sect
         yield {"kind": "notes", "title": "Step timeline", "notes": notes}
         return
     by, layer = asked.get("by", "category"), asked.get("layer") or None
-    options = [[one.step, f"{numbered(one)}, {one.stage}, {one.mode}: {one.reason}"] for one in steps]
+    options = [[one.number, f"{numbered(one)}, {kind_words(one)}: {one.reason}"] for one in steps]
     yield {
         "kind": "choice",
         "name": "step",
         "title": "Traced step",
-        "value": step.step,
+        "value": step.number,
         "options": options,
         "number": True,
     }
@@ -197,7 +197,7 @@ def _step(recordings: Recordings, asked: Mapping[str, str]) -> TracedStep | None
     report = _first(recordings).report
     wanted = _number(asked, "step", 0.0)
     # The step of another run, perhaps.
-    return traced_step(report, int(wanted) if any(wanted == one.step for one in report.steps) else None)
+    return traced_step(report, wanted if any(wanted == one.number for one in report.steps) else None)
 
 
 def _theme(asked: Mapping[str, str]) -> str:

@@ -57,4 +57,6 @@ def test_a_peak_that_was_not_traced_is_told() -> None:
     figure = sections("peak", TESTED)[0]
     assert expected in figure["text"]
     assert expected in figure["figure"]["layout"]["annotations"][0]["text"].replace("<br>", " ").replace("&#39;", "'")
-    assert all(one["kind"] != "notes" for one in sections("layers", *traced_steps()))
+    # A step that is as high tells of those like it.
+    alike = [replace(one, timeline=replace(one.timeline, in_use_before_bytes=110 << 20)) for one in traced_steps()]
+    assert all(one["kind"] != "notes" for one in sections("layers", *alike))

@@ -28,7 +28,7 @@ journal event_file run_codec chart cost_share
 probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
 attribution.live_objects attribution.capture_folder
 live_set step_codec attribution.kept_tapes layer_tree workers
-layer_table step_log tape_memory step_graphs model_state example_batch trace_schedule
+layer_table step_log shown_step tape_memory step_graphs model_state example_batch trace_schedule
 traced_before
 attribution.hlo_messages attribution.hlo_program
 attribution.hlo_op_names
@@ -76,6 +76,7 @@ options report
 apart
 notes driver_facts
 peak_place outlook
+peak_story
 peak_text
 figures.palette figures.labels figures.thinning
 figures.layout figures.moments figures.rectangles

@@ -158,11 +158,17 @@ def test_whose_step_it_is_comes_back(run: str | None) -> None:
     assert decode_step(encode_step(step(STEP, measured_in=run))).measured_in == run
 
 
+@pytest.mark.parametrize("after", [None, 0, 20])
+def test_a_gap_comes_back_as_one(after: int | None) -> None:
+    assert decode_step(encode_step(step(STEP, 21, after=after))).after == after
+
+
 def test_a_step_of_before_fits_shared_steps_is_its_own_runs() -> None:
     payload = encode_step(step(STEP, measured_in="other"))
     data = zlib.decompress(payload)
     (length,) = struct.unpack_from("<I", data)
     header = json.loads(data[4 : 4 + length])
-    del header["measured_in"]
+    del header["measured_in"], header["after"]
     text = json.dumps(header).encode()
-    assert decode_step(zlib.compress(struct.pack("<I", len(text)) + text + data[4 + length :])).measured_in is None
+    found = decode_step(zlib.compress(struct.pack("<I", len(text)) + text + data[4 + length :]))
+    assert (found.measured_in, found.after) == (None, None)

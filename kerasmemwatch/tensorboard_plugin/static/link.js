@@ -6,11 +6,11 @@ export const EMPTY = { view: 'overview', runs: [], step: null, by: 'category', l
 /** "view=peak&run=a&run=b" -> state; what is missing or unknown is as in EMPTY. */
 export function parseLink(text) {
   const values = new URLSearchParams(text);
-  const step = Number.parseInt(values.get('step') ?? '', 10);
+  const step = Number.parseFloat(values.get('step') ?? ''); // half a step more for a gap between two
   return {
     view: VIEWS.includes(values.get('view')) ? values.get('view') : EMPTY.view,
     runs: values.getAll('run'),
-    step: Number.isSafeInteger(step) && step > 0 ? step : null,
+    step: Number.isSafeInteger(2 * step) && step > 0 ? step : null,
     by: values.get('by') === 'layer' ? 'layer' : 'category',
     layer: values.get('layer') ?? '',
   };
