@@ -18,6 +18,7 @@ from kerasmemwatch.options import Options
 from kerasmemwatch.probes.base import Probe
 from kerasmemwatch.records import STAGES
 from kerasmemwatch.sinks.base import Sink
+from kerasmemwatch.stages import num_executions
 from kerasmemwatch.step_loop import tell_how_loops_end
 from kerasmemwatch.watcher import Watcher
 
@@ -258,7 +259,10 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
             if not self._begin_stage(stage):
                 return False
             if self._tracing is not None:
-                self._tracing.begin(stage, self._model, self._executions(stage), single=single)
+                running = next(running_lists(self), None)
+                callbacks = (lambda: None) if running is None else weakref.ref(running)
+                executions = num_executions(self.params or {}, self._model, stage)
+                self._tracing.begin(stage, self._model, executions, single=single, callbacks=callbacks)
             if not single and keras.config.backend() == "tensorflow":
                 tell_how_loops_end(self._loop_left, every_epoch=stage == "train")
             return True
@@ -266,8 +270,10 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
 
     def _loop_left(self, raised: bool) -> None:
         """The loop of steps has ended; if an exception left it, perhaps in the middle of a batch."""
-        if raised and self._tracing is not None:
-            self._tracing.left()
+        if self._tracing is not None:
+            faults = self._faults if self._recorder is None else self._recorder.faults
+            with faults.guard("trace", "The gap after this loop is not traced."):
+                (self._tracing.left if raised else self._tracing.loop_ended)()
         if self._recorder is not None and self._recorder.batch_left(raised=raised) and self._inventory_due:
             self._take_inventory()
 
@@ -287,16 +293,6 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
         self._inventory_due = self._model is not None and (is_new or not self._inventories.knows(self._model))
         self._attention = self._inventory_due
         return True
-
-    def _executions(self, stage: str) -> int | None:
-        """How often the step's function will be called in a stage; ``None`` if that is not known."""
-        params = self.params or {}
-        steps = params.get("steps")
-        if steps is None:
-            return None
-        per_execution = getattr(self._model, "steps_per_execution", None) or 1
-        epochs = params.get("epochs") or 1 if stage == "train" else 1
-        return int(-(-steps // per_execution) * epochs)
 
     def _end(self, stage: str) -> None:
         if self._recorder is not None:

@@ -18,7 +18,7 @@ from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.process_exit import enlist, store_when_garbage
 from kerasmemwatch.records import STAGES, DeviceInfo, LayerMemory, RunInfo
 from kerasmemwatch.row_log import RowLog
-from kerasmemwatch.schema import ENDED, to_samples
+from kerasmemwatch.schema import ENDED, Layout, to_samples
 from kerasmemwatch.snapshot import Snapshot, epoch_bytes
 from kerasmemwatch.stages import Stage, Stages
 from kerasmemwatch.store import Store
@@ -336,9 +336,9 @@ class Recorder:
         exact = [index for index, device in enumerate(self._run.devices) if device.counting == "exact"]
         return epoch_bytes(*self._log.recent(exact))
 
-    def recent_peaks(self, count: int = 16) -> list[tuple[float, float]]:
-        """Of the newest rows: device peak, and how far above what then stayed in use; see ``RowLog.recent_peaks``."""
-        return self._log.recent_peaks(count) if self._log is not None else []
+    def newest(self, count: int = 16) -> tuple[Layout, Any]:
+        """The columns, and the newest rows of the fit that is under way, the newest last."""
+        return ((), []) if self._log is None else (self._log.layout, self._log.newest(count))
 
     def flush(self) -> None:
         """Store what was recorded."""

@@ -10,6 +10,7 @@ from kerasmemwatch.cost_share import SLOW_READS
 from kerasmemwatch.environment import configuration, versions, worker
 from kerasmemwatch.options import Options
 from kerasmemwatch.probes import default_probes
+from kerasmemwatch.probes.allocators import has_gpu
 from kerasmemwatch.process_exit import release
 from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.store import open_store
@@ -65,7 +66,10 @@ def new_tracing(options: Options, recorder: Recorder) -> Tracing | None:
     return Tracing(
         "auto" if wanted is True else wanted,
         recorder.faults,
-        recorder.recent_peaks,
+        recorder.newest,
+        lambda: (recorder.step, recorder.epoch),
         lambda: recorder.run.name if has_name else "",
         recorder.expect_steps,
+        has_windows=options.reset_peak and options.sample_every == 1,
+        first=has_gpu,
     )

@@ -209,19 +209,14 @@ class RowLog:
             {name: float(np.fmax.reduce(row[group])) for name, group in groups.items()} for row in (highest, newest)
         )
 
-    def recent_peaks(self, count: int) -> list[tuple[float, float]]:
-        """Of the newest rows, the newest last: the device peak, and how far that was above what then stayed in use.
-
-        Both in bytes, over devices the highest; NaN where unknown.
-        """
-        groups = _indices(self.layout, ("device_peak_bytes", "device_in_use_bytes"))
+    def newest(self, count: int) -> Rows:
+        """The newest rows of this fit, the newest last; fewer if there are no more."""
         with self._lock:
             journal = self._journal
-            if journal is None or len(groups) < 2:
-                return []
-            rows = journal.rows(max(0, journal.head - count), journal.head)  # stored or not: the ring still has them
-        peaks, in_use = (rows[:, groups[name]] for name in ("device_peak_bytes", "device_in_use_bytes"))
-        return list(zip(np.fmax.reduce(peaks, 1).tolist(), np.fmax.reduce(peaks - in_use, 1).tolist(), strict=True))
+            if journal is None:
+                return np.empty((0, self._size))
+            # Stored or not: the ring still has them.
+            return journal.rows(max(0, journal.head - min(count, journal.capacity)), journal.head)
 
     def _mark(self, rows: Rows, upto: int) -> None:
         if len(rows):

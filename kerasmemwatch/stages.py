@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import get_ident
+from typing import Any
 
 from kerasmemwatch.probes.base import UNKNOWN
 
-__all__ = ["Stage", "Stages"]
+__all__ = ["Stage", "Stages", "num_executions"]
 
 
 @dataclass(slots=True)
@@ -86,3 +88,19 @@ class Stages(list[Stage]):
             self.pop()
         if not self:
             self.append(Stage(code, last_batch=batch - 1))
+
+
+def num_executions(params: Mapping[str, Any], model: Any, stage: str) -> int | None:
+    """How often the step's function will be called in a stage; ``None`` if that is not known.
+
+    Args:
+        params: What Keras tells its callbacks.
+        model: The model.
+        stage: ``"train"``, ``"test"`` or ``"predict"``.
+    """
+    steps = params.get("steps")
+    if steps is None:
+        return None
+    per_execution = getattr(model, "steps_per_execution", None) or 1
+    epochs = params.get("epochs") or 1 if stage == "train" else 1
+    return int(-(-steps // per_execution) * epochs)

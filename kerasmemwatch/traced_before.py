@@ -86,6 +86,13 @@ class TracedBefore:
         """The same context, with its begin and its end noted as what tracing takes, and not what is within."""
         return _Around(self, context)
 
+    @property
+    def is_affordable(self) -> bool:
+        """Whether one more fit may be traced."""
+        now = self._clock()
+        expected = self.cost_s / max(1, self._num_traced)
+        return self.cost_s + expected <= self._share * (now - (now if self._begun_s is None else self._begun_s))
+
     def begin(self, kind: Hashable, paths: Sequence[str], source: object) -> Fit:
         """A fit begins.
 
@@ -102,10 +109,8 @@ class TracedBefore:
             while len(self._kinds) > _MOST_KINDS:
                 self._kinds.popitem(last=False)
             found.num_fits += 1
-            expected = self.cost_s / max(1, self._num_traced)
-            affordable = self.cost_s + expected <= self._share * (now - self._begun_s)
             is_known = bool(found.payloads or found.pending) and not found.is_doubtful
-            reuses = found.num_fits > _ALWAYS_TRACED and not affordable and is_known
+            reuses = found.num_fits > _ALWAYS_TRACED and not self.is_affordable and is_known
             found.is_doubtful = False
             self._num_traced += not reuses
             return Fit(self, found, found.num_fits, tuple(paths), source, reuses)

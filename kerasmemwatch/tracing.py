@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any
 
+from kerasmemwatch.alike_fits import AlikeFits, TracedStage
 from kerasmemwatch.attribution import other_fits
-from kerasmemwatch.attribution.fit_kind import fit_kind
 from kerasmemwatch.attribution.inventory import is_model
-from kerasmemwatch.attribution.layer_paths import layer_paths
 from kerasmemwatch.attribution.step_tracer import StepTracer
 from kerasmemwatch.attribution.watched import Watched
-from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
+from kerasmemwatch.peak_traces import PeakTraces
+from kerasmemwatch.recent_rows import recent_peaks
+from kerasmemwatch.schema import Layout
 from kerasmemwatch.timeline import TracedStep
-from kerasmemwatch.trace_schedule import Peaks, TraceSchedule, usual_height
-from kerasmemwatch.traced_before import TRACED, Fit
+from kerasmemwatch.trace_schedule import Peaks, TraceBudget, TraceSchedule
 
 __all__ = ["AHEAD", "Tracing"]
 
@@ -27,24 +26,8 @@ __all__ = ["AHEAD", "Tracing"]
 AHEAD = 3
 # What is alive is followed that long, rather than looked for once more.
 _SOON = 16
-
-
-class FitDiffersError(MemWatchError):
-    """A short fit whose steps turned out to be others than those that another fit had traced."""
-
-
-@dataclass
-class _Stage:
-    name: str
-    schedule: TraceSchedule
-    single: bool
-    count: int = 0
-    due: int = 1
-    reason: str = ""
-    fit: Fit | None = None
-    is_judged: bool = False
-    differs: str = ""
-    since: int = 0
+# So many of the newest rows tell whether the peak has changed.
+_RECENT = 16
 
 
 class Tracing:
@@ -53,9 +36,12 @@ class Tracing:
     Args:
         wanted: ``"auto"`` or the steps to trace.
         faults: Where faults are reported.
-        peaks: Returns the newest peaks, as ``TraceSchedule.reason`` wants them.
+        rows: Returns the newest rows of the fit that is under way, so many at most, and their columns.
+        position: Returns the newest ``step`` and the epoch.
         run_name: Returns the name of the run that is recorded, ``""`` if it has none.
         take: Takes a function that returns traced steps, for another thread to call.
+        has_windows: Whether peaks within steps and between them are told apart.
+        first: Says whether a fit's first step is traced, too.
 
     Attributes:
         count: How many executions of the innermost stage have begun.
@@ -67,22 +53,36 @@ class Tracing:
         self,
         wanted: str | Collection[int],
         faults: Faults,
-        peaks: Callable[[], Peaks],
+        rows: Callable[[int], tuple[Layout, Any]],
+        position: Callable[[], tuple[int, int | None]],
         run_name: Callable[[], str] = str,
         take: Callable[[Callable[[], list[TracedStep]]], None] = lambda source: None,
+        *,
+        has_windows: bool = True,
+        first: Callable[[], bool] = bool,
     ) -> None:
         self.count, self.look_at, self._due = 0, 1, 1
-        self._wanted, self._faults, self._peaks = wanted, faults, peaks
-        self._run_name, self._take = run_name, take
-        self._recording = object()  # stands for what is recorded, which fits of this process may share
+        self._wanted, self._position, self._run_name, self._take = wanted, position, run_name, take
+        self._rows, self._first = rows, first
         self._ahead = AHEAD
         self.watched = Watched()
         self._tracer = StepTracer(self.watched, faults)
-        self._stages: list[_Stage] = []
+        self._alike = AlikeFits(wanted, self._tracer, self.watched, faults, self._peaks, take)
+        seen = rows if has_windows and wanted == "auto" else None
+        self._highest = PeakTraces(self._tracer, faults, lambda: position()[0], seen)
+        self._stages: list[TracedStage] = []
         # What goes on where it ended: batches outside of a fit, the validations within one.
-        self._going_on: dict[tuple[str, bool], _Stage] = {}
+        self._going_on: dict[tuple[str, bool], TracedStage] = {}
 
-    def begin(self, stage: str, model: Any, total_steps: int | None, *, single: bool = False) -> None:
+    def begin(
+        self,
+        stage: str,
+        model: Any,
+        total_steps: int | None,
+        *,
+        single: bool = False,
+        callbacks: Callable[[], Any] = lambda: None,
+    ) -> None:
         """A stage begins, perhaps within another.
 
         Args:
@@ -90,11 +90,12 @@ class Tracing:
             model: The model that runs it.
             total_steps: How many executions it has, if known.
             single: Whether it is one batch of many that run outside of a fit.
+            callbacks: Returns the list of callbacks that runs it, ``None`` if none does.
         """
         self._tracer.interrupt()
         self._keep()
         if self._stages:
-            self._judge(self._stages[-1], self.count)
+            self._alike.judge(self._stages[-1], self.count)
         other_fits.begin(self._tracer)
         if is_model(model):
             self.watched.add_model(model)
@@ -102,15 +103,22 @@ class Tracing:
         if not goes_on:
             self._going_on.pop(("test", False), None)
         begun = self._going_on.get((stage, single)) if goes_on else None
+        self._highest.stage_begins(is_new=begun is None, is_fit=not goes_on)
         if begun is None:
-            begun = _Stage(stage, TraceSchedule(self._wanted, None if goes_on else total_steps), single)
+            budget = self._stages[0].schedule.budget if self._stages else TraceBudget()
+            first = not self._stages and self._first()
+            total = None if goes_on else total_steps
+            begun = TracedStage(stage, TraceSchedule(self._wanted, total, budget=budget, first=first), single)
         else:
             # What ran since it was left has moved the counter that a list of steps goes by.
             begun.due = begun.count + 1
         if goes_on:
             self._going_on[stage, single] = begun
+        begun.callbacks = callbacks
         self._stages.append(begun)
         self.count = begun.since = begun.count
+        if not goes_on:
+            self._highest.begin(begun, "begin")
         self._await(begun.due)
 
     def end(self, stage: str | None = None) -> None:
@@ -118,8 +126,11 @@ class Tracing:
         self._tracer.interrupt()
         self._keep()
         if self._stages:
-            self._judge(self._stages[-1], self.count)
-            self._tell_untraced(self._stages[-1])
+            self._alike.judge(self._stages[-1], self.count)
+            self._alike.tell_untraced(self._stages[-1])
+        if self._highest.in_gap and (stage is None or self._stages[0].name == stage):
+            step = self._position()[0]
+            self._end_gap(step, step)
         if stage is None:
             del self._stages[-1:]
         elif any(outer.name == stage for outer in self._stages):
@@ -135,13 +146,21 @@ class Tracing:
     def abandon(self) -> None:
         """Forget stages that ended in an exception."""
         self._tracer.interrupt()
+        self._highest.drop()
         self._stages.clear()
         other_fits.end(self._tracer)
 
     def left(self) -> None:
         """An exception leaves the innermost stage: if that is the outermost, no training is under way any more."""
+        self._highest.drop()
         if len(self._stages) < 2:
             other_fits.end(self._tracer)
+
+    def loop_ended(self) -> None:
+        """The loop of steps of the innermost stage has ended, by itself: a gap begins."""
+        if self._stages:
+            self._highest.begin(self._stages[-1], "loop")
+            self._await(self._due)
 
     def look(self, model: Any, step: int, executed: int) -> bool:
         """Before an execution: decide whether to trace it, and prepare that.
@@ -154,16 +173,24 @@ class Tracing:
         Returns:
             Whether ``batch_ended`` is to be called after it.
         """
+        if self._highest.in_gap:
+            self._end_gap(step + executed - 1, step - 1)
         if not self._stages or model is None:
             return False
         if self._only_prepares():
             return False
         stage = self._decide(step, executed)
+
+        def is_spared(arguments: Any, frame: FrameType) -> bool:
+            shown = self._alike.is_shown(stage, model, arguments, frame, is_nested=len(self._stages) > 1)
+            if shown:
+                self._await(stage.schedule.next_look(self.count, step, executed))
+            return shown
+
         # The first execution makes the step's function: its operations are noted as they are made.
         if stage.reason or self.count == 1:
-            spare = partial(self._is_shown, stage, model, step, executed)
-            self._tracer.arm(model, stage.name, reason=stage.reason, is_first=self.count == 1, spare=spare)
-        return bool(stage.reason)
+            self._tracer.arm(model, stage.name, reason=stage.reason, is_first=self.count == 1, spare=is_spared)
+        return bool(stage.reason) or self._highest.prepare(stage)
 
     def around(self, step: int, arguments: Any = ()) -> AbstractContextManager[None]:
         """Before a step of a loop of the user's: the context to run it in, decided as by ``look``.
@@ -189,61 +216,17 @@ class Tracing:
         """A context for a function that is traced outside of all steps, and its first call."""
         return self._tracer.around(self._stages[-1].name if self._stages else "train", "")
 
-    def _is_shown(self, stage: _Stage, model: Any, step: int, executed: int, arguments: Any, frame: FrameType) -> bool:
-        """Whether what other fits had traced is shown in place of this step, which is about to run."""
-        self._tracer.fit = stage.fit
-        if stage.fit is not None or stage.single or self._wanted != "auto":
-            return False
-        with self._faults.guard("trace", "The step is traced."), TRACED.taken():
-            layers = layer_paths(model)
-            kind = fit_kind(model, layers, stage.name, arguments, frame)
-            if kind is None:
-                return False
-            # With several models, paths begin with the models' names: none of them is another recording's.
-            alone = self._recording if len(self.watched.models) > 1 else None
-            key = kind, len(self._stages) > 1, alone
-            stage.fit = self._tracer.fit = TRACED.begin(key, [layer.path for layer in layers], self._recording)
-        if stage.fit is None or not stage.fit.reuses:
-            return False
-        stage.schedule.show_others()
-        stage.reason = ""
-        self._await(stage.schedule.next_look(self.count, step, executed))
-        return True
-
-    def _judge(self, stage: _Stage, executed: int) -> None:
-        """See whether the steps so far are like those that are to be shown, if that is the case, and was not seen yet.
-
-        Args:
-            stage: Theirs.
-            executed: How many of them there were.
-        """
-        # The first one made the functions, and a stage within has left rows of its own.
-        fit, count = stage.fit, executed - max(1, stage.since)
-        if fit is None or stage.is_judged or not count:
-            return
-        with self._faults.guard("trace", "What another fit had traced is not shown."):
-            stage.is_judged, height = True, usual_height(self._peaks(), count)
-            if not fit.reuses:
-                fit.usual(height)
-            elif how := fit.differs(height):
-                stage.schedule.differ(how)
-                stage.differs = how
-            else:
-                self._take(fit.steps)
-
-    def _tell_untraced(self, stage: _Stage) -> None:
-        if stage.differs and not stage.schedule.traced:
-            error = FitDiffersError(f"the peak was {stage.differs} than in the fits whose steps were to be shown")
-            self._faults.remark("trace", error, "It ended untraced. Name the steps to trace: trace=[2, 10].")
-
-    def _decide(self, step: int, executed: int) -> _Stage:
+    def _decide(self, step: int, executed: int) -> TracedStage:
         stage = self._stages[-1]
         if self.count >= stage.schedule.judged_at:
-            self._judge(stage, self.count - 1)
+            self._alike.judge(stage, self.count - 1)
         if self._tracer.captures.busy and stage.reason:
             stage.schedule.yielded(stage.reason)
         self._tracer.captures.busy = False
-        stage.reason = stage.schedule.reason(self.count, step, executed, self._peaks)
+        # Before them there are rows of another stage.
+        own = self.count - 1 - stage.since
+        peaks = partial(self._peaks_of, own)
+        stage.reason = stage.schedule.reason(self.count, step, executed, peaks, partial(self._highest.reason, stage))
         # After a traced one at once, as it may have had to give way.
         self._await(self.count + 1 if stage.reason else stage.schedule.next_look(self.count, step, executed))
         if not stage.reason and (self._due - self.count > _SOON or not stage.schedule.plans(self._due)):
@@ -253,15 +236,26 @@ class Tracing:
             self._prepare()
         return stage
 
+    def _peaks(self) -> Peaks:
+        return recent_peaks(*self._rows(_RECENT))
+
+    def _peaks_of(self, count: int) -> Peaks:
+        """The newest peaks, so many at most."""
+        return self._peaks()[-count:] if count > 0 else ()
+
     def _await(self, due: int) -> None:
         """Decide before an execution, and prepare a few before."""
         self._due = due
-        self.look_at = max(self.count + 1, due - self._ahead)
+        # A gap ends with the next execution.
+        self.look_at = self.count + 1 if self._highest.in_gap else max(self.count + 1, due - self._ahead)
 
     def _only_prepares(self) -> bool:
         """Whether the decision is due before a later execution only; if so, prepare for it."""
         if self.count >= self._due:
             return False
+        if self.count < self._due - self._ahead:
+            self._await(self._due)  # it only ended a gap
+            return True
         self._prepare()
         self.look_at = self._due
         return True
@@ -276,12 +270,21 @@ class Tracing:
         """The execution that was traced has ended, and its row is written; whether there is a step to analyse."""
         if self._stages and (fit := self._stages[-1].fit) is not None:
             fit.run = self._run_name()
-        return self._tracer.batch_ended(step, epoch)
+        found = self._tracer.batch_ended(step, epoch)
+        if found:
+            self._highest.traced(step)
+        self._highest.begin_prepared()
+        self._await(self._due)
+        return found
 
     @property
     def analyse(self) -> Callable[[], list[TracedStep]]:
         """What analyses the captured steps, in milliseconds to seconds. It holds neither this object nor a recorder."""
         return self._tracer.captures.finished
+
+    def _end_gap(self, step: int, after: int) -> None:
+        if self._highest.end(step, after, self._position()[1]):
+            self._take(self._tracer.captures.finished)
 
     def _keep(self) -> None:
         if self._stages:

@@ -40,6 +40,8 @@ class CapturedStep:
         sightings: Where variables were seen within it.
         spared: Whether this fit's functions were made without hooks, as fits that are alike had been traced.
         fit: What keeps the traced step for fits that are alike.
+        after: Of a gap between two steps: the ``step`` before it. ``None`` if this is a step.
+        is_first: Whether it may have made its functions.
     """
 
     stage: str
@@ -64,3 +66,5 @@ class CapturedStep:
     sightings: list[Sighting] = field(default_factory=list)
     spared: bool = False
     fit: Fit | None = None
+    after: int | None = None
+    is_first: bool = False

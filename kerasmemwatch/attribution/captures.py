@@ -10,10 +10,14 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from kerasmemwatch.attribution import silent_allocators
 from kerasmemwatch.attribution.captured_step import CapturedStep
+from kerasmemwatch.attribution.categories import PHASE_CODES
 from kerasmemwatch.attribution.earlier_models import unwatched_buffers
 from kerasmemwatch.attribution.first_calls import FirstCalls
 from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES, kept_bytes
@@ -138,6 +142,8 @@ class Captures:
         captured.known += [
             as_input(buffer) if buffer.address in captured.arguments else buffer for buffer in others.buffers
         ]
+        if captured.is_first:
+            self.first_calls.keep(captured.space, {buffer.address for buffer in captured.known})
         if captured.fit is not None:
             captured.fit.expect()
         self._waiting.append(captured)
@@ -151,7 +157,7 @@ class Captures:
             with TRACED.taken(), self._faults.guard("trace", "This step's memory is not attributed."):
                 step = analysed(captured, self._stack, self._learned, self.first_calls.kept())
                 if step is not None:
-                    found.append(step)
+                    found.append(step if captured.after is None else _gap(step, captured.after))
                 else:
                     silent_allocators.remark(self._faults, captured.known)
             fit, captured.fit = captured.fit, None
@@ -175,3 +181,10 @@ class Captures:
         """Somebody else records: say so once."""
         self.busy = True
         self._faults.remark("profiler", error, "That step was not traced; where the choice is ours, a later one is.")
+
+
+def _gap(step: TracedStep, after: int) -> TracedStep:
+    """What was captured between two steps: it has no passes, nor outputs of layers."""
+    phase = np.full_like(step.timeline.phase, PHASE_CODES["between"])
+    timeline = replace(step.timeline, phase=phase)
+    return replace(step, timeline=timeline, mode="", output_bytes={}, gradient_bytes={}, after=after)

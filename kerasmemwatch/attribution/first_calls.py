@@ -96,6 +96,16 @@ class FirstCalls:
             stack.limit_made(sys.maxsize, capture.discard)
             capture.discard()
 
+    def keep(self, space: bytes, alive: set[int]) -> None:
+        """Tell from a step that was captured as a whole what its functions left.
+
+        Args:
+            space: A serialized ``XSpace``.
+            alive: Where what Python knows of lies.
+        """
+        if len(space) <= _MOST_BYTES:
+            self._captured.append((space, alive))
+
     def kept(self) -> list[Kept]:
         """What outlived the calls that were captured and is nothing that Python or the input pipeline holds."""
         while self._captured:

@@ -98,7 +98,8 @@ def _whose(owners: OpOwners, op: str, top: Frame, *, called: bool) -> Frame:
 
 def _is_at_work(frame: Frame) -> bool:
     """Whether somebody is known to be at work, not merely what comes between two."""
-    return bool(frame.class_name) or frame.phase in ("backward", "update")
+    is_callback = frame.phase == "between" and frame != _UNKNOWN
+    return bool(frame.class_name) or frame.phase in ("backward", "update") or is_callback
 
 
 def _threads(events: AllocationEvents, event: NDArray[np.int64], flags: list[bool]) -> NDArray[np.bool_]:

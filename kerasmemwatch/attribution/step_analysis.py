@@ -215,6 +215,8 @@ def _owners(
     captured: CapturedStep, mode: str, noted: OpOwners, events: AllocationEvents, modules: Iterable[XlaModule]
 ) -> tuple[OpOwners, bool]:
     """Who made each operation, and whether that is guessed from the names of most."""
+    if captured.after is not None:
+        return OpOwners({}), False  # in a gap all is its whose turn it was
     if mode == "eager":
         return noted, False
     names = {name for name in events.ops if name}.union(*(module.op_names for module in modules))

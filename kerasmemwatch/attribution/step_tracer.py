@@ -112,7 +112,7 @@ class StepTracer:
             with self._faults.guard("trace", "This step is not traced."):
                 mode = "" if model is None else execution_mode(model)
                 if reason:
-                    captured = CapturedStep(stage, mode, reason, batch_parts(arguments))
+                    captured = CapturedStep(stage, mode, reason, batch_parts(arguments), is_first=is_first)
                 install = functools.partial(self._install, exits, stage, model, captured)
                 if captured is None or is_first or mode not in ("graph", "xla") or makes_function(model, stage):
                     install()

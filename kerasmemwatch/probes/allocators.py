@@ -18,7 +18,7 @@ from kerasmemwatch.probes.peak_window import Reading
 from kerasmemwatch.records import DeviceInfo
 from kerasmemwatch.units import KIB, MIB
 
-__all__ = ["ONEDNN_THRESHOLD_BYTES", "Allocator", "allocators", "counts_exactly"]
+__all__ = ["ONEDNN_THRESHOLD_BYTES", "Allocator", "allocators", "counts_exactly", "has_gpu"]
 
 # The default allocator under oneDNN keeps statistics of allocations of at least this size
 # (tensorflow/core/common_runtime/mkl_cpu_allocator.h: kSmallAllocationsThreshold).
@@ -85,6 +85,12 @@ def counts_exactly() -> bool:
         return all(one.info.counting == "exact" for one in allocators())
     except ProbeUnavailableError:
         return False
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow has a GPU."""
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and bool(tf.config.list_logical_devices("GPU"))
 
 
 def _names(tf: Any, kind: str) -> tuple[str, ...]:

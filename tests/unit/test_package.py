@@ -27,8 +27,9 @@ series schema timeline probes.base files environment directory_lock
 journal event_file run_codec chart cost_share
 probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
 attribution.live_objects attribution.capture_folder
-live_set step_codec attribution.kept_tapes layer_tree workers
+recent_rows live_set step_codec attribution.kept_tapes layer_tree workers
 layer_table step_log shown_step tape_memory step_graphs model_state example_batch trace_schedule
+untraced_peaks
 traced_before
 attribution.hlo_messages attribution.hlo_program
 attribution.hlo_op_names
@@ -59,8 +60,10 @@ attribution.xla_expansion
 probes.allocators
 attribution.silent_allocators
 attribution.step_analysis
-attribution.captures
-attribution.step_tracer
+attribution.captures attribution.callback_turns
+attribution.step_tracer attribution.gap_tracer
+alike_fits
+peak_traces
 tracing
 attribution.watched_models
 probes.host probes.nvml probes.tensorflow

@@ -30,6 +30,7 @@ from kerasmemwatch import process_exit, row_log
 from kerasmemwatch.cost_share import CostShare
 from kerasmemwatch.errors import ProbeUnavailableError, RecordingVersionError
 from kerasmemwatch.process_exit import release
+from kerasmemwatch.recent_rows import recent_peaks
 from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.recording import load
 from kerasmemwatch.records import LayerMemory, Samples
@@ -813,8 +814,8 @@ def test_the_newest_peaks_are_known_after_their_rows_are_stored() -> None:
     for batch in range(3):
         target.batch_end(batch, TRAIN)
     target.flush()
-    assert target.recent_peaks(2) == [(10, 8), (12, 9)]
-    assert target.recent_peaks(9) == [(50, 49), (10, 8), (12, 9)]
+    assert recent_peaks(*target.newest(2)) == [(10, 8), (12, 9)]
+    assert recent_peaks(*target.newest(9)) == [(50, 49), (10, 8), (12, 9)]
 
 
 # -- epochs ----------------------------------------------------------------------------------------------------

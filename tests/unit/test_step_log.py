@@ -28,6 +28,7 @@ from timelines import STEP, assert_same_step, random_timeline, step, timeline
 
 from kerasmemwatch import row_log, step_log
 from kerasmemwatch.faults import Faults
+from kerasmemwatch.recent_rows import recent_peaks
 from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.recording import load
 from kerasmemwatch.schema import VERSION
@@ -223,7 +224,7 @@ def test_expected_steps_are_analysed_and_stored_by_the_thread_while_rows_can_be_
     target.expect_steps(analyse)
     # What a callback does at any time does not wait for the analysis.
     target.batch_end(1)
-    assert target.epoch_bytes() and target.recent_peaks() == []
+    assert target.epoch_bytes() and recent_peaks(*target.newest()) == []
     finish.set()
     assert stored.wait(60)
     assert threads == ["kerasmemwatch-flush"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kerasmemwatch.trace_schedule import TraceSchedule
+from kerasmemwatch.trace_schedule import TraceBudget, TraceSchedule
 
 
 def looks(
@@ -29,7 +29,7 @@ def test_what_is_planned_is_known_before():
     schedule = TraceSchedule("auto")
     assert [count for count in range(1, 200) if schedule.plans(count)] == [2, 10]
     assert TraceSchedule([5]).plans(TraceSchedule([5]).next_look(1, 1))
-    schedule.traced = 4
+    schedule.budget.spent = 4
     assert not schedule.plans(10)
 
 
@@ -49,9 +49,36 @@ def test_a_smaller_batch_is_traced_too():
     assert found[320] == "the peak had been lower for 8 steps"
 
 
-def test_at_most_four_a_stage():
+def test_of_a_fit_six_steps_are_traced_and_the_last_is_left_for_the_peak():
     peaks = {step: 100.0 * 1.5 ** (step // 128) for step in range(1, 3000)}
-    assert len(looks(TraceSchedule("auto"), 3000, peaks)) == 4
+    schedule = TraceSchedule("auto")
+    assert len(looks(schedule, 3000, peaks)) == 5
+    assert schedule.reason(3008, 3008, higher=lambda: "the peak was there") == "the peak was there"
+    assert schedule.reason(3072, 3072, higher=lambda: "the peak was there") == ""
+    assert schedule.next_look(3072, 3072) > 10**9
+
+
+def test_what_is_traced_of_a_fit_is_shared_by_its_stages():
+    budget = TraceBudget()
+    training, validation = TraceSchedule("auto", budget=budget, first=True), TraceSchedule("auto", budget=budget)
+    assert list(looks(training, 12)) == [1, 2, 10]
+    assert list(looks(validation, 12)) == [2]  # two are left for what holds the peak
+    assert budget.spent == 4
+
+
+def test_a_short_fit_is_looked_at_too():
+    schedule = TraceSchedule("auto")
+    found, count = [], 0
+    while (count := schedule.next_look(count, count)) < 200:
+        found.append(count)
+    assert found == [2, 10, 16, 32, 64, 128, 192]
+
+
+def test_what_another_fit_had_traced_costs_nothing():
+    schedule = TraceSchedule("auto", first=True)
+    assert schedule.reason(1, step=1)
+    schedule.show_others(spared=True)
+    assert (schedule.traced, schedule.budget.spent) == (0, 0)
 
 
 def test_listed_steps_are_traced_within_the_execution_that_runs_them():
@@ -91,6 +118,6 @@ def test_a_listed_step_is_asked_for_when_it_comes_and_not_before():
 
 def test_peaks_are_read_only_to_judge_a_change():
     schedule, read = TraceSchedule("auto"), []
-    for count in (1, 2, 10):
+    for count in (1, 2, 10, 16, 32):
         schedule.reason(count, step=count, peaks=lambda: read.append(0) or ())
-    assert len(read) == 1  # of the first, which is not planned
+    assert len(read) == 1  # of the first, which is not planned; 16 and 32 are looks for the peak only
