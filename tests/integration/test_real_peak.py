@@ -285,7 +285,7 @@ def test_nothing_is_left_after_an_exception_that_nobody_tells_of(fit: Any, monke
 
 
 def test_a_fault_of_ours_costs_the_gap_only(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Any, *args: Any) -> None:
+    def fail(*args: Any, **named: Any) -> None:
         raise RuntimeError("our own")
 
     for owner, name in ((CallbackTurns, "install"), (captures.Captures, "complete"), (gap_tracer, "CapturedStep")):
