@@ -47,8 +47,9 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
         reset_peak: Whether to reset the allocator's peak counter at batch boundaries, which gives each batch's
             own peak. ``False`` leaves the counter to you; peaks are then run maxima.
         trace: Which steps to trace, that is to record every single allocation of, with its layer: ``"auto"`` (the
-            second and a later step, and another when the peak changes for good; at most four in a fit; where fits that
-            are alike were traced in this process, theirs may be shown instead, and are called so), a list of
+            second and a later step, on a GPU the first, too; another when the peak changes for good; and the next of
+            its kind where a step, or a gap between two, was higher than all of these: at most six in a fit. Where fits
+            that are alike were traced in this process, theirs may be shown instead, and are called so), a list of
             ``step``s, or ``False`` for none. TensorFlow only.
         detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
         add_to_logs: Whether to add ``memory/device_peak_mib`` (the epoch's highest, also between batches),

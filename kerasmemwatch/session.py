@@ -42,8 +42,8 @@ class MemorySession(Watcher):
         tags: Words of your own to find the run by.
         sample_every: Record every n-th step; a row then covers all steps since the last.
         reset_peak: Whether to reset the allocator's peak counter at the steps' boundaries.
-        trace: Which steps to trace: ``"auto"`` (the second and a later one, and another when the peak changes for
-            good), a list of ``step``s, or ``False``.
+        trace: Which steps to trace: ``"auto"`` (the second and a later one, on a GPU the first, too, and another when
+            the peak changes for good or is higher), a list of ``step``s, or ``False``.
         detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
         add_to_logs: Accepted for the sake of options shared with ``MemoryWatch``: a loop has no logs, see ``logs``.
         verbose: Whether ``epochs`` prints a line of memory after each epoch; ``"auto"`` does not.

@@ -88,7 +88,9 @@ class TracedBefore:
 
     @property
     def is_affordable(self) -> bool:
-        """Whether one more fit may be traced."""
+        """Whether one more fit may be traced; the first few always may."""
+        if self._num_traced < _ALWAYS_TRACED:
+            return True
         now = self._clock()
         expected = self.cost_s / max(1, self._num_traced)
         return self.cost_s + expected <= self._share * (now - (now if self._begun_s is None else self._begun_s))

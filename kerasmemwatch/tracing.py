@@ -19,6 +19,7 @@ from kerasmemwatch.recent_rows import recent_peaks
 from kerasmemwatch.schema import Layout
 from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.trace_schedule import Peaks, TraceBudget, TraceSchedule
+from kerasmemwatch.traced_before import TRACED
 
 __all__ = ["AHEAD", "Tracing"]
 
@@ -106,7 +107,8 @@ class Tracing:
         self._highest.stage_begins(is_new=begun is None, is_fit=not goes_on)
         if begun is None:
             budget = self._stages[0].schedule.budget if self._stages else TraceBudget()
-            first = not self._stages and self._first()
+            # What a model is like that gets its variables in its first step is not known in time to show others' steps.
+            first = not self._stages and (getattr(model, "built", False) or TRACED.is_affordable) and self._first()
             total = None if goes_on else total_steps
             begun = TracedStage(stage, TraceSchedule(self._wanted, total, budget=budget, first=first), single)
         else:

@@ -110,8 +110,8 @@ def attributed(
     # Another device's allocations are no answer.
     silent = silent_device(captured.known, [found.device for found in events.values()])
     main = _planned(space, silent, programs, captured) if silent else max(events.values(), key=_rank, default=None)
-    if main is None:
-        return None
+    if main is None or (silent and captured.after is not None):
+        return None  # a plan is of a step
     partial = _is_partial(main)
     compiled: list[XlaRun] = []
     if captured.mode in ("xla", ""):
