@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from kerasmemwatch.live_set import highest_step
+from kerasmemwatch.live_set import by_layer, highest_step, peak_event, requested_at
 from kerasmemwatch.notes import at_least
 from kerasmemwatch.report import Report, find_peak
-from kerasmemwatch.shown_step import is_explained, is_very_moment
+from kerasmemwatch.shown_step import is_explained, is_very_moment, is_well_above
 from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.units import format_bytes
 
 __all__ = [
     "columns_left_out",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
+_LONGEST = 60
 _STAGES = {"train": "training step", "predict": "prediction step"}
 
 
@@ -123,10 +125,16 @@ def during(report: Report) -> str:
 
 
 def elsewhere(report: Report) -> str:
-    """A sentence that says so if the run's peak was another kind of moment than the traced one; else nothing."""
+    """A sentence of the moment that is not shown, if there is something to say of one.
+
+    If the run's peak was not the traced one, that; if what is shown is the run's peak, and well above a training step,
+    which layer holds most in that.
+    """
     peak, traced = report.peak, report.traced
-    if traced is None or peak.bytes is None or is_very_peak(report):
+    if traced is None or peak.bytes is None:
         return ""
+    if is_very_peak(report):
+        return _in_lower_step(report)
     if is_between(report):
         place = f"between two batches, before {step_words(report, peak.stage, peak.step)}"
     elif peak.stage != traced.stage or not peak.ended or traced.after is not None or is_untraced(report):
@@ -137,6 +145,22 @@ def elsewhere(report: Report) -> str:
     size = at_least(report.run, peak.device, peak.bytes)
     alike = ", which was as high" if traced.after is not None and not is_untraced(report) else ""
     return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}{alike}."
+
+
+def _in_lower_step(report: Report) -> str:
+    """Which layer holds most in the training step that is highest of those that the peak is well above; if any is."""
+    trained = [step for step in report.steps if (step.stage, step.after, step.measured_in) == ("train", None, None)]
+    lower = highest_step([step for step in trained if is_well_above(report.peak, step)])
+    if lower is None:
+        return ""
+    event = peak_event(lower.timeline)
+    size = int(requested_at(lower.timeline)[event + 1])
+    layer = next((row for row in by_layer(lower.timeline, event) if row.class_name), None)
+    if layer is None:
+        return ""
+    path = layer.path if len(layer.path) <= _LONGEST else f"{layer.path[:30]}...{layer.path[-27:]}"
+    held = f"{format_bytes(layer.total_bytes)} of {format_bytes(size)} requested"
+    return f"In {step_words(report, lower.stage, lower.step)}, {path} held most of all layers: {held}."
 
 
 def _not_of_this_run(report: Report) -> str:

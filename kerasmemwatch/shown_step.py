@@ -8,7 +8,7 @@ from kerasmemwatch.live_set import highest_step
 from kerasmemwatch.records import Peak
 from kerasmemwatch.timeline import TracedStep
 
-__all__ = ["HIGHER", "ROUNDED_BYTES", "held_at_most", "is_explained", "is_very_moment", "shown_step"]
+__all__ = ["HIGHER", "ROUNDED_BYTES", "held_at_most", "is_explained", "is_very_moment", "is_well_above", "shown_step"]
 
 # By how much a peak is above another if it is not to be explained by that.
 HIGHER = 0.10
@@ -47,7 +47,12 @@ def is_explained(peak: Peak, step: TracedStep) -> bool:
     is_gap = step.after is not None
     if not peak.ended or is_gap != (peak.phase == "between") or (not is_gap and step.stage != peak.stage):
         return False
-    return peak.bytes is not None and peak.bytes <= held_at_most(step) * (1 + HIGHER) + ROUNDED_BYTES
+    return peak.bytes is not None and not is_well_above(peak, step)
+
+
+def is_well_above(peak: Peak, step: TracedStep) -> bool:
+    """Whether a peak is so much higher than a traced step that it does not explain it."""
+    return (peak.bytes or 0) > held_at_most(step) * (1 + HIGHER) + ROUNDED_BYTES
 
 
 def held_at_most(step: TracedStep) -> int:
