@@ -123,6 +123,49 @@ def test_what_a_callback_runs_is_its_own_and_so_is_a_checkpoint(fit: Any, tmp_pa
     assert not layers & {gap.timeline.owners[owner] for owner in gap.timeline.owner[made]}
 
 
+def test_keras_own_histograms_are_named(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(50_000), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    watch, board = MemoryWatch(None, strict=True), keras.callbacks.TensorBoard(str(tmp_path), histogram_freq=1)
+    x, y = np.ones((8, 16), "float32"), np.ones((8, 1), "float32")
+    model.fit(x, y, batch_size=1, epochs=4, verbose=0, callbacks=[watch, board])
+    found = gaps(watch)
+    assert found
+    assert holds(found[0], "callback TensorBoard") >= 16 * 50_000 * 4
+    assert "callback TensorBoard" in words(watch)
+
+
+def test_an_evaluate_by_itself_has_gaps_too(build: Any) -> None:
+    case, watch = build("mlp"), MemoryWatch(None, strict=True)
+    x, y = np.ones((80, 16), "float32"), np.ones((80, 4), "float32")
+    other = Histograms("on_test_batch_end", when=lambda number: number > 5)
+    case.model.evaluate(x, y, batch_size=4, verbose=0, callbacks=[watch, other])
+    [gap] = gaps(watch)
+    assert (gap.stage, gap.epoch, holds(gap, "callback Histograms")) == ("test", None, FIFTY_MIB)
+
+
+def test_a_predict_by_itself_has_its_highest_step_traced(build: Any) -> None:
+    case, watch = build("mlp"), MemoryWatch(None, strict=True)
+    small, large = (tf.data.Dataset.from_tensors(tf.ones((rows, 16))).repeat(14) for rows in (4, 20_000))
+    case.model.predict(small.concatenate(large), verbose=0, callbacks=[watch])
+    assert [one.step for one in watch.recording.steps] == [2, 10, 16]
+
+
+def test_a_callback_before_the_watch_is_named_as_well(build: Any) -> None:
+    case, watch = build("mlp"), MemoryWatch(None, strict=True)
+    case.model.fit(case.x, case.y, batch_size=4, epochs=4, verbose=0, callbacks=[Histograms(), watch])
+    assert [holds(gap, "callback Histograms") for gap in gaps(watch)] == [FIFTY_MIB]
+
+
+def test_several_steps_an_execution(build: Any) -> None:
+    case, watch = build("mlp", steps_per_execution=4), MemoryWatch(None, strict=True)
+    x, y = np.ones((192, 16), "float32"), np.ones((192, 4), "float32")
+    case.model.fit(x, y, batch_size=4, epochs=3, verbose=0, callbacks=[watch, Histograms()])
+    [gap] = gaps(watch)
+    assert (gap.after, gap.step, holds(gap, "callback Histograms")) == (96, 100, FIFTY_MIB)
+    assert watch.report.peak.by_layer[0].path == "callback Histograms"
+
+
 def test_a_peak_that_never_recurs_is_headlined_so(fit: Any) -> None:
     watch = fit(Histograms(when=lambda number: number == 1))
     # The next gap of its kind was captured, in vain.
