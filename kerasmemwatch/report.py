@@ -184,7 +184,7 @@ def make_report(
     event, moment = peak_event(step.timeline), traced_peak(step)
     peak = replace(
         peak,
-        phase=peak.phase or (moment.phase if peak.ended else None),
+        phase=peak.phase or (moment.phase if peak.ended and step.after is None else None),
         requested_bytes=moment.requested_bytes,
         by_category=by_category(step.timeline, event),
         by_layer=by_layer(step.timeline, event),

@@ -17,14 +17,15 @@ ROUNDED_BYTES = 2**16
 
 
 def shown_step(peak: Peak, steps: Sequence[TracedStep]) -> TracedStep | None:
-    """The traced step or gap in which the run's peak was; else the one with the highest peak.
+    """The traced step or gap in which the run's peak was; else one like it; else the one with the highest peak.
 
     Args:
         peak: The run's highest moment, as the samples tell.
         steps: What was traced; ``None`` is returned if nothing was.
     """
     # Workers may have traced the same one.
-    return highest_step([step for step in steps if is_very_moment(peak, step)]) or highest_step(steps)
+    very, alike = ([step for step in steps if told(peak, step)] for told in (is_very_moment, is_explained))
+    return highest_step(very or alike or steps)
 
 
 def is_very_moment(peak: Peak, step: TracedStep) -> bool:

@@ -111,8 +111,11 @@ def step_of_stage(steps: Sequence[TracedStep], stages: Sequence[str]) -> TracedS
 
 
 def _panels(report: Report) -> list[_Panel]:
-    training, inference = step_of_stage(report.steps, ("train",)), step_of_stage(report.steps, _INFERENCE)
     shown = step_shown(report)
+    first = [] if shown is None else [shown]  # a panel is of the same step as the report's table
+    training, inference = (
+        step_of_stage(first, stages) or step_of_stage(report.steps, stages) for stages in (("train",), _INFERENCE)
+    )
     if training is None or inference is None or (shown is not None and shown.after is not None):
         what = f"most over {traced_words(report)}" if report.traced else "variables"
         return [_Panel(what, "", _keyed(report.layers))]

@@ -79,6 +79,20 @@ def test_the_table_is_of_the_step_with_the_peak_also_where_another_requested_mor
     assert report.peak.requested_bytes == sum(line[0] for line in FIRST)
 
 
+def test_a_step_like_the_peak_is_shown_rather_than_a_gap_that_requested_more() -> None:
+    more = [*GAP, (90 * MIB, 1, 2, "callback Histograms", "temporaries", "between", "Sum")]
+    report = recorded(traced(STEADY, 10, 21.9), traced(more, 8, 20, after=7, mode=""), within={7: 22.5})
+    assert report.traced is not None and (report.traced.step, report.traced.after) == (10, None)
+    assert report.peak.phase == "forward"
+
+
+def test_the_phase_of_a_gap_is_not_the_phase_of_a_step() -> None:
+    report = recorded(traced(GAP, 8, 64, after=7, mode=""), within={1: 142})
+    assert report.traced is not None and report.traced.after == 7
+    assert report.peak.phase is None
+    assert "which was not traced. Shown is the gap between step 7 and 8." in elsewhere(report)
+
+
 def test_a_first_step_that_was_not_traced_is_called_so() -> None:
     report = recorded(traced(STEADY, 10, 21.9), within={1: 142})
     assert is_untraced(report)
