@@ -35,7 +35,7 @@ def _apart(report: Report, step: TracedStep) -> str:
     alike = np.flatnonzero((samples["stage"] == step.stage) & (samples["ended"] != 0))[1:]
     peaks = _peaks(report, step.timeline.device)[alike]
     here = np.flatnonzero(samples["step"][alike] == step.step)
-    if step.measured_in is not None or not len(here) or np.isnan(peaks[here[0]]):
+    if step.measured_in is not None or step.after is not None or not len(here) or np.isnan(peaks[here[0]]):
         return ""
     is_traced = np.isin(samples["step"][alike], report.traced_steps)
     untraced = np.flatnonzero(~is_traced & ~np.isnan(peaks))

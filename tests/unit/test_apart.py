@@ -36,6 +36,13 @@ def test_one_that_peaks_otherwise_is_told_with_both_figures(peak: float, words: 
     assert apart(found) in all_notes(found)
 
 
+def test_a_gap_is_no_step_of_its_number() -> None:
+    found = report([90, 21, 22, 21, 22, 21], 6)
+    gap = replace(found.steps[0], step=4, after=3)
+    odd = make_report(found.run, samples(6, peak=np.array([90, 21, 22, 40, 22, 21]) * MIB), (), [*found.steps, gap])
+    assert apart(odd) == ""
+
+
 def test_one_figure_is_told_where_the_others_are_alike() -> None:
     assert ", the untraced steps around it at 21.0 MiB: " in apart(report([90, 21, 21, 30, 21, 21], 4))
 
