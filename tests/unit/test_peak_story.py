@@ -12,6 +12,7 @@ import pytest
 from runs import HOSTILE, MIB, run_info, samples
 from timelines import Line, step, timeline
 
+from kerasmemwatch.comparison import compare
 from kerasmemwatch.headline import headline
 from kerasmemwatch.html_report.page import html_page
 from kerasmemwatch.peak_place import elsewhere, is_untraced, is_very_peak, numbered, traced_words
@@ -193,6 +194,15 @@ def test_the_tab_lists_a_gap_beside_the_step_of_its_number() -> None:
     ]
     assert "within step 8 (train, graph)" in figure["text"]
     assert "within the gap between step 7 and 8 (train)" in report.plot("step", step=7.5).layout.meta["summary"]
+
+
+def test_a_comparison_says_that_one_of_two_is_a_gap() -> None:
+    gap = recorded(traced(GAP, 8, 64, after=7, mode=""), between={8: 64.0})
+    stepped = recorded(traced(STEADY, 10, 21.9))
+    made = [Recording(report.run, report.samples, (), report.steps) for report in (gap, stepped)]
+    assert "of different kinds: a gap between two steps, and train in graph mode." in " ".join(
+        str(compare(*made)).split()
+    )
 
 
 @pytest.mark.parametrize("name", HOSTILE)
