@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerasmemwatch.notes import all_notes, at_least, in_part, untraced
+from kerasmemwatch.notes import all_notes, at_least, in_part, is_planned, untraced
 from kerasmemwatch.outlook import outlooks
 from kerasmemwatch.peak_story import peak_place, peak_story
 from kerasmemwatch.report import ENOUGH_COVERAGE, Report
@@ -98,7 +98,12 @@ def _coverage(report: Report) -> Tile:
     share = floored_percent(report.coverage)
     part = in_part(report.run, report.traced.device) if report.traced else ""
     tone = "good" if report.coverage >= ENOUGH_COVERAGE and not part else "warning"
-    return Tile(label, share, f"of the traced peak{part} has a known layer and category", tone)
+    return Tile(
+        label,
+        share,
+        f"of the {'planned' if is_planned(report) else 'traced'} peak{part} has a known layer and category",
+        tone,
+    )
 
 
 def _warnings(report: Report) -> Tile:

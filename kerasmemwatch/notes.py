@@ -8,11 +8,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from kerasmemwatch.apart import apart
-from kerasmemwatch.records import SILENT_ALLOCATOR, DeviceInfo, RunInfo
+from kerasmemwatch.records import PLANNED, SILENT_ALLOCATOR, DeviceInfo, RunInfo
 from kerasmemwatch.report import Report
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["OLDEST", "alerts", "all_notes", "at_least", "counting", "died", "in_part", "measured", "untraced"]
+__all__ = [
+    "OLDEST",
+    "alerts",
+    "all_notes",
+    "at_least",
+    "counting",
+    "died",
+    "in_part",
+    "is_planned",
+    "measured",
+    "untraced",
+]
 
 # As in setup.cfg. What TensorFlow tells of its allocations changes from one version to the next.
 OLDEST = {"tensorflow": "2.20", "keras": "3.12"}
@@ -138,6 +149,11 @@ def untraced(report: Report) -> str:
     if not trace:
         return what + "tracing is off. Turn it on with MemoryWatch(trace='auto')."
     return what + f"none of the steps asked for has been traced yet (trace={trace!r}); the notes may say why."
+
+
+def is_planned(report: Report) -> bool:
+    """Whether what is shown of a step was not measured, but is what XLA had planned."""
+    return any(PLANNED in note for note in report.notes)
 
 
 def _silent(report: Report) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kerasmemwatch.live_set import by_layer, highest_step, peak_event, requested_at
-from kerasmemwatch.notes import at_least
+from kerasmemwatch.notes import at_least, is_planned
 from kerasmemwatch.report import Report, find_peak
 from kerasmemwatch.shown_step import is_explained, is_very_moment, is_well_above
 from kerasmemwatch.timeline import TracedStep
@@ -43,7 +43,8 @@ def traced_words(report: Report) -> str:
         return "the step"
     if traced.after is not None:
         return _gap_words(traced.step, traced.after)
-    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}"
+    planned = ", as XLA planned it" if is_planned(report) else ""
+    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}{planned}"
 
 
 def numbered(step: TracedStep) -> str:

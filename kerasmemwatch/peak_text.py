@@ -13,9 +13,9 @@ from rich.text import Text
 
 from kerasmemwatch.layer_tree import TreeLine, tree_lines
 from kerasmemwatch.live_set import UNATTRIBUTED
-from kerasmemwatch.notes import in_part
+from kerasmemwatch.notes import in_part, is_planned
 from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
-from kerasmemwatch.records import PLANNED, LayerMemory, TracedPeak
+from kerasmemwatch.records import LayerMemory, TracedPeak
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import AUTOTUNING
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
@@ -50,16 +50,16 @@ def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size)
     place = [traced.device] if len(report.run.devices) > 1 else []
     place += [traced_words(report), *filter(None, [traced.mode])]
-    kind = "planned" if any(PLANNED in note for note in report.notes) else "traced"
+    planned = is_planned(report)
     yield Text.assemble(
-        (f"\nAt the {kind} peak{in_part(report.run, traced.device)}", "bold"),
+        (f"\nAt the {'planned' if planned else 'traced'} peak{in_part(report.run, traced.device)}", "bold"),
         f" ({', '.join(place)}): {format_bytes(traced.requested_bytes)} requested",
         f", of it {parts}" if parts else "",
         "" if report.coverage is None else f"; coverage {floored_percent(report.coverage)}",
     )
     slack = traced.in_use_bytes - traced.requested_bytes
     more = f" The allocator had {format_bytes(slack)} more in use, for rounding and unused space."
-    yield Text(_when(traced, everything) + (more if slack > 0 else ""))
+    yield Text(_when(traced, everything) + (more if slack > 0 and not planned else ""))
 
 
 def _when(traced: TracedPeak, everything: bool) -> str:

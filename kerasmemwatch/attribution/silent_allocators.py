@@ -43,9 +43,9 @@ def silent_device(known: Iterable[KnownBuffer], told: Collection[str]) -> str:
 
 
 def fix() -> str:
-    """What makes single allocations known, in words; ``""`` if nothing is known to."""
+    """What has layers measured, in words; ``""`` if nothing is known to."""
     chosen = os.environ.get(_VARIABLE, "")
-    return f"To have them, unset {_VARIABLE}, which is {chosen!r}." if chosen else ""
+    return f"To measure layers, unset {_VARIABLE}, which is {chosen!r}." if chosen else ""
 
 
 def planned_note(device: str) -> str:

@@ -105,7 +105,7 @@ def test_an_allocator_without_events_is_told_in_a_line_with_the_remedy(
     [note] = [note for note in all_notes(report) if "not known" in note or "unknown" in note]
     assert note == (
         "GPU:0: its allocator tells nothing of single allocations. The bytes of its peaks are exact; which layers hold "
-        "them is unknown. To have them, unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'."
+        "them is unknown. To measure layers, unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'."
     )
     assert " ".join(str(report).split()).count("tells nothing of single allocations") == 1
     assert untraced(report) == note  # in the tab, and in place of figures

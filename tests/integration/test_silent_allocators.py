@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from runs import run_info, samples
 
+from kerasmemwatch.headline import headline
 from kerasmemwatch.live_set import by_category, coverage, peak_event, traced_peak
 from kerasmemwatch.records import PLANNED, SILENT_ALLOCATOR
 from kerasmemwatch.report import make_report
@@ -71,8 +72,13 @@ def test_each_run_has_its_batch_and_its_block(load: Any, name: str, batches: int
 def test_a_report_says_that_it_is_a_plan(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_GPU_ALLOCATOR", "cuda_malloc_async")
     planned = silenced(load(FOLDER, "two_towers-xla")).analysed()
-    text = " ".join(make_report(run_info(), samples(12), (), [planned]).text(everything=True).split())
-    assert "At the planned peak (" in text and "At the traced peak" not in text
+    report = make_report(run_info(), samples(12), (), [planned])
+    text = " ".join(report.text(everything=True).split())
+    assert "At the planned peak (training step 10, as XLA planned it, xla): " in text
+    assert "What each layer holds itself in training step 10, as XLA planned it, in " in text
+    assert "the traced peak" not in text
+    [known] = [tile for tile in headline(report) if tile.label == "Known by layer"]
+    assert known.detail == "of the planned peak has a known layer and category"
     assert f"GPU:0: {SILENT_ALLOCATOR}. {PLANNED}, on top of the variables, and was not measured" in text
     assert "unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'" in text
 
