@@ -67,7 +67,7 @@ class FirstCalls:
     def __init__(self, stack: OwnerStack, faults: Faults) -> None:
         self.in_step = False
         self._stack, self._faults = stack, faults
-        self._captured: deque[tuple[bytes, set[int]]] = deque()
+        self._captured: deque[tuple[bytes, set[int], bool]] = deque()
         self._num_captured = 0
         self._kept: dict[int, Kept] = {}
 
@@ -91,7 +91,8 @@ class FirstCalls:
                     space = capture.stop()
                     if space and len(space) <= _MOST_BYTES:
                         # Variables and tensors move on, and what has been left has no name then.
-                        self._captured.append((space, {buffer.address for buffer in live_buffers(in_step=in_step)}))
+                        alive = {buffer.address for buffer in live_buffers(in_step=in_step)}
+                        self._captured.append((space, alive, in_step))
         finally:
             stack.limit_made(sys.maxsize, capture.discard)
             capture.discard()
@@ -104,7 +105,7 @@ class FirstCalls:
             alive: Where what Python knows of lies.
         """
         if len(space) <= _MOST_BYTES:
-            self._captured.append((space, alive))
+            self._captured.append((space, alive, False))
 
     def kept(self) -> list[Kept]:
         """What outlived the calls that were captured and is nothing that Python or the input pipeline holds."""
@@ -122,7 +123,7 @@ class FirstCalls:
             return None
         return capture
 
-    def _add(self, space: bytes, alive: set[int]) -> None:
+    def _add(self, space: bytes, alive: set[int], in_step: bool) -> None:
         from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
         for events in read_events(xplane_pb2.XSpace.FromString(space)).values():
@@ -130,6 +131,8 @@ class FirstCalls:
             died = events.address[rows.event[rows.birth < 0]]
             for address in died.tolist():
                 self._kept.pop(int(address), None)
+            if in_step and events.device.startswith("GPU"):
+                continue  # within a step nobody can tell where variables and tensors lie there
             # Variables' handles are known from the variables.
             handles = np.array([op.endswith("VarHandleOp") for op in events.ops], np.bool_)[events.op]
             outlived = (rows.birth >= 0) & (rows.death >= len(events)) & ~(events.piped | handles)[rows.event]

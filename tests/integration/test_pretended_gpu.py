@@ -8,11 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from kerasmemwatch.attribution import tensor_places
+from kerasmemwatch.attribution.first_calls import FirstCalls
+from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.trace_capture import Capture
 from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.faults import Faults
 from kerasmemwatch.notes import all_notes, untraced
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
@@ -124,3 +128,16 @@ def test_what_is_alive_on_a_gpu_is_known_by_its_addresses(pretend: Any, mode: di
     for owner in ("dense", "optimizer"):
         mine = baseline & np.array([name.startswith(owner) for name in timeline.owners])[timeline.owner]
         assert mine.any() and timeline.address[mine].all(), owner
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+def test_what_python_holds_on_a_gpu_is_no_functions(pretend: Any, in_step: bool) -> None:
+    pretend(renamed)
+    stack, held = OwnerStack(), []
+    calls = FirstCalls(stack, Faults(strict=True))
+    calls.in_step = in_step
+    with calls.captured():
+        stack.made(stack.graph(pretend), "an operation")
+        held.append(tf.Variable(tf.zeros(5000)))
+        held[0].assign_add(tf.ones(5000))
+    assert not [kept for kept in calls.kept() if kept.bytes >= 20_000]
