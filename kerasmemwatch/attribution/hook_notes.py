@@ -27,6 +27,7 @@ class HookNotes:
         gradients: The gradients of variables.
         outputs: By layer path, what is known of each tensor that a layer's call returns.
         missing: What follows from hooks that could not be installed.
+        calls: By name of an operation that calls a function, the function's.
     """
 
     owners: OpOwners
@@ -34,6 +35,7 @@ class HookNotes:
     gradients: Sequence[GradientBuffer] = ()
     outputs: Mapping[str, Iterable[Spec]] = field(default_factory=dict)
     missing: Sequence[str] = ()
+    calls: Mapping[str, str] = field(default_factory=dict)
 
 
 def hook_notes(captured: CapturedStep, stack: OwnerStack, owners: OpOwners) -> HookNotes:
@@ -51,6 +53,7 @@ def hook_notes(captured: CapturedStep, stack: OwnerStack, owners: OpOwners) -> H
         gradients=[*_graph_gradients(stack, captured.stage, by_key), *_eager_gradients(captured, by_key)],
         outputs={owner: specs for (stage, owner), specs in stack.outputs.copy().items() if stage == captured.stage},
         missing=list(stack.missing.values()),
+        calls=stack.merged(captured.stage, "calls"),
     )
 
 

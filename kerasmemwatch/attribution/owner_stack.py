@@ -13,8 +13,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
+
+from kerasmemwatch.attribution.traced_graph import Frame, Reference, TracedGraph
 
 __all__ = [
     "AFTER_LAYERS",
@@ -36,45 +37,10 @@ FUNCTIONS = "functions"
 # Some 100 MB. The oldest graphs are forgotten: those of models that a search has done with.
 _MOST_OPS = 500_000
 
-Reference = Callable[[], Any]
-
-
-class Frame(NamedTuple):
-    """An owner at work.
-
-    Attributes:
-        owner: A layer's path or a named owner; ``""`` where only the phase is known.
-        class_name: Class of the layer, else ``""``.
-        phase: ``"input"``, ``"forward"``, ``"backward"`` or ``"update"``.
-    """
-
-    owner: str
-    class_name: str
-    phase: str
-
-
 BASE = Frame(INPUT_PIPELINE, "", "input")
 AFTER_LAYERS = Frame(LOSS, "", "forward")
 _LOSS_BACKWARD = Frame(LOSS, "", "backward")
 _AFTER_BACKWARD, _AFTER_UPDATE = Frame(OPTIMIZER, "", "update"), Frame(METRICS, "", "update")
-
-
-@dataclass
-class TracedGraph:
-    """What a function's graph is made of; it keeps neither the graph nor a variable alive.
-
-    Attributes:
-        stage: The stage in which it was traced.
-        ops: By name of the operation, who made it.
-        variables: By name of an operation that assigns, a reference to the variable's handle.
-        gradients: By name of a tensor, a reference to the variable whose gradient it gives, whether that is
-            sparse, and the operations whose buffer it may be in.
-    """
-
-    stage: str
-    ops: dict[str, Frame] = field(default_factory=dict)
-    variables: dict[str, Reference] = field(default_factory=dict)
-    gradients: dict[str, tuple[Reference, bool, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def _renamed(frame: Frame, paths: Mapping[str, str]) -> Frame:

@@ -66,8 +66,11 @@ def row_frames(
     runs = np.unique(events.run[event][piped & (events.run[event] != 0)])
     which[(which == 0) & np.isin(events.run[event], runs)] = codes[_PIPELINE]
     row_of = dict(zip(rows.birth.tolist(), range(len(event)), strict=True))
+    of_layers = np.flatnonzero([bool(frame.class_name) for frame in codes])
     for birth, frame in (told or {}).items():
-        which[row_of[birth]] = codes.setdefault(frame, len(codes))
+        # A program that a layer calls is the layer's.
+        if frame.owner != FUNCTIONS or which[row_of[birth]] not in of_layers:
+            which[row_of[birth]] = codes.setdefault(frame, len(codes))
     which[rows.birth < 0] = 0
     # A frame may tell the phase only.
     return [frame if frame.owner else frame._replace(owner=_UNKNOWN.owner) for frame in codes], which
@@ -85,7 +88,7 @@ def within_calls(calls: Sequence[tuple[int, int]], time_ns: NDArray[np.int64]) -
 
 def _whose(owners: OpOwners, op: str, top: Frame, *, called: bool) -> Frame:
     """Who made an allocation, given who was on top of the stack at that time; unknown stands for nobody."""
-    if op.startswith(_FUNCTION):
+    if op.startswith(_FUNCTION) and not top.class_name:
         # What the call of a compiled function takes besides its blocks: tables of pointers.
         return Frame(FUNCTIONS, "", "update")
     is_busy = _is_at_work(top)

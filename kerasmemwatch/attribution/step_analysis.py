@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_e
 from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.batch_parts import output_bytes, rows_in_batch
 from kerasmemwatch.attribution.batches_ahead import ahead_note
+from kerasmemwatch.attribution.call_spans import call_spans, named_by_calls
 from kerasmemwatch.attribution.captured_step import CapturedStep
 from kerasmemwatch.attribution.data_on_gpu import data_on_gpu
 from kerasmemwatch.attribution.first_calls import Kept, constants
@@ -25,7 +27,7 @@ from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_expansion import compiled_runs, expand, unused_note
-from kerasmemwatch.attribution.xla_runs import Programs, XlaRun, find_runs
+from kerasmemwatch.attribution.xla_runs import Programs, find_runs
 from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.probes.allocators import ONEDNN_THRESHOLD_BYTES
 from kerasmemwatch.timeline import TracedStep
@@ -105,7 +107,9 @@ def attributed(
 
     space = xplane_pb2.XSpace.FromString(captured.space)
     events = read_events(space)
-    if captured.mode in ("xla", ""):
+    # In a gap a program is whose turn it was.
+    opens = captured.after is None or captured.mode in ("xla", "")
+    if opens:
         programs.read(space)
     # Another device's allocations are no answer.
     silent = silent_device(captured.known, [found.device for found in events.values()])
@@ -113,17 +117,21 @@ def attributed(
     if main is None or (silent and captured.after is not None):
         return None  # a plan is of a step
     partial = _is_partial(main)
-    compiled: list[XlaRun] = []
-    if captured.mode in ("xla", ""):
-        compiled = find_runs(space, main, programs.requests, ONEDNN_THRESHOLD_BYTES if partial else 0)
-    mode = captured.mode or _mode(main, captured.calls, compiled)
+    compiled = find_runs(space, main, programs.requests, ONEDNN_THRESHOLD_BYTES if partial else 0) if opens else []
+    mode = captured.mode or _mode(main, captured)
     modules = programs.opened({run.program_id for run in compiled})
     known = [buffer for buffer in captured.known if buffer.device == main.device]
     known += constants(kept, known, main, noted.owners)
-    owners, guessed = _owners(captured, mode, noted.owners, main, modules.values())
+    is_eager = mode == "eager" and not compiled and captured.after is None
+    owners, guessed = (noted.owners, False) if is_eager else _owners(captured, noted.owners, main, modules.values())
+    if compiled and mode != "xla":
+        made = [(modules[run.program_id].name, [*run.births.values()]) for run in compiled if run.program_id in modules]
+        main = named_by_calls(main, call_spans(space), owners, made, noted.calls)
     evidence = _evidence(captured, noted, owners, known, main, guessed=guessed)
     timeline, gradient_bytes = assemble(main, evidence)
     runs = compiled_runs(timeline, compiled, modules)
+    if not captured.mode and runs:
+        mode = "xla"
     if runs:
         gradients = [*evidence.gradients, *_gradients_by_size(captured.known)]
         timeline = expand(timeline, runs, owners, XlaCategories(owners, gradients, evidence.assigned))
@@ -147,7 +155,7 @@ def attributed(
         mode=mode,
         reason=captured.reason,
         timeline=timeline,
-        gradient_bytes=gradient_bytes if not runs else {},
+        gradient_bytes=gradient_bytes if mode != "xla" else {},
         output_bytes=output_bytes(noted.outputs, rows),
         notes=tuple(filter(None, notes)),
     )
@@ -202,23 +210,23 @@ def _evidence(
     )
 
 
-def _mode(events: AllocationEvents, calls: Sequence[tuple[int, int]], compiled: Sequence[XlaRun]) -> str:
-    """How a step ran: by what most of its bytes were allocated."""
-    if compiled:
-        return "xla"
+def _mode(events: AllocationEvents, captured: CapturedStep) -> str:
+    """How a step ran that is not compiled: by what most of its bytes were allocated."""
+    times = [time_ns for time_ns, _ in captured.log]
+    # A function that eager code calls within a layer is one of the layer's operations.
+    tops = (captured.log[max(0, bisect_right(times, begun) - 1)][1] for begun, _ in captured.calls)
+    calls = [call for call, top in zip(captured.calls, tops, strict=True) if not top.class_name]
     sizes = events.requested_bytes[events.births]
     called = within_calls(calls, events.time_ns[events.births])
     return "graph" if int(sizes[called].sum()) * 2 > int(sizes.sum()) else "eager"
 
 
 def _owners(
-    captured: CapturedStep, mode: str, noted: OpOwners, events: AllocationEvents, modules: Iterable[XlaModule]
+    captured: CapturedStep, noted: OpOwners, events: AllocationEvents, modules: Iterable[XlaModule]
 ) -> tuple[OpOwners, bool]:
-    """Who made each operation, and whether that is guessed from the names of most."""
+    """Who made each operation of functions, and whether that is guessed from the names of most."""
     if captured.after is not None:
         return OpOwners({}), False  # in a gap all is its whose turn it was
-    if mode == "eager":
-        return noted, False
     names = {name for name in events.ops if name}.union(*(module.op_names for module in modules))
     by_name = frames_by_name(names, captured.layers, captured.optimizers)
     if 2 * sum(noted.exact(name) is None for name in by_name) <= len(by_name):

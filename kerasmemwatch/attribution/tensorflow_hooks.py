@@ -12,17 +12,19 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
+from kerasmemwatch.attribution.error_stacks import left_out_of_stacks
 from kerasmemwatch.attribution.in_place import same_buffer
 from kerasmemwatch.attribution.owner_stack import Frame, OwnerStack, Reference
 from kerasmemwatch.attribution.patches import leave_out, patched, unseen
+from kerasmemwatch.attribution.rewritten_calls import rewritten_calls
 from kerasmemwatch.attribution.tensor_places import captured_handle, host_address, note_scatter
 
 __all__ = ["eager_owners", "tensorflow_hooks", "traced_functions"]
 
 _BACKWARD = Frame("", "", "backward")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Some 100 bytes each: kinds of operations times layers that make them.
 _MOST_MARKS = 1 << 12
 
@@ -32,11 +34,12 @@ def tensorflow_hooks(stack: OwnerStack) -> Iterator[None]:
     """Note who makes the operations of graphs, and tell whose gradients are computed."""
     hooks: tuple[tuple[Callable[[OwnerStack], AbstractContextManager[None]], str], ...] = (
         (_made_operations, "The operations of graphs are told apart by their names only."),
+        (rewritten_calls, "A program that is still running when a step ends may have no layer."),
         (_own_gradients, "What gradients of a function's own make may have the wrong layer."),
         (_gradient_functions, "What the backward pass makes may have no layer, or the wrong one."),
         (_tapes, "Gradients of weights are not told from other values of the backward pass."),
         (_merged_calls, "What replicas do together may be taken for the input pipeline's."),
-        (_left_out_of_stacks, "TensorFlow's errors show our functions where they say how an operation was made."),
+        (left_out_of_stacks, "TensorFlow's errors show our functions where they say how an operation was made."),
     )
     with ExitStack() as exits:
         for hook, consequence in hooks:
@@ -146,26 +149,6 @@ def _calls(stack: OwnerStack) -> Iterator[None]:
 
 
 @contextmanager
-def _left_out_of_stacks(_: OwnerStack) -> Iterator[None]:
-    """TensorFlow writes into its errors under which stack an operation was made; our functions are no part of it."""
-    from tensorflow.python.framework import ops
-    from tensorflow.python.util import tf_stack
-
-    if ops.inside_function():
-        # Somebody begins in the middle of a tracing, and its own filters would end before this one.
-        yield
-        return
-    files = frozenset(map(str, Path(__file__).parent.glob("*.py")))
-
-    class Filter(tf_stack.StackTraceFilter):
-        def get_filtered_filenames(self) -> Any:
-            return files | self.parent.get_filtered_filenames()
-
-    with Filter():
-        yield
-
-
-@contextmanager
 def _made_operations(stack: OwnerStack) -> Iterator[None]:
     from tensorflow.python.framework.func_graph import FuncGraph
 
@@ -179,6 +162,8 @@ def _made_operations(stack: OwnerStack) -> Iterator[None]:
         stack.made(graph, operation.name)
         if operation.type.startswith("Assign") and operation.type.endswith("VariableOp"):
             graph.variables[operation.name] = _reference(captured_handle(operation.inputs[0]))
+        elif operation.type in _CALLS:
+            graph.calls[operation.name] = operation.get_attr("f").name
         note_scatter(operation)
         return operation
 

@@ -40,7 +40,10 @@ class CompiledRun:
 
 
 def compiled_runs(timeline: Timeline, runs: Sequence[XlaRun], modules: Mapping[int, XlaModule]) -> list[CompiledRun]:
-    """Find the rows of what runs of compiled programs asked for.
+    """Find the rows of what runs of compiled programs asked for, without programs that a layer called.
+
+    Those are operations among others: their blocks are temporaries of the layer, and what their results are depends on
+    how long they live. Their buffers' names tell nothing, as those of all calls of a function are the same.
 
     Args:
         timeline: Made of the events in which the runs were found, in their order.
@@ -50,7 +53,8 @@ def compiled_runs(timeline: Timeline, runs: Sequence[XlaRun], modules: Mapping[i
     row_of = {int(birth): row for row, birth in enumerate(timeline.birth.tolist()) if birth >= 0}
     found = []
     for run in runs:
-        if run.program_id in modules:
+        called = timeline.classes[timeline.owner[row_of[max(run.births.values())]]]
+        if run.program_id in modules and not called:
             rows = {index: row_of[birth] for index, birth in run.births.items()}
             last = max(run.births.values())
             first_death = min(int(timeline.death[row]) for row in rows.values())

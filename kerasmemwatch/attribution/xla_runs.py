@@ -32,7 +32,7 @@ _HLO_STAT = "Hlo Proto"
 _HOST_PLANE = "/host:CPU"
 _INSTRUCTION_STAT = "program_id"
 # What TensorFlow calls the functions that it compiles.
-_FUNCTION = "__inference_"
+_FUNCTIONS = ("__inference_", "__forward_")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _asked_for(
     for sizes in sorted(alike, key=len, reverse=True):
         by_first[sizes[0]].append(sizes)
     # An operation has a name, and a program is none; the input pipeline's are not compiled.
-    nobodys = np.array([not name or name.startswith(_FUNCTION) for name in events.ops] or [False])
+    nobodys = np.array([not name or name.startswith(_FUNCTIONS) for name in events.ops] or [False])
     told = events.within(RUN) | events.within(AUTOTUNING)
     births = np.flatnonzero(events.births & nobodys[events.op] & ~events.piped & ~told)
     for thread in np.unique(events.thread[births]).tolist():

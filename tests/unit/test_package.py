@@ -36,12 +36,13 @@ attribution.hlo_op_names
 attribution.hlo_backward
 attribution.xla_buffers
 attribution.other_fits
+attribution.error_stacks attribution.traced_graph
 attribution.patches attribution.owner_stack attribution.event_order attribution.host_spans
 attribution.allocation_events attribution.trace_capture attribution.tensor_places
 attribution.xla_runs attribution.allocations attribution.batch_parts attribution.categories attribution.op_names
 attribution.in_place attribution.op_owners attribution.weight_gradients attribution.waiting_batches
 attribution.device_frames
-attribution.scratch attribution.row_frames
+attribution.scratch attribution.row_frames attribution.call_spans attribution.rewritten_calls
 attribution.holdings attribution.variable_size attribution.recursion_room
 attribution.layer_paths attribution.optimizer_slots
 attribution.variable_ledger
@@ -140,6 +141,8 @@ MAY_LOAD = {
     "probes.allocators": {"tensorflow"},
     "attribution.layer_hooks": {"keras"},
     "attribution.tensorflow_hooks": {"tensorflow"},
+    "attribution.error_stacks": {"tensorflow"},
+    "attribution.rewritten_calls": {"tensorflow"},
     "attribution.trace_capture": {"tensorflow"},
     "attribution.step_analysis": {"tensorflow"},
     "attribution.first_calls": {"tensorflow"},

@@ -9,7 +9,7 @@ from captures import COMPUTE, PIPELINE, PYTHON, events
 
 from kerasmemwatch.attribution.allocations import pair
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, BASE, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, BASE, FUNCTIONS, OPTIMIZER, Frame
 from kerasmemwatch.attribution.row_frames import row_frames
 from kerasmemwatch.attribution.scratch import ops_at_work
 
@@ -92,3 +92,19 @@ def test_a_phase_without_owner_is_kept() -> None:
 
 def test_no_events_have_no_owners() -> None:
     assert owners([]) == owners([], log=[(0, A)]) == []
+
+
+def test_a_function_that_a_layer_calls_is_the_layers() -> None:
+    log = [(1_000, BASE), (1_010, A._replace(phase="backward"))]
+    lines = [(256, 1, "__inference_step_12", PYTHON, 0), (512, 1, "__inference___backward_run_3_4", PYTHON, 0)]
+    assert owners(lines, log=log) == ["functions update", "a backward"]
+
+
+def test_a_gpus_program_that_a_layer_calls_is_the_layers() -> None:
+    lines = [(256, 1, "m/a/PartitionedCall"), (512, 1, "", PYTHON)]
+    found = events(lines)
+    rows = pair(found)
+    told = dict.fromkeys([0, 1], Frame(FUNCTIONS, "", "update"))
+    makers = OpOwners({"m/a/PartitionedCall": [A]})
+    frames, which = row_frames(found, rows, ops_at_work(found, rows), makers, told=told)
+    assert [frames[code].owner for code in which.tolist()] == ["a", "functions"]

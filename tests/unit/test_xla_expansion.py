@@ -216,7 +216,7 @@ def test_events_without_runs_stay_as_they_are() -> None:
 
 def runs_of(*runs: XlaRun) -> list[CompiledRun]:
     """The rows of runs among an output of 64 bytes, what others asked for meanwhile, and a block."""
-    others = ("x", "other", "forward", "")
+    others = ("unattributed", "other", "forward", "")
     before = timeline([(64, 1, 6, *others), (64, 2, 5, *others), (1000, 3, 4, *others), (9, -1, 0, *others)], 6)
     return compiled_runs(before, runs, {7: module()})
 
@@ -228,3 +228,9 @@ def test_the_rows_of_a_run_are_those_of_its_births() -> None:
 
 def test_a_run_of_a_program_that_cannot_be_opened_is_left_alone() -> None:
     assert runs_of(XlaRun(8, {OUTPUT: 1})) == []
+
+
+def test_a_program_that_a_layer_called_is_one_of_its_operations() -> None:
+    lines = [(64, 1, 6, "a", "activations", "forward", ""), (1000, 2, 3, "a", "temporaries", "forward", "")]
+    before = timeline(lines, 6)
+    assert compiled_runs(before, [XlaRun(7, {OUTPUT: 1, BLOCK: 2})], {7: module()}) == []

@@ -145,8 +145,9 @@ def test_a_trial_of_algorithms_is_no_run() -> None:
     assert find_runs(space(), on_gpu(ASKED, [Span(AUTOTUNING, "", 0)], [0, 0]), PROGRAMS) == []
 
 
-def test_a_function_that_eager_code_calls_is_one() -> None:
-    lines = [(*line, "__inference_step_12", COMPUTE) for line in ASKED]
+@pytest.mark.parametrize("name", ["__inference_step_12", "__forward_step_12"])
+def test_a_function_that_eager_code_calls_is_one(name: str) -> None:
+    lines = [(*line, name, COMPUTE) for line in ASKED]
     assert len(find_runs(space(), events(lines), PROGRAMS)) == 1
 
 
