@@ -134,7 +134,9 @@ def attributed(
         mode = "xla"
     if runs:
         gradients = [*evidence.gradients, *_gradients_by_size(captured.known)]
-        timeline = expand(timeline, runs, owners, XlaCategories(owners, gradients, evidence.assigned))
+        categories = XlaCategories(owners, gradients, evidence.assigned)
+        timeline = expand(timeline, runs, owners, categories)
+        gradient_bytes = {**gradient_bytes, **categories.gradient_bytes}
     timeline = in_order(nowhere(timeline) if silent else timeline, tuple(captured.layers))
     rows = rows_in_batch(captured.batch, main)
     notes = (
@@ -155,7 +157,7 @@ def attributed(
         mode=mode,
         reason=captured.reason,
         timeline=timeline,
-        gradient_bytes=gradient_bytes if mode != "xla" else {},
+        gradient_bytes=gradient_bytes,
         output_bytes=output_bytes(noted.outputs, rows),
         notes=tuple(filter(None, notes)),
     )

@@ -31,6 +31,7 @@ class XlaCategories:
         self, owners: OpOwners, gradients: Iterable[GradientBuffer], assigned: Mapping[str, KnownBuffer]
     ) -> None:
         self._owners, self._assigned = owners, assigned
+        self._sizes: dict[tuple[str, int], int] = {}
         self._by_op: dict[str, dict[int, GradientBuffer]] = {}
         self._by_bytes: dict[int, dict[int, GradientBuffer]] = {}
         for gradient in gradients:
@@ -47,6 +48,19 @@ class XlaCategories:
             found.append((frame, self._category(buffer, module, frame)))
         for number, gradient in self._gradients(module, [frame for frame, _ in found]).items():
             found[number] = Frame(gradient.owner, gradient.class_name, "backward"), "gradients"
+            variable = gradient.owner, gradient.key
+            self._sizes[variable] = max(self._sizes.get(variable, 0), module.buffers[number].bytes)
+        return found
+
+    @property
+    def gradient_bytes(self) -> dict[str, int]:
+        """By layer path the gradients in the programs so far, each variable's once, wherever they lie.
+
+        Some lie in the place that a variable of the optimizer's is to have, which is no allocation of the step's.
+        """
+        found: dict[str, int] = {}
+        for (path, _), size in self._sizes.items():
+            found[path] = found.get(path, 0) + size
         return found
 
     def _frame(self, buffer: XlaBuffer, module: XlaModule) -> Frame:

@@ -175,6 +175,15 @@ def test_the_update_tells_whose_gradient_it_reads() -> None:
     assert categories([shared], gradients=[of_b]) == [("a", "temporaries")]
 
 
+def test_a_gradient_in_the_place_of_another_variable_is_counted_and_no_row() -> None:
+    placed = buffer("gradient_tape/m/a/MatMul_1", 300, 3, 4, used_by=("adam/mul",), allocation_index=0, in_parameter=0)
+    found = XlaCategories(OWNERS, [KERNEL, replace(KERNEL, key=2, ops=())], {})
+    made = expand(BEFORE, [replace(RUN, module=module((placed,)))] * 2, OWNERS, found)
+    assert "gradients" not in {row[4] for row in rows(made)}
+    # Each variable's once, however often the program runs.
+    assert found.gradient_bytes == {"a": 300}
+
+
 def test_a_sum_of_gradients_reads_activations_too() -> None:
     # What a tape adds up has no name of the backward pass.
     value = buffer("m/a/MatMul", 600, 0, 4, used_by=("m/a/MatMul", "AddN"))
