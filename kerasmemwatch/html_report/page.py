@@ -16,6 +16,7 @@ from urllib.parse import quote
 from kerasmemwatch._version import __version__
 from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
 from kerasmemwatch.figures.views import view_figure
+from kerasmemwatch.files import check_working_dir
 from kerasmemwatch.headline import headline
 from kerasmemwatch.html_report.tables import columns_of, layer_rows, table_html, to_csv, visible
 from kerasmemwatch.notes import alerts, all_notes
@@ -80,9 +81,14 @@ _SECTIONS = (
 
 
 def write_page(report: Report, path: str | PathLike[str], *, theme: str = "auto") -> None:
-    """Write ``html_page`` to a file."""
+    """Write ``html_page`` to a file.
+
+    Raises:
+        LogDirError: If the path is relative to a working directory that was deleted.
+    """
+    check_working_dir(os.fsdecode(path), "the report's path")
     page = html_page(report, theme=theme)
-    with open(os.fspath(path), "wb") as file:
+    with open(path, "wb") as file:
         # A name that is no proper text, as a file's may be, must not keep the report from being written.
         file.write(page.encode("utf-8", "replace"))
 

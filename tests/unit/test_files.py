@@ -75,6 +75,22 @@ def test_the_command_line_tells_it(
     assert "working directory that cannot be found" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a working directory cannot be deleted there")
+def test_a_report_that_leads_nowhere_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "logs", "run")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["report", str(tmp_path / "logs"), "-o", "report.html"]) == 2
+    said = capsys.readouterr()
+    assert "Expected the report's path to be absolute, or the working directory to exist" in said.err
+    assert "Give an absolute path" in said.err and not said.out
+    assert main(["report", str(tmp_path / "logs"), "-o", str(tmp_path / "report.html")]) == 0
+    assert (tmp_path / "report.html").exists()
+
+
 def compare_with(path: str) -> object:
     return compare(path, path)
 
