@@ -86,7 +86,9 @@ class _Claims:
         """A variable lies in a buffer without an event."""
         alone = 0 if address and variable.bytes > NUMBER_BYTES else variable.key
         part = Part(-1, begin, self._count if end is None else end, variable)
-        self._lasting.setdefault((address, alone), []).append(part)
+        # One that moves after the step is elsewhere for no time within it.
+        if part.begin < part.end:
+            self._lasting.setdefault((address, alone), []).append(part)
 
     def places(self, others: Mapping[int, KnownBuffer]) -> VariablePlaces:
         """Settle them.

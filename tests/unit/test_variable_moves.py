@@ -52,6 +52,14 @@ def test_the_old_buffer_is_told_by_where_it_lay_and_not_by_its_size() -> None:
     assert lives(found) == [(-1, 2, "a"), (2, 3, "a")]
 
 
+def test_where_a_variable_is_only_after_the_step_is_no_place_in_it() -> None:
+    # Another fit goes on while places are looked up.
+    moved = replace(KERNEL, address=ELSEWHERE)
+    found = places([(BETWEEN, 1024, ASSIGN), (OLD, -1024)], moved, assigned={"adam/AssignVariableOp": KERNEL})
+    assert lives(found) == [(-1, 1, "a"), (1, 2, "a")]
+    assert lasting(found) == []
+
+
 def test_a_variable_comes_back_to_where_it_was() -> None:
     lines = [(BETWEEN, 1024, ASSIGN), (OLD, -1024), (OLD, 1024), (BETWEEN, -1024)]
     found = places(lines, replace(KERNEL, address=OLD), assigned={"adam/AssignVariableOp": KERNEL})
