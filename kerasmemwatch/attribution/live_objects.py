@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import itertools
+import operator
 import sys
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["Census", "live_objects"]
 
@@ -19,7 +20,7 @@ _MOST_NOTED, _A_SEARCH = 100_000, 100
 
 
 def live_objects(kind_of: Callable[[type], str]) -> _Found:
-    """Objects that Python's garbage collector knows, by kind; looks at every one of them.
+    """Objects that Python's garbage collector knows, by kind; looks at every one of them but tuples.
 
     Args:
         kind_of: Names the kind of a class; asked once for each. Objects of kind ``""`` are left out.
@@ -30,7 +31,7 @@ def live_objects(kind_of: Callable[[type], str]) -> _Found:
         >>> live_objects(lambda kind: "kept" if kind is Kept else "")["kept"] == [kept]
         True
     """
-    return _sorted(gc.get_objects(), kind_of)
+    return _sorted(_objects(None), kind_of)
 
 
 class Census:
@@ -78,8 +79,8 @@ class Census:
     def young(self) -> _Found:
         """Those that are new, unless Python has promoted them, and perhaps some more."""
         # One by one: a list that both are put into would be among them, and keep itself and all of them alive.
-        found = _sorted(gc.get_objects(0), self._kind_of)
-        for kind, objects in _sorted(gc.get_objects(1), self._kind_of).items():
+        found = _sorted(_objects(0), self._kind_of)
+        for kind, objects in _sorted(_objects(1), self._kind_of).items():
             found[kind] += objects
         return found
 
@@ -114,11 +115,30 @@ def _remove(callback: Callable[[str, dict[str, int]], None]) -> None:
         gc.callbacks.remove(callback)
 
 
-def _sorted(objects: Iterable[Any], kind_of: Callable[[type], str]) -> _Found:
+def _objects(generation: int | None) -> list[Any]:
+    """The objects of a generation of the garbage collector's, or all, without tuples.
+
+    Another thread may be in the middle of ``tuple(generator)``, which fails with a ``SystemError`` if anybody else has
+    the unfinished tuple when it is done. So tuples are let go of before any thread takes over: there is one call, of
+    ``list``, and all that it does is C.
+    """
+    every = list[Any]()
+    extend, delete = cast(Callable[..., bool], every.extend), cast(Callable[..., bool], every.__delitem__)
+    # Each runs once, when the chain comes to it, and adds nothing to the chain.
+    fill = filter(None, map(extend, map(gc.get_objects, (generation,))))
+    empty = filter(None, map(delete, (slice(None),)))
+    others = map(operator.is_not, map(type, iter(every)), itertools.repeat(tuple))
+    return list(itertools.compress(itertools.chain(fill, iter(every), empty), others))
+
+
+def _sorted(objects: list[Any], kind_of: Callable[[type], str]) -> _Found:
     found, kinds = defaultdict[str, list[Any]](list), _Kinds(kind_of)
-    # There are a thousand times more objects than classes: none of them runs Python's own code.
-    for item in itertools.compress(objects, map(kinds.__getitem__, map(type, objects))):
-        found[kinds[type(item)]].append(item)
+    try:
+        # There are a thousand times more objects than classes: none of them runs Python's own code.
+        for item in itertools.compress(objects, map(kinds.__getitem__, map(type, objects))):
+            found[kinds[type(item)]].append(item)
+    finally:
+        objects.clear()  # it is among them, and would keep itself and all of them alive
     return found
 
 

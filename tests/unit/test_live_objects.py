@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import pytest
 from kerasmemwatch.attribution import live_objects as live
 from kerasmemwatch.attribution.live_objects import Census, live_objects
 
+WAIT_S = 60
 follows = pytest.mark.skipif(sys.version_info >= (3, 14), reason="generations are others")
 
 
@@ -149,3 +151,32 @@ def test_a_census_that_is_gone_is_not_called(emptied: bool) -> None:
         gc.callbacks[:] = before
     del census
     assert gc.callbacks == before
+
+
+def test_another_thread_may_be_in_the_middle_of_a_tuple() -> None:
+    begun, searching = threading.Event(), threading.Event()
+    made: list[object] = []
+
+    def items() -> Iterator[list[int]]:
+        # As many as it takes for Python to resize the tuple, which it does only if nobody else has it.
+        yield from ([number] for number in range(20))
+        begun.set()
+        searching.wait(WAIT_S)
+
+    def build() -> None:
+        try:
+            made.append(tuple(items()))
+        except SystemError as error:
+            made.append(error)
+
+    thread = threading.Thread(target=build)
+
+    def kind_of(_: type) -> str:
+        searching.set()
+        thread.join(WAIT_S)
+        return ""
+
+    thread.start()
+    assert begun.wait(WAIT_S)
+    live_objects(kind_of)
+    assert made == [tuple([number] for number in range(20))]
