@@ -80,6 +80,10 @@ class EventFile:
         """Close the file."""
         self._file.close()
 
+    def rest(self) -> None:
+        """Give the file's descriptor back; the next ``write`` goes on with the file."""
+        self._file.rest()
+
     def disown(self) -> None:
         """Let go of it in this process, with nothing written: another one has it open."""
         self._file.disown()

@@ -31,6 +31,9 @@ class AppendFile(Protocol):
     def close(self) -> None:
         """Close it."""
 
+    def rest(self) -> None:
+        """Give the descriptor back, if that works; the next ``append`` takes another."""
+
     def disown(self) -> None:
         """Let go of it without writing, as another process has it open."""
 
@@ -154,6 +157,8 @@ class _LocalFile:
         self._counts_links = os.fstat(self._file.fileno()).st_nlink > 0
 
     def append(self, data: bytes) -> None:
+        if self._file.closed:
+            self._reopen()
         if self._counts_links and not os.fstat(self._file.fileno()).st_nlink:
             raise FileNotFoundError(f"{self._file.name!r} was removed")  # writing to it would work, and be lost
         view = memoryview(data)
@@ -169,6 +174,16 @@ class _LocalFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def rest(self) -> None:
+        self._file.close()
+
+    def _reopen(self) -> None:
+        file = open(self._file.name, "r+b", buffering=0)  # noqa: SIM115 -- it stays open
+        # What is behind our end, if anything, is a piece that could not be taken back.
+        file.truncate(self._size)
+        file.seek(self._size)
+        self._file = file
 
     def disown(self) -> None:
         self._file.close()  # it has no buffer
@@ -194,6 +209,9 @@ class _RemoteFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def rest(self) -> None:
+        pass  # such a file cannot be continued
 
     def disown(self) -> None:
         pass  # closing it would write what the parent's has in its buffer

@@ -49,6 +49,13 @@ class Outbox:
             self._taken = [taken - done for taken in self._taken]
         return not self._pending
 
+    def rest(self) -> None:
+        """Nothing will come for a while: let the sinks give back what they hold, if they can."""
+        for sink in self._sinks:
+            rest = getattr(sink, "rest", None)  # a sink of the user's need not have it
+            if rest is not None:
+                rest()
+
     def close(self) -> None:
         """Close the sinks."""
         for sink in self._sinks:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from kerasmemwatch.errors import InvalidTypeError, ProbeUnavailableError
 from kerasmemwatch.probes.base import UNKNOWN, Probe, begin_nothing
@@ -86,6 +87,11 @@ class ProbeSet:
     def facts(self) -> dict[str, dict[str, object]]:
         """What each probe told about its source, by its name."""
         return {probe.name: dict(probe.facts) for probe in self._probes}
+
+    def listed(self, probe: str, name: str) -> tuple[Any, ...]:
+        """The members of a probe's fact; none if it has no such fact."""
+        found: Any = self.facts.get(probe, {}).get(name, ())
+        return tuple(found)
 
     @property
     def unmeasured(self) -> tuple[str, ...]:

@@ -262,14 +262,14 @@ class Recorder:
         step, train_step = log.last_steps
         self._step += step
         self._train_step += train_step
-        previous, facts = store.previous.run, self._probes.facts
+        previous = store.previous.run
         self._run = replace(
             self._run,
             name=store.name,
             created=previous.created if previous else created,
-            devices=tuple(DeviceInfo(**device) for device in _listed(facts, "tensorflow", "devices")),
-            host=facts.get("host", {}),
-            drivers=_listed(facts, "nvml", "drivers"),
+            devices=tuple(DeviceInfo(**device) for device in self._probes.listed("tensorflow", "devices")),
+            host=self._probes.facts.get("host", {}),
+            drivers=self._probes.listed("nvml", "drivers"),
             notes=(*self._probes.unmeasured, *store.previous.problems),
         )
         self._layers = self._layers or store.previous.layers
@@ -352,6 +352,10 @@ class Recorder:
         if self._log is not None:
             self._log.disown()
 
+    def regain(self) -> bool:
+        """Recording goes on; ``False`` if somebody else has continued the run since it was stored."""
+        return self._log is None or self._log.regain()
+
     def release(self) -> None:
         """Another recorder continues the run: store everything, and record nothing more."""
         self.close()
@@ -367,7 +371,3 @@ class Recorder:
             self._describe_faults()
             self._log.close()
         self._probes.close()
-
-
-def _listed(facts: Mapping[str, Mapping[str, Any]], probe: str, name: str) -> tuple[Any, ...]:
-    return tuple(facts.get(probe, {}).get(name, ()))

@@ -16,7 +16,7 @@ from kerasmemwatch.flusher import Flusher
 from kerasmemwatch.journal import Journal
 from kerasmemwatch.outbox import Outbox
 from kerasmemwatch.records import LayerMemory, RunInfo
-from kerasmemwatch.schema import ENDED, Layout, Rows, decode_rows, encode_rows, to_samples
+from kerasmemwatch.schema import ENDED, Layout, Rows, column_indices, decode_rows, encode_rows, to_samples
 from kerasmemwatch.series import bucket_width, decimate
 from kerasmemwatch.sinks.base import Update
 from kerasmemwatch.step_log import StepLog
@@ -57,8 +57,8 @@ class RowLog:
         self._store, self._faults, self._clock, self._timer = store, faults, clock, timer or clock
         self._size = sum(column.size for column in layout)
         self._sparse = range(self._size - slow_size, self._size)
-        self._tracked = list(_indices(layout, _TRACKED).values())
-        self._ended = _indices(layout, [ENDED.name]).get(ENDED.name, [])
+        self._tracked = list(column_indices(layout, _TRACKED).values())
+        self._ended = column_indices(layout, [ENDED.name]).get(ENDED.name, [])
         self._created = self._last_flush = self._timer()
         self._chunks = list(store.previous.chunks)
         self._next_index = max(len(self._chunks), store.previous.next_index)
@@ -122,7 +122,8 @@ class RowLog:
             self._flusher.wake()
             return
         with self._faults.guard("storing", "It is tried again later."), self._lock:
-            self._send()
+            if self._store.relock():
+                self._send()
 
     def expect_steps(self, source: Callable[[], Iterable[TracedStep]]) -> None:
         """Take the traced steps that a function returns: the thread that stores calls it soon, and stores them."""
@@ -142,16 +143,22 @@ class RowLog:
             if self._journal is not None:
                 self._store_rows(self._journal.head - 1)
 
+    def regain(self) -> bool:
+        """Recording goes on, perhaps after ``settle``; ``False`` if somebody else has continued the run meanwhile."""
+        with self._lock:
+            return self._store.relock()
+
     def settle(self) -> None:
-        """Store all rows and close the journal; the next row opens it again. Rarer once there are many chunks."""
+        """Store all rows and close the files; the next row opens them again. Rarer once there are many chunks."""
         if len(self._chunks) >= _EAGER_CHUNKS and self._timer() - self._last_flush < self.flush_interval_s:
             return
         self._steps.collect()
         with self._faults.guard("storing", "What was recorded stays in memory."), self._lock:
-            if self._journal is None:
-                self._send()
-            elif self._store_rows(self._journal.head):
+            done = self._store_rows(self._journal.head) if self._journal else self._store.relock() and self._send()
+            if done:
                 self._close_journal()
+                self._outbox.rest()
+                self._store.unlock()
 
     def close(self) -> None:
         """Store everything and close the files."""
@@ -203,7 +210,7 @@ class RowLog:
             self._highest = np.full(self._size, np.nan)
         groups = {
             name: [group[index] for index in devices if index < len(group)] or group
-            for name, group in _indices(self.layout, _TRACKED).items()
+            for name, group in column_indices(self.layout, _TRACKED).items()
         }
         return tuple(  # type: ignore[return-value]
             {name: float(np.fmax.reduce(row[group])) for name, group in groups.items()} for row in (highest, newest)
@@ -237,7 +244,8 @@ class RowLog:
         return self._journal
 
     def _close_journal(self) -> None:
-        assert self._journal is not None
+        if self._journal is None:
+            return
         self._journal.close()
         if self._journal.path is None and self._store.journal_path is not None:
             self._store.journal_path.unlink(missing_ok=True)  # empty, from when the directory was made
@@ -287,12 +295,3 @@ class RowLog:
 
 def _refuse(row: Sequence[float]) -> bool:
     return False
-
-
-def _indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
-    groups, start = {}, 0
-    for column in layout:
-        if column.name in names:
-            groups[column.name] = list(range(start, start + column.size))
-        start += column.size
-    return groups

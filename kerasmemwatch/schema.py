@@ -25,6 +25,7 @@ __all__ = [
     "VERSION",
     "as_ended",
     "check_version",
+    "column_indices",
     "decode_json",
     "decode_rows",
     "encode_json",
@@ -279,3 +280,13 @@ def _pack(integers: NDArray[np.int64]) -> bytes:
 
 def _unpack(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.cumsum(unzigzag(np.ascontiguousarray(plane.T).view(np.uint64).ravel()), dtype=np.int64)
+
+
+def column_indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
+    """By name of a column, where its values stand in a row; without columns that the layout lacks."""
+    groups, start = {}, 0
+    for column in layout:
+        if column.name in names:
+            groups[column.name] = list(range(start, start + column.size))
+        start += column.size
+    return groups

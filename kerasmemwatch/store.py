@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kerasmemwatch.directory_lock import DirectoryLock
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 from kerasmemwatch.files import is_remote, join, make_new_dir
 from kerasmemwatch.journal import JOURNAL_NAME
 from kerasmemwatch.reader import StoredRun, is_run_dir, read_run
 from kerasmemwatch.records import WorkerInfo
+from kerasmemwatch.run_claim import RunClaim
 from kerasmemwatch.sinks.base import Sink
 from kerasmemwatch.sinks.tensorboard import TensorBoardSink
 
@@ -34,7 +34,7 @@ class Store:
         journal_path: The file that holds the newest rows; ``None`` if they stay in memory.
         previous: What was recorded under this name before, if this continues it.
         directory: The run's directory; ``None`` if it has none.
-        lock: Keeps others from continuing the run as long as it is recorded; ``None`` where nothing can be locked.
+        claim: Keeps others from continuing the run as long as it is recorded; ``None`` where nothing can be locked.
         occupied: The run that was to be continued, if somebody else records it; this one is then a new one.
     """
 
@@ -43,13 +43,17 @@ class Store:
     journal_path: Path | None = None
     previous: StoredRun = field(default_factory=StoredRun)
     directory: str | None = None
-    lock: DirectoryLock | None = None
+    claim: RunClaim | None = None
     occupied: str = ""
 
     def unlock(self) -> None:
         """Let others continue the run. May be called twice."""
-        if self.lock is not None:
-            self.lock.release()
+        if self.claim is not None:
+            self.claim.release()
+
+    def relock(self) -> bool:
+        """Keep others from it again; whether nobody has continued it in the meantime."""
+        return self.claim is None or self.claim.take()
 
     def disowned(self) -> Store:
         """In a forked child: one in memory; files stay the parent's, and this process lets go of them."""
@@ -125,8 +129,8 @@ def open_store(
         directory = join(log_dir, asked_for)
         release(directory)
         try:
-            lock = _locked(directory)
-            return _store(log_dir, asked_for, sinks, read_run(directory), lock)
+            claim = _claim(directory)
+            return _store(log_dir, asked_for, sinks, read_run(directory), claim)
         except BlockingIOError:
             occupied = asked_for
     number = 0
@@ -140,7 +144,7 @@ def open_store(
         usable = make_new_dir(directory) or (name == asked_for and not is_run_dir(directory))
         if usable and _claimed(directory):
             with suppress(BlockingIOError):  # somebody has found it already, and continues it
-                return _store(log_dir, name, sinks, StoredRun(), _locked(directory), occupied)
+                return _store(log_dir, name, sinks, StoredRun(), _claim(directory), occupied)
         number += 1
 
 
@@ -155,14 +159,14 @@ def _claimed(directory: str) -> bool:
     return True
 
 
-def _locked(directory: str) -> DirectoryLock | None:
-    """A lock on a run's directory; ``None`` where there are no locks.
+def _claim(directory: str) -> RunClaim | None:
+    """A claim to a run's directory; ``None`` where there are no locks.
 
     Raises:
         BlockingIOError: If somebody else has it.
     """
     try:
-        return None if is_remote(directory) else DirectoryLock(directory)
+        return None if is_remote(directory) else RunClaim(directory)
     except BlockingIOError:
         raise
     except OSError:
@@ -180,10 +184,10 @@ def _store(
     name: str,
     sinks: Sequence[Sink] | None,
     previous: StoredRun,
-    lock: DirectoryLock | None,
+    claim: RunClaim | None,
     occupied: str = "",
 ) -> Store:
     directory = join(log_dir, name)
     journal = None if is_remote(log_dir) else Path(directory) / JOURNAL_NAME
     receiving = (TensorBoardSink(directory),) if sinks is None else tuple(sinks)
-    return Store(name, receiving, journal, previous, directory, lock, occupied)
+    return Store(name, receiving, journal, previous, directory, claim, occupied)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kerasmemwatch.attribution.inventory import VariableMemory
 from kerasmemwatch.attribution.watched_models import with_covered_share
+from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.options import Options
 from kerasmemwatch.recorder import Recorder
@@ -67,9 +68,15 @@ class Watcher:
         if disabled():
             self._kept, self._recorder, self._tracing = self.recording, None, None
             return False
-        if self._recorder is None or self._recorder.dropped:
+        before = self._recorder
+        is_lost = before is not None and not before.dropped and not before.regain()
+        if before is None or before.dropped or is_lost:
             self._recorder = new_recorder(self._options)
             self._tracing = new_tracing(self._options, self._recorder)
+            if before is not None and is_lost:
+                before.drop()
+                reason = MemWatchError(f"another process has continued the run {before.run.name!r}")
+                self._recorder.faults.remark("resume", reason, "What comes now is recorded as a run of its own.")
         for other in [reference() for reference in _begun]:
             if other is not None and other is not self and other.active:
                 other._give_way()

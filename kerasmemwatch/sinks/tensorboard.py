@@ -74,6 +74,11 @@ class TensorBoardSink:
             self._file.close()
             self._file = None
 
+    def rest(self) -> None:
+        """Hold no descriptor until the next update, which goes on with the same event file."""
+        if self._file is not None:
+            self._file.rest()
+
     def disown(self) -> None:
         """Leave the file to another process, after a fork to the parent."""
         if self._file is not None:

@@ -57,6 +57,30 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
     assert [event.step for event in rest] == [0, 100, 1, 101, 2, 102]
 
 
+def test_a_file_that_rests_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    file = EventFile(str(path), 12.5)
+    for step in range(3):
+        file.write([event_pb2.Event(step=step)])
+        file.rest()
+        file.rest()
+    with path.open("ab") as other:
+        other.write(b"a piece that could not be taken back")
+    file.write([event_pb2.Event(step=3)])
+    file.close()
+    _, *rest = events(path)
+    assert [event.step for event in rest] == [0, 1, 2, 3]
+
+
+def test_a_file_that_was_removed_while_it_rested_is_told(tmp_path: Path) -> None:
+    file = EventFile(str(tmp_path / "events"), 12.5)
+    file.rest()
+    (tmp_path / "events").unlink()
+    with pytest.raises(FileNotFoundError):
+        file.write([event_pb2.Event(step=1)])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("cut", range(1, 20))
 def test_a_cut_off_tail_costs_the_last_record_only(cut: int) -> None:
     data = frame(b"one") + frame(b"two") + frame(b"three"[:3])

@@ -25,6 +25,7 @@ records
 json_fields
 series schema timeline probes.base files environment directory_lock
 journal event_file run_codec chart cost_share
+run_claim
 probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
 attribution.live_objects attribution.capture_folder
 recent_rows live_set step_codec attribution.kept_tapes layer_tree workers

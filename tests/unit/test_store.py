@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes import FakeSink, write_run
 
-from kerasmemwatch import store
+from kerasmemwatch import run_claim
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 from kerasmemwatch.reader import StoredRun
 from kerasmemwatch.sinks.tensorboard import TensorBoardSink
@@ -130,9 +130,9 @@ def test_where_nothing_can_be_locked_a_run_is_resumed_nevertheless(
         raise OSError(errno.ENOLCK, "No locks available")
 
     write_run(tmp_path, "mine", batches=4)
-    monkeypatch.setattr(store, "DirectoryLock", unsupported)
+    monkeypatch.setattr(run_claim, "DirectoryLock", unsupported)
     resumed = open_store(str(tmp_path), "mine", created=0.0, resume=True)
-    assert (resumed.name, resumed.lock, len(resumed.previous.chunks)) == ("mine", None, 1)
+    assert (resumed.name, resumed.claim, len(resumed.previous.chunks)) == ("mine", None, 1)
 
 
 def test_a_run_is_another_processs_until_that_ends_however_it_ends(tmp_path: Path) -> None:
