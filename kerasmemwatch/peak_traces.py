@@ -126,8 +126,10 @@ class PeakTraces:
             return ""
         with self._faults.guard("trace", "The run's peak may not be traced."):
             unseen = self._step() - self._peaks.seen
-            found = windows(*self._rows(min(unseen, _MOST_ROWS))) if unseen else None
+            found = windows(*self._rows(min(unseen, _MOST_ROWS))) if unseen > 0 else None
             if found is not None:
                 self._peaks.see(found, self._traced, self._firsts, self._fits)
+                for numbers in (self._traced, self._firsts, self._fits):
+                    numbers.difference_update([number for number in numbers if number < self._peaks.seen])
             return self._peaks.reason(chance)
         return ""

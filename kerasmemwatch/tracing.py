@@ -130,7 +130,7 @@ class Tracing:
         if self._stages:
             self._alike.judge(self._stages[-1], self.count)
             self._alike.tell_untraced(self._stages[-1])
-        if self._highest.in_gap and (stage is None or self._stages[0].name == stage):
+        if self._highest.in_gap and self._stages and stage in (None, self._stages[0].name):
             step = self._position()[0]
             self._end_gap(step, step)
         if stage is None:
@@ -162,7 +162,7 @@ class Tracing:
         """The loop of steps of the innermost stage has ended, by itself: a gap begins."""
         if self._stages:
             self._highest.begin(self._stages[-1], "loop")
-            self._await(self._due)
+            self._expect_end_of_gap()
 
     def look(self, model: Any, step: int, executed: int) -> bool:
         """Before an execution: decide whether to trace it, and prepare that.
@@ -248,8 +248,13 @@ class Tracing:
     def _await(self, due: int) -> None:
         """Decide before an execution, and prepare a few before."""
         self._due = due
-        # A gap ends with the next execution.
-        self.look_at = self.count + 1 if self._highest.in_gap else max(self.count + 1, due - self._ahead)
+        self.look_at = max(self.count + 1, due - self._ahead)
+        self._expect_end_of_gap()
+
+    def _expect_end_of_gap(self) -> None:
+        """A gap that is being captured ends with the next execution."""
+        if self._highest.in_gap:
+            self.look_at = self.count + 1
 
     def _only_prepares(self) -> bool:
         """Whether the decision is due before a later execution only; if so, prepare for it."""
@@ -276,7 +281,7 @@ class Tracing:
         if found:
             self._highest.traced(step)
         self._highest.begin_prepared()
-        self._await(self._due)
+        self._expect_end_of_gap()
         return found
 
     @property

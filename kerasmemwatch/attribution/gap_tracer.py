@@ -94,6 +94,7 @@ class GapTracer:
                 self._exits, self._captured, self._capture = exits.pop_all(), captured, capture
         if not begun:
             self.drop()
+            self._captures.busy = False  # which would have the step before it traced again
         return begun
 
     def end(self, step: int, after: int, epoch: int | None) -> bool:
@@ -113,6 +114,7 @@ class GapTracer:
                     return True
             finally:
                 self.drop()
+                self._captures.busy = False
         return False
 
     def drop(self) -> None:
