@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
@@ -52,11 +53,20 @@ def session_can_start() -> bool:
     return True
 
 
+@functools.cache
+def _warm_up() -> None:
+    """Have what fit loads and makes lazily there before the comparison."""
+    import keras
+    import numpy as np
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+
+
 @contextmanager
 def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Compare every function of the frameworks, the profiler and the temporary files before and after."""
-    import keras
-    import numpy as np
     from tensorflow.python import pywrap_tfe
     from tensorflow.python.eager import backprop, context
 
@@ -67,10 +77,7 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     register = pywrap_tfe.TFE_Py_RegisterGradientFunction
     # TensorFlow tells nobody which function it calls for gradients.
     spy = lambda function: (registered.append(function), register(function))  # noqa: E731
-    # What fit loads and makes lazily is there before the comparison.
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile("adam", "mse")
-    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    _warm_up()
     assert session_can_start()
     pywrap_tfe.TFE_Py_RegisterGradientFunction = spy
     before = functions()
