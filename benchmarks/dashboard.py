@@ -129,7 +129,7 @@ def _measure(log_dir: str, options: argparse.Namespace) -> Found:
                     shown = list(islice(windows(rng, options.events), options.redraws + 1))
                     timed = redraws(browser, tensorboard.address, shown, figure=figure, view="timeline", run=names[0])
                     redraw_s[name] = timed[1:]
-    return Found(routes, cold_s, paint_s, redraw_s, *_starts(log_dir, options.pairs))
+    return Found(routes, cold_s, paint_s, redraw_s, *_starts(log_dir, options.pairs, options.quick))
 
 
 def _num_tags(log_dir: str, names: Sequence[str]) -> dict[str, int]:
@@ -151,7 +151,7 @@ def _num_tags(log_dir: str, names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _starts(log_dir: str, pairs: int) -> tuple[dict[str, list[tuple[float, float]]], ...]:
+def _starts(log_dir: str, pairs: int, quick: bool) -> tuple[dict[str, list[tuple[float, float]]], ...]:
     """TensorBoard's start with and without the plugin, in pairs, which of them is first in turns.
 
     TensorFlow's import takes seconds, and by how much it varies hides the plugin. Without it, the plugin shares no
@@ -159,7 +159,7 @@ def _starts(log_dir: str, pairs: int) -> tuple[dict[str, list[tuple[float, float
     """
     wall_s: dict[str, list[tuple[float, float]]] = {"with TensorFlow": [], "without TensorFlow": []}
     cpu_s: dict[str, list[tuple[float, float]]] = {name: [] for name in wall_s}
-    for pair in range(pairs + 1):
+    for pair in range(int(quick), pairs + 1):
         for name, tensorflow in zip(wall_s, (True, False), strict=True):
             seconds = {}
             for left_out in [(), _OURS] if pair % 2 else [_OURS, ()]:
