@@ -18,7 +18,7 @@ from kerasmemwatch.traced_before import TRACED
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
-NUM_FITS = 30
+NUM_FITS = 12
 OWN = ("weights", "optimizer", "gradients", "activations", "temporaries")
 
 
@@ -61,7 +61,7 @@ def is_traced(watch: MemoryWatch) -> bool:
     return bool(watch.report.traced_steps)
 
 
-def test_of_thirty_fresh_models_two_are_traced_and_all_reports_agree(fit: Any, tmp_path: Path, tools: Any) -> None:
+def test_of_a_dozen_fresh_models_two_are_traced_and_all_reports_agree(fit: Any, tmp_path: Path, tools: Any) -> None:
     watches = [fit(tmp_path, run_name=f"trial-{number}") for number in range(NUM_FITS)]
     assert [is_traced(watch) for watch in watches] == [True] * 2 + [False] * (NUM_FITS - 2)
     # The second's own report is about the step with its peak; of the same height, the others show the other one.
