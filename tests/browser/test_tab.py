@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import append_payload, write_run
+from forks import run_forked
 from runs import HOSTILE
 from tabs import VIEWS, Tab, linked, tensorboard
 from timelines import realistic_step, step, timeline
@@ -36,8 +34,10 @@ for run, width in (("narrow", 8), ("wide", 24)):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log_dir = tmp_path_factory.mktemp("logs")
-    environment = {**os.environ, "TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([sys.executable, "-c", _FIT, str(log_dir)], env=environment, check=True, timeout=300)
+    script = tmp_path_factory.mktemp("script") / "fit.py"
+    script.write_text(_FIT)
+    status, _, errors = run_forked(script, str(log_dir))
+    assert status == 0, errors
     write_run(log_dir, "hostile", batches=30)
     lines = [(1000 * (i + 1), -1, 4, name, "weights", "between", "") for i, name in enumerate(HOSTILE)]
     append_payload(log_dir / "hostile", f"{STEPS_TAG}000000", encode_step(step(timeline(lines, 4))))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import run_forked
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ROOT = str(Path(__file__).parents[2])
@@ -39,6 +40,18 @@ def execute() -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=TIMEOUT_S,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def execute_forked() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``execute`` without TensorFlow's import, for what does not hang on how a process begins or ends."""
+
+    def run(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(SCRIPTS / name), *map(str, arguments)]
+        done = run_forked(Path(command[0]), *command[1:], environment=_environment(**environment))
+        return subprocess.CompletedProcess(command, *done)
 
     return run
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 _Execute = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_the_deepest_model_that_runs_without_a_watch_runs_and_is_traced_with_one(execute: _Execute) -> None:
-    done = execute("deep_models.py", TF_CPU_ALLOCATOR_USE_BFC="1")
+def test_the_deepest_model_that_runs_without_a_watch_runs_and_is_traced_with_one(execute_forked: _Execute) -> None:
+    done = execute_forked("deep_models.py", TF_CPU_ALLOCATOR_USE_BFC="1")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for mode in ("graph", "eager"):

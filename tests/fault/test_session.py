@@ -12,8 +12,10 @@ from kerasmemwatch.recording import load, runs
 TIMEOUT_S = 240
 
 
-def test_a_fork_within_a_traced_step(execute: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    done = execute("session_loop.py", tmp_path, "fork", TF_CPU_ALLOCATOR_USE_BFC="1")
+def test_a_fork_within_a_traced_step(
+    execute_forked: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = execute_forked("session_loop.py", tmp_path, "fork", TF_CPU_ALLOCATOR_USE_BFC="1")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     # The child takes the hooks out of its own copy and records nothing.

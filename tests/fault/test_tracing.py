@@ -12,18 +12,20 @@ OUTPUT_BYTES = 8 * 16 * 4
 
 
 @pytest.fixture(scope="module")
-def found(execute):
-    done = execute("traced_fits.py", TF_CPU_ALLOCATOR_USE_BFC="1")
+def found(execute_forked):
+    done = execute_forked("traced_fits.py", TF_CPU_ALLOCATOR_USE_BFC="1")
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def run(execute):
+def run(execute, execute_forked):
     """Run one case in a process of its own, and return what it printed."""
 
     def run(*arguments, **environment):
-        done = execute("traced_process.py", *arguments, **{"TF_CPU_ALLOCATOR_USE_BFC": "1", **environment})
+        # That is read as TensorFlow is imported.
+        begin = execute if "TF_ENABLE_ONEDNN_OPTS" in environment else execute_forked
+        done = begin("traced_process.py", *arguments, **{"TF_CPU_ALLOCATOR_USE_BFC": "1", **environment})
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout)
 

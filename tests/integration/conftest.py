@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from forks import run_forked
 from leftovers import nothing_left
 
 if TYPE_CHECKING:
@@ -220,6 +221,20 @@ def read_back(watch: MemoryWatch, log_dir: Path, run: str | None = None) -> Reco
     assert stored.run == held.run
     assert stored.layers == held.layers
     return stored
+
+
+@pytest.fixture
+def run_forked_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run_python`` without the seconds of TensorFlow's import, for what does not hang on how a process begins."""
+
+    def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / "script.py"
+        path.write_text(textwrap.dedent(script))
+        status, out, errors = run_forked(path, *arguments, environment={**os.environ, **variables}, folder=tmp_path)
+        assert status == 0, errors
+        return subprocess.CompletedProcess([str(path), *arguments], status, out, errors)
+
+    return run
 
 
 @pytest.fixture

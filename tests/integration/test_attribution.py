@@ -153,7 +153,7 @@ def test_sums_of_a_step_hold_at_every_event(build: Any, tools: Any, name: str, m
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("example", [dense, convolution], ids=lambda example: example.__name__)
-def test_nearly_every_byte_at_the_peak_has_an_owner(run_python: Any, example: Any, mode: str) -> None:
+def test_nearly_every_byte_at_the_peak_has_an_owner(run_forked_python: Any, example: Any, mode: str) -> None:
     # In a process of its own: TensorFlow keeps some of an earlier model's memory, and nobody can say whose it was.
     script = f"""
         import sys
@@ -163,7 +163,7 @@ def test_nearly_every_byte_at_the_peak_has_an_owner(run_python: Any, example: An
         model.compile("adam", "mse", **MODES[{mode!r}])
         print(*shares(traced(model, x)))
     """
-    covered, coverage, in_layers = map(float, run_python(script).stdout.split())
+    covered, coverage, in_layers = map(float, run_forked_python(script).stdout.split())
     assert covered == coverage >= 0.99
     assert not in_layers < 0.97
 

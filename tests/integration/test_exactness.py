@@ -40,14 +40,14 @@ class Witness(keras.callbacks.Callback):
         self.rss.append(psutil.Process().memory_info().rss)
 
 
-def test_the_guard_can_fail(run_python: Any) -> None:
+def test_the_guard_can_fail(run_forked_python: Any) -> None:
     script = f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from conftest import counts_exactly
         print(counts_exactly())
     """
-    assert run_python(script, TF_CPU_ALLOCATOR_USE_BFC="0").stdout == "False\n"
+    assert run_forked_python(script, TF_CPU_ALLOCATOR_USE_BFC="0").stdout == "False\n"
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -505,12 +505,8 @@ MIRRORED = """
 """
 
 
-def test_mirrored_variables_count_one_replica() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MIRRORED)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
+def test_mirrored_variables_count_one_replica(run_forked_python: Any) -> None:
+    answer = json.loads(run_forked_python(MIRRORED).stdout.splitlines()[-1])
     found = answer["found"]
     assert {replicas for *_, replicas in found} == {2}
     assert sum(size for *_, size, _ in found) * 2 == answer["everywhere"]

@@ -225,8 +225,8 @@ def test_workers_that_are_processes(run_python: Any) -> None:
     )
 
 
-def test_logical_devices_share_one_allocator_that_is_reported_once(run_python: Any) -> None:
-    run_python(
+def test_logical_devices_share_one_allocator_that_is_reported_once(run_forked_python: Any) -> None:
+    run_forked_python(
         """
         import keras, numpy as np, tensorflow as tf
         from kerasmemwatch import MemoryWatch, load

@@ -55,12 +55,12 @@ def interrupt(tools: Any) -> Any:
     return interrupt
 
 
-def test_another_process_continues_the_run(run_python: Any, tmp_path: Path) -> None:
-    assert json.loads(run_python(SCRIPT, "19").stdout) == ["mine", list(range(1, 20)), 19]
+def test_another_process_continues_the_run(run_forked_python: Any, tmp_path: Path) -> None:
+    assert json.loads(run_forked_python(SCRIPT, "19").stdout) == ["mine", list(range(1, 20)), 19]
     interrupted = load(tmp_path / "logs")
     assert interrupted.samples["step"].tolist() == list(range(1, 20))
     # Epochs 0 and 1 are in the backup: epoch 2 is trained again, and its batches are new rows.
-    assert json.loads(run_python(SCRIPT, "-1").stdout) == ["mine", list(range(1, 36)), 32]
+    assert json.loads(run_forked_python(SCRIPT, "-1").stdout) == ["mine", list(range(1, 36)), 32]
     assert runs(tmp_path / "logs") == ["mine"]
     whole = load(tmp_path / "logs")
     samples = whole.samples

@@ -341,13 +341,13 @@ print(len(session.recording.steps), session.report.coverage >= 0.99)
     assert kmw.load(tmp_path / "logs", watched).samples["step"].tolist() == [1, 2, 3, 4]
 
 
-def test_example_of_the_documentation(run_python: Any) -> None:
+def test_example_of_the_documentation(run_forked_python: Any) -> None:
     script = """
         import doctest
         from kerasmemwatch import session, tape
         for module in (session, tape):
             print(doctest.testmod(module))
     """
-    lines = run_python(script).stdout.splitlines()
+    lines = run_forked_python(script).stdout.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("TestResults(failed=0, attempted=") for line in lines), lines

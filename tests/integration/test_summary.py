@@ -572,12 +572,12 @@ _SCRIPT = """
 
 
 def test_a_partial_count_says_so_and_how_to_make_it_exact(
-    run_python: Callable[..., subprocess.CompletedProcess[str]],
+    run_forked_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    text = run_python(_SCRIPT, TF_CPU_ALLOCATOR_USE_BFC="0").stdout
+    text = run_forked_python(_SCRIPT, TF_CPU_ALLOCATOR_USE_BFC="0").stdout
     assert "partial: only allocations of 256.0 KiB or more are counted" in text
     assert text.startswith("CPU:0 is counted in part: start Python with TF_CPU_ALLOCATOR_USE_BFC=1")
-    exact = run_python(_SCRIPT).stdout
+    exact = run_forked_python(_SCRIPT).stdout
     assert "partial" not in exact
     assert "dense_1" in exact
 
@@ -597,7 +597,7 @@ def test_another_backend_is_refused(run_python: Callable[..., subprocess.Complet
     assert "this is jax" in text
 
 
-def test_disabled_it_does_nothing(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_disabled_it_does_nothing(run_forked_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     script = _SCRIPT + "    print(model.compiled)\n"
-    done = run_python(script, KERASMEMWATCH_DISABLE="1")
+    done = run_forked_python(script, KERASMEMWATCH_DISABLE="1")
     assert done.stdout.splitlines() == ["Nothing was measured: KERASMEMWATCH_DISABLE is set.", "False"]

@@ -555,7 +555,7 @@ def test_another_thread_takes_over_once_the_first_has_ended() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_has_a_session_of_its_own(run_python: Any) -> None:
+def test_a_forked_child_has_a_session_of_its_own(run_forked_python: Any) -> None:
     script = """
         import os, sys
         import tensorflow as tf
@@ -578,7 +578,7 @@ def test_a_forked_child_has_a_session_of_its_own(run_python: Any) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert step() is parent and parent.recording.samples.num_samples == 2
     """
-    run_python(script)
+    run_forked_python(script)
 
 
 # -- faults ------------------------------------------------------------------------------------------------------

@@ -177,8 +177,8 @@ def test_a_traced_step_has_the_peak_of_an_untraced_one_though_an_embedding_is_co
     assert np.ptp(peaks) < 50_000
 
 
-def test_each_replica_of_a_variable_has_an_address(run_python: Any) -> None:
-    run_python(
+def test_each_replica_of_a_variable_has_an_address(run_forked_python: Any) -> None:
+    run_forked_python(
         """
         import keras, numpy as np, tensorflow as tf
         from kerasmemwatch.attribution.inventory import ledger

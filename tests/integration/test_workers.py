@@ -37,7 +37,7 @@ def test_a_resumed_worker_continues_its_own_run(
     assert recording.run.name == "mine" and recording.samples["train_step"].tolist() == list(range(1, 25))
 
 
-def test_a_backup_finds_its_own_workers_run(run_python: Any, tmp_path: Path) -> None:
+def test_a_backup_finds_its_own_workers_run(run_forked_python: Any, tmp_path: Path) -> None:
     script = """
         import keras, numpy as np, sys
         from kerasmemwatch import MemoryWatch
@@ -61,7 +61,7 @@ def test_a_backup_finds_its_own_workers_run(run_python: Any, tmp_path: Path) -> 
     for fail_at in ("11", "-1"):
         for index in (0, 1):
             described = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-            run_python(script, str(index), fail_at, TF_CONFIG=described)
+            run_forked_python(script, str(index), fail_at, TF_CONFIG=described)
     assert sorted(runs(tmp_path / "logs")) == ["mine-worker-0", "mine-worker-1"]
     for index in (0, 1):
         # Epoch 1 is trained again: 11 batches, and then 16.
@@ -85,8 +85,8 @@ def test_without_a_cluster_there_is_no_worker(build: Any, tmp_path: Path, monkey
     assert runs(tmp_path) == ["mine"] and load(tmp_path).run.worker is None
 
 
-def test_replicas_that_share_an_allocator_are_told(run_python: Any) -> None:
-    run_python(
+def test_replicas_that_share_an_allocator_are_told(run_forked_python: Any) -> None:
+    run_forked_python(
         """
         import keras, numpy as np, tensorflow as tf
         from kerasmemwatch import MemoryWatch, load
