@@ -97,6 +97,7 @@ elif case == "unwritable":
     tempfile.tempdir = sys.argv[3]
     fit(make(dense()), watch)
 elif case == "layers":
+    sys.setrecursionlimit(500)  # enough for Keras, and Python's own 1,000 would need more layers
 
     class Deep(keras.Model):
         """Deeper than Python's recursion limit."""
