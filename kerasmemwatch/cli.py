@@ -6,9 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kerasmemwatch._version import __version__
 from kerasmemwatch.errors import MemWatchError
+
+if TYPE_CHECKING:
+    from kerasmemwatch.report import Report
 
 __all__ = ["main"]
 
@@ -64,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print the report of a recorded run")
     show.add_argument("log_dir", metavar="LOGDIR")
     show.add_argument("--run", metavar="NAME", help="the run (default: the newest)")
+    show.add_argument("--device", metavar="NAME", help="what was alive on this device (default: the peak's)")
     show.add_argument("--all", action="store_true", help="all layers, figures and notes")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--list", action="store_true", help="the names of the runs, oldest first")
@@ -73,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("log_dir", metavar="LOGDIR")
     report.add_argument("-o", "--output", metavar="FILE", default="report.html", help="(default: %(default)s)")
     report.add_argument("--run", metavar="NAME", help="the run (default: the newest)")
+    report.add_argument("--device", metavar="NAME", help="the device it shows first (default: the peak's)")
     report.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="(default: %(default)s)")
     report.set_defaults(command=_report)
 
@@ -102,7 +108,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from kerasmemwatch.recording import load, runs, unreadable_runs
+    from kerasmemwatch.recording import runs, unreadable_runs
 
     if options.list:
         for name in map(_on_one_line, runs(options.log_dir)):
@@ -110,7 +116,7 @@ def _show(options: argparse.Namespace) -> int:
         for name, problem in unreadable_runs(options.log_dir).items():
             print(f"kerasmemwatch: {_on_one_line(f'the run {name!r} cannot be read: {problem}')}", file=sys.stderr)
         return 0
-    report = load(options.log_dir, options.run).report
+    report = _loaded(options)
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
         return 0
@@ -121,11 +127,16 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from kerasmemwatch.recording import load
-
-    load(options.log_dir, options.run).report.to_html(options.output, theme=options.theme)
+    _loaded(options).to_html(options.output, theme=options.theme)
     print(f"Wrote {_writable(options.output)}")
     return 0
+
+
+def _loaded(options: argparse.Namespace) -> Report:
+    from kerasmemwatch.recording import load
+
+    report = load(options.log_dir, options.run).report
+    return report if options.device is None else report.on_device(options.device)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -211,6 +211,8 @@ def _notes(names: tuple[str, str], reports: tuple[Report, Report]) -> list[str]:
     first, second = (report.traced for report in reports)
     if first and second and _kind(first) != _kind(second):
         notes.append(f"The traced peaks are of different kinds: {_kind(first)}, and {_kind(second)}.")
+    if first and second and first.device != second.device:
+        notes.append(f"The traced peaks are of different devices: {first.device}, and {second.device}.")
     notes += [
         f"What layers and categories of {name} are compared is {traced_words(report)}: this fit itself was not traced."
         for name, report in zip(names, reports, strict=True)

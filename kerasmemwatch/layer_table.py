@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.live_set import peak_event, requested_at
 from kerasmemwatch.records import LayerMemory
+from kerasmemwatch.step_devices import on_device
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = ["added_bytes", "layer_table", "range_maxima"]
@@ -22,7 +24,9 @@ _HELD = ("weights", "optimizer", "other")
 _VARIABLES = ("weights", "optimizer")
 
 
-def layer_table(step: TracedStep, inventory: Sequence[LayerMemory] = ()) -> tuple[LayerMemory, ...]:
+def layer_table(
+    step: TracedStep, inventory: Sequence[LayerMemory] = (), *, device: str | None = None
+) -> tuple[LayerMemory, ...]:
     """Each owner over a whole step.
 
     A row has the maximum over time of each category by itself, so its columns may sum to more than ``total_bytes``,
@@ -31,16 +35,24 @@ def layer_table(step: TracedStep, inventory: Sequence[LayerMemory] = ()) -> tupl
     buffers for a moment counts if that moment is the peak, and in the total. Gradients of a layer are counted once for
     each variable, also where they were never all alive together; a step that does not train has none, ``None``.
     Where the step lacks an owner's variables (they live on another device, or could not be told from the rest), they
-    are the inventory's, and ``total_bytes`` and ``added_bytes`` are unknown.
+    are the inventory's, and ``total_bytes`` and ``added_bytes`` are unknown. If a device is named, that is so of
+    variables only that are on no device of the step, and owners that hold nothing there are left out.
 
     Args:
         step: The step.
         inventory: The model's variables by owner, in the model's order.
+        device: What is on this device only; if ``None``, of the device that heads the step, and the other variables.
 
     Returns:
         A row for each owner of the step or the inventory, exclusive of sub-layers: layers in the model's order, then
         those that are no layers.
+
+    Raises:
+        InvalidArgumentError: If nothing was allocated on that device.
     """
+    if device is not None:
+        step = on_device(step, device)
+        inventory = _without_others(step, inventory)
     measured = {_key(row): row for row in _measured(step)}
     listed = {_key(row): row for row in inventory}
     rows = [
@@ -124,6 +136,22 @@ def _measured(step: TracedStep) -> list[LayerMemory]:
         )
         for index, (path, class_name) in enumerate(zip(timeline.owners, timeline.classes, strict=True))
     ]
+
+
+def _without_others(step: TracedStep, inventory: Sequence[LayerMemory]) -> list[LayerMemory]:
+    """The inventory without the variables that other devices than the step's hold, and without idle owners."""
+    here = set(_owners(step.timeline, np.arange(step.timeline.num_allocations)))
+    codes = [CATEGORIES.index(name) for name in _HELD]
+    elsewhere = {key for other in step.others for key in _owners(other, np.flatnonzero(np.isin(other.category, codes)))}
+    none: dict[str, Any] = {f"{name}_bytes": 0 for name in _HELD}
+    rows = [replace(row, **none) if _key(row) in elsewhere else row for row in inventory]
+    return [row for row in rows if _key(row) in here or any(getattr(row, name) != 0 for name in none)]
+
+
+def _owners(timeline: Timeline, chosen: NDArray[np.intp]) -> list[_Key]:
+    """The owners of some allocations."""
+    codes = np.unique(timeline.owner[chosen]).tolist()
+    return [(timeline.owners[code], bool(timeline.classes[code])) for code in codes]
 
 
 def _idle(listed: LayerMemory, step: TracedStep) -> LayerMemory:

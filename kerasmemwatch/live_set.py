@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.records import LayerMemory, TracedPeak
+from kerasmemwatch.step_devices import on_device
 from kerasmemwatch.timeline import AUTOTUNING, CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = [
@@ -78,14 +79,29 @@ def born_at(timeline: Timeline, event: int, among: NDArray[np.intp] | None = Non
     return int(born[np.argmax(timeline.requested_bytes[born])]) if len(born) else None
 
 
-def highest_step(steps: Iterable[TracedStep]) -> TracedStep | None:
-    """The step with the highest peak of requested bytes, the first of equals; ``None`` if there is none."""
-    return max(steps, key=lambda step: int(requested_at(step.timeline).max()), default=None)
+def highest_step(steps: Iterable[TracedStep], device: str | None = None) -> TracedStep | None:
+    """The step with the highest peak of requested bytes, the first of equals; ``None`` if there is none.
+
+    Args:
+        steps: The steps.
+        device: If any of them is headed by this device, those only.
+    """
+    steps = list(steps)
+    mine = [step for step in steps if step.timeline.device == device]
+    return max(mine or steps, key=lambda step: int(requested_at(step.timeline).max()), default=None)
 
 
-def traced_peak(step: TracedStep) -> TracedPeak:
-    """The moment of a step's peak: when it was, and what was allocated then."""
-    timeline = step.timeline
+def traced_peak(step: TracedStep, *, device: str | None = None) -> TracedPeak:
+    """The moment of a step's peak: when it was, and what was allocated then.
+
+    Args:
+        step: The step.
+        device: On which device; on the one that heads the step if ``None``.
+
+    Raises:
+        InvalidArgumentError: If nothing was allocated on that device.
+    """
+    timeline = on_device(step, device).timeline
     event = peak_event(timeline)
     born, doing = born_at(timeline, event), _doing_at(timeline, event)
     # The input pipeline fetches a coming batch beside the step: what it allocates is not what the step was doing.

@@ -153,7 +153,8 @@ def untraced(report: Report) -> str:
 
 def is_planned(report: Report) -> bool:
     """Whether what is shown of a step was not measured, but is what XLA had planned."""
-    return any(PLANNED in note for note in report.notes)
+    device = report.traced.device if report.traced else ""
+    return any(PLANNED in note and note.startswith(f"{device}:") for note in report.notes)
 
 
 def _silent(report: Report) -> str:

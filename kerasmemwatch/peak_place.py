@@ -14,6 +14,7 @@ __all__ = [
     "during",
     "elsewhere",
     "is_between",
+    "is_shown",
     "is_untraced",
     "is_very_peak",
     "kind_words",
@@ -37,14 +38,19 @@ def step_words(report: Report, stage: str | None, step: int | None) -> str:
 
 
 def traced_words(report: Report) -> str:
-    """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace."""
+    """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace.
+
+    With its device, if there is another one that they could be about: ``"training step 7 on GPU:0"``.
+    """
     traced = report.traced
     if traced is None:
         return "the step"
+    devices = {*report.devices, *(device.name for device in report.run.devices)}
+    device = f" on {traced.device}" if len(devices) > 1 or not is_shown(report) else ""
     if traced.after is not None:
-        return _gap_words(traced.step, traced.after)
+        return _gap_words(traced.step, traced.after) + device
     planned = ", as XLA planned it" if is_planned(report) else ""
-    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}{planned}"
+    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}{device}{planned}"
 
 
 def numbered(step: TracedStep) -> str:
@@ -85,6 +91,11 @@ def is_between(report: Report) -> bool:
     return find_peak(report.run, report.samples).phase == "between"
 
 
+def is_shown(report: Report) -> bool:
+    """Whether what is shown is of the device that had the run's peak, as far as that is known."""
+    return report.traced is None or report.peak.device in (None, report.traced.device)
+
+
 def step_shown(report: Report) -> TracedStep | None:
     """The traced step or gap that ``report.traced`` is about."""
     traced = report.traced
@@ -92,7 +103,8 @@ def step_shown(report: Report) -> TracedStep | None:
         return None
     place = (traced.step, traced.after, traced.measured_in)
     # Several workers may have traced the same one.
-    return highest_step([one for one in report.steps if (one.step, one.after, one.measured_in) == place])
+    found = [one for one in report.steps if (one.step, one.after, one.measured_in) == place]
+    return highest_step(found, traced.device)
 
 
 def is_very_peak(report: Report) -> bool:
@@ -104,8 +116,8 @@ def is_very_peak(report: Report) -> bool:
 def is_untraced(report: Report) -> bool:
     """Whether the run's peak is neither in what is shown nor in a step like it: of steps that did not end not said."""
     shown, peak = step_shown(report), find_peak(report.run, report.samples)
-    if shown is None or peak.bytes is None or not peak.ended or shown.measured_in is not None:
-        return False
+    if shown is None or peak.bytes is None or not peak.ended or shown.measured_in is not None or not is_shown(report):
+        return False  # or it may be traced on its own device
     return not is_very_moment(peak, shown) and not is_explained(peak, shown)
 
 
@@ -116,7 +128,9 @@ def during(report: Report) -> str:
         return "" if is_very_peak(report) else ", between two batches"
     if not report.peak.ended:
         return ", which did not end"
-    if traced is None or traced.phase == "between" or traced.stage != report.peak.stage or is_untraced(report):
+    if traced is None or traced.phase == "between" or traced.stage != report.peak.stage:
+        return ""
+    if is_untraced(report) or not is_shown(report):
         return ""
     if traced.measured_in is not None:
         return f"; {traced_words(report)} was highest during {traced.phase}"
@@ -138,12 +152,20 @@ def elsewhere(report: Report) -> str:
         return _in_lower_step(report)
     if is_between(report):
         place = f"between two batches, before {step_words(report, peak.stage, peak.step)}"
-    elif peak.stage != traced.stage or not peak.ended or traced.after is not None or is_untraced(report):
+    elif (
+        peak.stage != traced.stage
+        or not peak.ended
+        or traced.after is not None
+        or is_untraced(report)
+        or not is_shown(report)
+    ):
         place = f"in {step_words(report, peak.stage, peak.step)}"
     else:
         return "" if traced.measured_in is None else _not_of_this_run(report)
     untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
     size = at_least(report.run, peak.device, peak.bytes)
+    if not is_shown(report):
+        return f"The run's peak of {size} was on {peak.device}, {place}. Shown is {traced_words(report)}."
     alike = ", which was as high" if traced.after is not None and not is_untraced(report) else ""
     return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}{alike}."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kerasmemwatch.peak_place import during, is_between, is_untraced, is_very_peak, traced_words
+from kerasmemwatch.peak_place import during, is_between, is_shown, is_untraced, is_very_peak, traced_words
 from kerasmemwatch.report import Report
 from kerasmemwatch.shown_step import HIGHER, ROUNDED_BYTES
 from kerasmemwatch.units import format_bytes
@@ -51,7 +51,7 @@ def peak_story(report: Report) -> str:
     told = ", not traced" if is_untraced(report) else ""
     if is_very_peak(report):
         told = f": {words}" if (words := _mostly(report)) else ""
-    elif report.traced is not None and report.traced.after is not None and not told:
+    elif report.traced is not None and report.traced.after is not None and not told and is_shown(report):
         told = f", as high as {traced_words(report)}" + (f": {words}" if (words := _mostly(report)) else "")
     steady, highest = steady_bytes(report), report.peak.bytes
     if steady is None or highest is None or highest <= steady * (1 + HIGHER) + ROUNDED_BYTES:

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.layer_tree import TreeLine, tree_lines
-from kerasmemwatch.live_set import UNATTRIBUTED
+from kerasmemwatch.live_set import UNATTRIBUTED, requested_at
 from kerasmemwatch.notes import in_part, is_planned
-from kerasmemwatch.peak_place import columns_left_out, elsewhere, traced_words
+from kerasmemwatch.peak_place import columns_left_out, elsewhere, step_shown, traced_words
 from kerasmemwatch.records import LayerMemory, TracedPeak
 from kerasmemwatch.report import Report
 from kerasmemwatch.timeline import AUTOTUNING
@@ -48,18 +48,30 @@ def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
         return
     sizes = sorted(report.peak.by_category.items(), key=lambda item: -item[1])
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes if size)
-    place = [traced.device] if len(report.run.devices) > 1 else []
-    place += [traced_words(report), *filter(None, [traced.mode])]
+    place = ", ".join(filter(None, [traced_words(report), traced.mode]))
     planned = is_planned(report)
     yield Text.assemble(
         (f"\nAt the {'planned' if planned else 'traced'} peak{in_part(report.run, traced.device)}", "bold"),
-        f" ({', '.join(place)}): {format_bytes(traced.requested_bytes)} requested",
+        f" ({place}): {format_bytes(traced.requested_bytes)} requested",
         f", of it {parts}" if parts else "",
         "" if report.coverage is None else f"; coverage {floored_percent(report.coverage)}",
     )
     slack = traced.in_use_bytes - traced.requested_bytes
     more = f" The allocator had {format_bytes(slack)} more in use, for rounding and unused space."
     yield Text(_when(traced, everything) + (more if slack > 0 and not planned else ""))
+    yield from _other_devices(report, traced)
+
+
+def _other_devices(report: Report, traced: TracedPeak) -> Iterator[RenderableType]:
+    """What other devices held in the same step, each at its own peak, and how to see it."""
+    step = step_shown(report)
+    held = [(each.device, int(requested_at(each).max())) for each in step.others] if step else []
+    held = [(device, size) for device, size in held if size >= _SMALLEST_SHARE * traced.requested_bytes]
+    # The names are a file's, which may hold anything.
+    names = ("".join(char if char.isprintable() else "?" for char in device) for device, _ in held)
+    parts = [f"{shortened(name)} {format_bytes(size)}" for name, (_, size) in zip(names, held, strict=True)]
+    if parts:
+        yield Text(f"At most on other devices: {', '.join(parts)} (`kerasmemwatch show --device NAME`).")
 
 
 def _when(traced: TracedPeak, everything: bool) -> str:

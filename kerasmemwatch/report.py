@@ -9,10 +9,9 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kerasmemwatch.layer_table import layer_table
-from kerasmemwatch.live_set import by_category, by_layer, coverage, peak_event, traced_peak
+from kerasmemwatch.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
 from kerasmemwatch.notebook_value import NotebookValue, extent
 from kerasmemwatch.records import (
     Growth,
@@ -25,15 +24,13 @@ from kerasmemwatch.records import (
     WorkerMemory,
 )
 from kerasmemwatch.shown_step import shown_step
+from kerasmemwatch.step_devices import device_names, headed, steps_on
 from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.trends import FEWEST_SAMPLES, find_growth, worker_name
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["ENOUGH_COVERAGE", "Report", "find_growth", "find_peak", "find_workers", "make_report"]
 
-# A slope needs this many samples after the warm-up; more than _MOST are thinned out, as it looks at all pairs.
-_FEWEST_SAMPLES = 10
-_MOST_SAMPLES = 400
-_WARM_UP = 0.1
 _SUSPICIOUS_SHARE = 0.9
 # Below it, a note says how much of the traced peak is unattributed.
 ENOUGH_COVERAGE = 0.99
@@ -53,10 +50,14 @@ class Report(NotebookValue):
         coverage: Share of ``peak.requested_bytes`` with a known owner and category; ``None`` without a trace.
         leaks: Causes of growth; none are looked for by this version.
         notes: What could not be measured, and what went wrong.
-        traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace.
+        traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace. It is of
+            the device that the peak names, if that allocated anything in a traced step.
         traced_steps: The numbers of this run's traced steps.
         workers: Of workers that trained together, each one's highest figures; empty for an ordinary run.
         steps: The traced steps and gaps themselves, for figures, also those that a fit that is alike had traced.
+        inventory: The model's variables by layer, on whichever device.
+        device: The device that was asked for; ``None`` if none was.
+        everywhere: The rows of ``layers`` before a device was asked for.
     """
 
     run: RunInfo
@@ -71,16 +72,52 @@ class Report(NotebookValue):
     traced_steps: tuple[int, ...] = ()
     workers: tuple[WorkerMemory, ...] = ()
     steps: tuple[TracedStep, ...] = field(default=(), repr=False)
+    inventory: tuple[LayerMemory, ...] = field(default=(), repr=False)
+    device: str | None = None
+    everywhere: tuple[LayerMemory, ...] = field(default=(), repr=False)
 
     @property
     def weights_bytes(self) -> int | None:
         """All layers' variables; ``None`` if no model was seen or a size is unknown."""
-        return _total(layer.weights_bytes for layer in self.layers) if self.layers else None
+        return _total(layer.weights_bytes for layer in self._everywhere) if self._everywhere else None
 
     @property
     def optimizer_bytes(self) -> int | None:
         """All optimizer variables; ``None`` if no model was seen or a size is unknown."""
-        return _total(layer.optimizer_bytes for layer in self.layers) if self.layers else None
+        return _total(layer.optimizer_bytes for layer in self._everywhere) if self._everywhere else None
+
+    @property
+    def _everywhere(self) -> tuple[LayerMemory, ...]:
+        # One device's rows lack the variables on others.
+        return self.layers if self.device is None else self.everywhere
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that traced steps tell of, each a choice for ``on_device``; the one that is shown first."""
+        return device_names(self.steps)
+
+    def on_device(self, device: str) -> Report:
+        """The same report, with what was alive on another device: ``layers``, ``traced``, what ``peak`` has by layer.
+
+        What the samples tell stays: ``peak.bytes`` is the run's peak, and ``peak.device`` where that was.
+
+        Args:
+            device: One of ``devices``.
+
+        Raises:
+            InvalidArgumentError: If no traced step allocated anything on it.
+
+        Example:
+            >>> for device in report.devices:                          # doctest: +SKIP
+            ...     print(report.on_device(device).peak.by_category)
+        """
+        steps = steps_on(self.steps, device)
+        if self.device is None and self.traced is not None and self.traced.device == device:
+            return self
+        notes = (*self.run.notes, *_doubts(self.run, self.samples))
+        peak = find_peak(self.run, self.samples)
+        bare = replace(self, peak=peak, notes=notes, device=device, everywhere=self._everywhere)
+        return _explained(bare, steps, highest_step(steps))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the samples and the steps' allocations as JSON-able values; what is unknown is ``None``."""
@@ -90,6 +127,7 @@ class Report(NotebookValue):
             "peak": asdict(self.peak),
             "traced": asdict(self.traced) if self.traced else None,
             "traced_steps": list(self.traced_steps),
+            "devices": list(self.devices),
             "workers": [asdict(worker) for worker in self.workers],
             "layers": [asdict(layer) for layer in self.layers],
             "growth": [asdict(growth) for growth in self.growth],
@@ -108,14 +146,14 @@ class Report(NotebookValue):
             view: ``"overview"`` (memory over steps), ``"peak"`` (what was alive at the traced peak), ``"step"`` (memory
                 within a traced step), ``"allocations"`` (its single buffers), ``"layers"`` or ``"growth"``.
             theme: ``"light"`` or ``"dark"``.
-            **options: More of the view's own: ``step=`` (the number of a traced step), ``by="layer"``, ``x="time"``,
-                ``window=``, ``layer=`` (that layer only), ``shape="icicle"``.
+            **options: More of the view's own: ``step=`` (the number of a traced step), ``device=`` (of ``devices``),
+                ``by="layer"``, ``x="time"``, ``window=``, ``layer=`` (that layer only), ``shape="icicle"``.
 
         Returns:
             A ``plotly.graph_objects.Figure``.
 
         Raises:
-            InvalidArgumentError: If there is no such view, theme, option or step.
+            InvalidArgumentError: If there is no such view, theme, option, device or step.
             MissingDependencyError: If plotly is not installed.
         """
         from kerasmemwatch.figures.notebook import to_plotly
@@ -178,31 +216,38 @@ def make_report(
     each = tuple(find_workers(workers))
     growth = tuple(find_growth(run, samples, workers))
     peak, notes = find_peak(run, samples), (*run.notes, *_doubts(run, samples))
-    step = shown_step(peak, steps)
+    held = tuple(layers)
+    report = Report(run, samples, peak, held, growth, notes=notes, workers=each, inventory=held)
+    steps = headed(steps, peak.device)
+    return _explained(report, steps, shown_step(peak, [s for s in steps if s.timeline.device == peak.device] or steps))
+
+
+def _explained(report: Report, steps: tuple[TracedStep, ...], step: TracedStep | None) -> Report:
+    """A report of what the samples tell, with what was alive at a traced step's peak."""
     if step is None:
-        return Report(run, samples, peak, tuple(layers), growth, notes=notes, workers=each)
+        return report
     event, moment = peak_event(step.timeline), traced_peak(step)
-    peak = replace(
-        peak,
-        phase=peak.phase or (moment.phase if peak.ended and step.after is None else None),
-        requested_bytes=moment.requested_bytes,
-        by_category=by_category(step.timeline, event),
-        by_layer=by_layer(step.timeline, event),
-        op=moment.op,
-    )
+    peak = report.peak
+    # Another device's moment says nothing about this one's.
+    phase = moment.phase if peak.ended and step.after is None and report.device in (None, peak.device) else None
     covered = coverage(step.timeline, event)
-    return Report(
-        run,
-        samples,
-        peak,
-        layer_table(step, layers),
-        growth,
+    return replace(
+        report,
+        peak=replace(
+            peak,
+            phase=peak.phase or phase,
+            requested_bytes=moment.requested_bytes,
+            by_category=by_category(step.timeline, event),
+            by_layer=by_layer(step.timeline, event),
+            op=moment.op,
+        ),
+        layers=layer_table(step, report.inventory, device=report.device),
         coverage=covered,
-        notes=(*_uncovered(covered, moment), *notes, *step.notes),
+        notes=(*_uncovered(covered, moment), *report.notes, *step.notes),
         traced=moment,
+        # Workers may trace the same one.
         traced_steps=tuple(dict.fromkeys(one.step for one in steps if one.measured_in is None and one.after is None)),
-        workers=each,
-        steps=tuple(steps),
+        steps=steps,
     )
 
 
@@ -217,7 +262,7 @@ def find_workers(workers: Sequence[tuple[RunInfo, Samples]]) -> list[WorkerMemor
         unsampled = run.configuration.get("sample_every", 1) - 1
         found.append(
             WorkerMemory(
-                _worker_name(run),
+                worker_name(run),
                 run.name,
                 peak.bytes,
                 peak.step,
@@ -252,55 +297,10 @@ def find_peak(run: RunInfo, samples: Samples) -> Peak:
     )
 
 
-def find_growth(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo, Samples]] = ()) -> list[Growth]:
-    """Median slopes of in-use bytes and RSS at the ends of training batches (of all batches if none trained).
-
-    The slope is the Theil-Sen estimator with its 95 % interval (P. K. Sen, Journal of the American Statistical
-    Association 63, 1968), after the first tenth of the rows, which is warm-up.
-
-    Of several workers each one's RSS is judged by itself: the maximum over workers falls as one of them ends, and
-    hides what grows in a smaller one.
-    """
-    rows = _trained(samples)
-    found = []
-    in_use = samples.get("device_in_use_bytes")
-    for index, device in enumerate(run.devices):
-        if in_use is not None and index < in_use.shape[1]:
-            found.append(_slope(f"device_in_use_bytes {device.name}", samples["step"][rows], in_use[rows, index]))
-    for name, own in [(f" {_worker_name(each)}", own) for each, own in workers] or [("", samples)]:
-        if "host_rss_bytes" in own:
-            rows = _trained(own)
-            found.append(_slope(f"host_rss_bytes{name}", own["step"][rows], own["host_rss_bytes"][rows]))
-    return [growth for growth in found if growth is not None]
-
-
-def _trained(samples: Samples) -> NDArray[np.intp]:
-    trained = samples.get("stage") == "train" if "stage" in samples else np.zeros(0, bool)
-    # What is in use where an exception left a step is not what stays after one.
-    ended = samples["ended"] != 0 if "ended" in samples else np.ones(samples.num_samples, bool)
-    return np.flatnonzero(trained & ended) if np.any(trained) else np.flatnonzero(ended)
-
-
-def _worker_name(run: RunInfo) -> str:
-    return run.worker.name if run.worker else run.name
-
-
-def _slope(series: str, steps: NDArray[Any], values: NDArray[Any]) -> Growth | None:
-    known = np.flatnonzero(~np.isnan(values.astype(float)))
-    known = known[int(len(known) * _WARM_UP) :]
-    if len(known) < _FEWEST_SAMPLES:
-        return None
-    thinned = known[np.unique(np.linspace(0, len(known) - 1, _MOST_SAMPLES).astype(int))]
-    from scipy.stats import theilslopes
-
-    slope, _, low, high = theilslopes(values[thinned].astype(float), steps[thinned].astype(float), alpha=0.95)
-    return Growth(series, float(slope), float(low), float(high), len(known))
-
-
 def _doubts(run: RunInfo, samples: Samples) -> list[str]:
     """What the figures themselves say against the measurement."""
     peak, in_use = samples.get("device_peak_bytes"), samples.get("device_in_use_bytes")
-    if peak is None or in_use is None or not peak.size or len(peak) < _FEWEST_SAMPLES:
+    if peak is None or in_use is None or not peak.size or len(peak) < FEWEST_SAMPLES:
         return []
     # A partial count may see none of a small model's allocations.
     exact = [index for index, device in enumerate(run.devices) if device.counting == "exact"]

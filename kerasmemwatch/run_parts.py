@@ -103,9 +103,10 @@ class Allowance:
         Raises:
             RecordingFormatError: If that is too much.
         """
-        timeline = step.timeline
-        numbers = _STEP_NUMBER_BYTES * (timeline.num_allocations + timeline.num_events)
-        size = numbers + sum(map(len, (*timeline.owners, *timeline.classes, *timeline.ops)))
+        size = 0
+        for timeline in step.timelines.values():
+            size += _STEP_NUMBER_BYTES * (timeline.num_allocations + timeline.num_events)
+            size += sum(map(len, (*timeline.owners, *timeline.classes, *timeline.ops)))
         rows_bytes = 8 * self._num_rows * sum(column.size for column in self._columns.values())
         self._check(rows_bytes + self._steps_bytes + size)
         self._steps_bytes += size

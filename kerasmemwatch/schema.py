@@ -20,6 +20,7 @@ from kerasmemwatch.records import STAGES, Column, Samples
 
 __all__ = [
     "ENDED",
+    "MAX_DECODED_BYTES",
     "MAX_VALUES",
     "PLUGIN_NAME",
     "VERSION",
@@ -44,7 +45,7 @@ VERSION = 1
 # Values in a row; the layout of so many fills a journal's header.
 MAX_VALUES = 512
 # A journal full of rows, or a traced step: no chunk is larger, and a small file can't ask for all memory.
-_MAX_DECODED_BYTES = 32 * 1024**2
+MAX_DECODED_BYTES = 32 * 1024**2
 _INT64_BOUND = 2.0**63
 
 Rows = NDArray[np.float64]
@@ -136,8 +137,12 @@ def encode_rows(layout: Layout, rows: Rows) -> bytes:
     return b"".join((*parts, deflater.flush()))
 
 
-def split_header(data: bytes) -> tuple[dict[str, Any], int]:
+def split_header(data: bytes, newest: int = VERSION) -> tuple[dict[str, Any], int]:
     """The JSON in front of a chunk's columns, and where they begin.
+
+    Args:
+        data: The chunk, or the traced step.
+        newest: The newest version that is known of its kind.
 
     Raises:
         RecordingVersionError: If a newer version wrote it.
@@ -145,7 +150,7 @@ def split_header(data: bytes) -> tuple[dict[str, Any], int]:
     """
     (length,) = struct.unpack_from("<I", data)
     header = parse_json(data[4 : 4 + min(length, MAX_JSON_BYTES + 1)])
-    check_version(header.get("version"))
+    check_version(header.get("version"), newest)
     return header, 4 + length
 
 
@@ -227,7 +232,7 @@ def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
     """
     inflater = zlib.decompressobj()
     try:
-        data = inflater.decompress(payload, _MAX_DECODED_BYTES if most_bytes is None else most_bytes)
+        data = inflater.decompress(payload, MAX_DECODED_BYTES if most_bytes is None else most_bytes)
     except zlib.error as error:
         raise RecordingFormatError(f"Expected compressed bytes. Received {len(payload)} bytes: {error}.") from error
     if not inflater.eof:
@@ -236,8 +241,12 @@ def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
     return data
 
 
-def check_version(version: object) -> None:
+def check_version(version: object, newest: int = VERSION) -> None:
     """Check the format version that a payload names.
+
+    Args:
+        version: What it names.
+        newest: The newest that is known of its kind.
 
     Raises:
         RecordingFormatError: If it is no version.
@@ -245,9 +254,9 @@ def check_version(version: object) -> None:
     """
     if isinstance(version, bool) or not isinstance(version, int):
         raise RecordingFormatError(f"Expected a format version (int). Received: version={version!r}.")
-    if version > VERSION:
+    if version > newest:
         raise RecordingVersionError(
-            f"Expected a recording of format version {VERSION} or older. Received: version={min(version, 10**9)}. "
+            f"Expected a recording of format version {newest} or older. Received: version={min(version, 10**9)}. "
             "Upgrade with: pip install -U kerasmemwatch"
         )
 

@@ -4,13 +4,18 @@ A step is stored by column, each as whole numbers in as many bytes as its larges
 column is left out: a death is a lifetime, the reserved bytes are what rounding up does not explain, and the
 allocator's running total is what the allocations do not explain. Sizes and addresses come from few distinct values,
 so a table of those and an index into it are stored.
+
+The timeline that heads a step comes first, then those of other devices, each with names and columns of its own.
+Version 1 had that one only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -18,10 +23,12 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.json_fields import checked, dump_json
-from kerasmemwatch.schema import VERSION, inflate, split_header, unzigzag, zigzag
+from kerasmemwatch.schema import MAX_DECODED_BYTES, inflate, split_header, unzigzag, zigzag
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
-__all__ = ["decode_step", "encode_step"]
+__all__ = ["STEP_VERSION", "decode_step", "encode_step"]
+
+STEP_VERSION = 2
 
 _Integers = NDArray[np.int64]
 # Allocators round up to multiples of it, most of the time.
@@ -36,39 +43,66 @@ _ADDED: Mapping[str, Any] = {"gradient_bytes": {}, "measured_in": None, "after":
 # three million. Of one that holds no bytes, as all of its numbers are 0.
 _MAX_NUMBERS, _FEW_NUMBERS = 2**19, 4096
 _MAX_COLUMNS = 32
+# Sixteen GPUs, and what memory of the host there is.
+_MAX_TIMELINES = 32
 _INT64_MAX = 2**63 - 1
 # Stored as differences, as each value is near the one before.
 _GRADUAL = frozenset({"birth", "sizes", "addresses", "time_ns", "unexplained"})
 
 
 def encode_step(step: TracedStep) -> bytes:
-    """Compress a traced step, without loss.
+    """Compress a traced step, without loss; if it is too large, without other devices, which is then noted.
 
     Raises:
         RecordingFormatError: If it is larger than what ``decode_step`` reads.
     """
-    timeline = step.timeline
-    columns = {name: _numbers(values, name) for name, values in _columns(timeline).items()}
+    for count in range(min(len(step.others), _MAX_TIMELINES - 1), 0, -1):
+        with contextlib.suppress(RecordingFormatError):
+            return _encoded(_with_others(step, count))
+    return _encoded(_with_others(step, 0))
+
+
+def _with_others(step: TracedStep, count: int) -> TracedStep:
+    left_out = ", ".join(each.device for each in step.others[count:])
+    note = f"What was alive on {left_out} is more than a recording stores of one step."
+    return replace(step, others=step.others[:count], notes=(*step.notes, note)) if left_out else step
+
+
+def _encoded(step: TracedStep) -> bytes:
+    timelines = (step.timeline, *step.others)
+    columns = [{name: _numbers(values, name) for name, values in _columns(each).items()} for each in timelines]
+    head, *others = (
+        {
+            **{name: getattr(each, name) for name in (*_TIMELINE_FIELDS, *_NAMES)},
+            "columns": [[name, *planes.shape] for name, planes in stored.items()],
+        }
+        for each, stored in zip(timelines, columns, strict=True)
+    )
     header = {
-        "version": VERSION,
+        "version": STEP_VERSION,
         **{name: getattr(step, name) for name in _STEP_FIELDS},
-        **{name: getattr(timeline, name) for name in (*_TIMELINE_FIELDS, *_NAMES)},
+        **head,
         "output_bytes": step.output_bytes,
         "gradient_bytes": step.gradient_bytes,
         "notes": step.notes,
         "measured_in": step.measured_in,
         "after": step.after,
-        "columns": [[name, *planes.shape] for name, planes in columns.items()],
+        "others": [
+            {**about, "gradient_bytes": each.gradient_bytes} for about, each in zip(others, step.others, strict=True)
+        ],
     }
     text = dump_json(header, _plain)
+    planes = [each for stored in columns for each in stored.values()]
+    num_bytes = 4 + len(text) + sum(each.size for each in planes)
     deflater = zlib.compressobj(6)
     parts = [deflater.compress(struct.pack("<I", len(text)) + text)]
-    parts += [deflater.compress(planes.tobytes()) for planes in columns.values()]
+    parts += [deflater.compress(each.tobytes()) for each in planes]
     payload = b"".join((*parts, deflater.flush()))
-    if max(timeline.num_allocations, timeline.num_events) > _longest(payload):
+    longest = max(max(each.num_allocations, each.num_events) for each in timelines)
+    if longest > _longest(payload) or num_bytes > MAX_DECODED_BYTES:
         raise RecordingFormatError(
-            f"Expected at most {_longest(payload)} allocations and events. "
-            f"Received: {timeline.num_allocations} and {timeline.num_events}."
+            f"Expected at most {_longest(payload)} allocations and events, and {MAX_DECODED_BYTES} bytes. "
+            f"Received: {longest} of one device, and {num_bytes} bytes."
         )
     return payload
 
@@ -87,12 +121,19 @@ def decode_step(payload: bytes) -> TracedStep:
     """
     data = inflate(payload)
     try:
-        header, offset = split_header(data)
-        columns = _decoded(header, data, offset, _longest(payload))
+        header, offset = split_header(data, STEP_VERSION)
+        head, offset = _timeline(header, data, offset, _longest(payload))
+        others = []
+        for about in _others(header):
+            other, offset = _timeline(about, data, offset, _longest(payload))
+            others.append(replace(other, **_fields(Timeline, ("gradient_bytes",), about)))
+        if len({each.device for each in (head, *others)}) <= len(others):
+            raise ValueError("two timelines of one device")
         return TracedStep(
             **_fields(TracedStep, _STEP_FIELDS, header),
-            timeline=_timeline(_fields(Timeline, (*_TIMELINE_FIELDS, *_NAMES), header), columns),
+            timeline=head,
             **_fields(TracedStep, _STEP_DETAILS, {**_ADDED, **header}),
+            others=tuple(others),
         )
     except RecordingVersionError:
         raise
@@ -105,8 +146,19 @@ def _fields(cls: type, names: tuple[str, ...], header: Mapping[str, Any]) -> dic
     return {name: checked(hints[name], header[name], name) for name in names}
 
 
-def _decoded(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> dict[str, _Integers]:
-    """The columns behind a header. A column of zeros holds no bytes: it is as long as another one, or short."""
+def _others(header: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What a header says of other devices' timelines."""
+    found = header.get("others", [])
+    if not isinstance(found, list) or len(found) >= _MAX_TIMELINES or not all(isinstance(each, dict) for each in found):
+        raise ValueError("timelines of other devices that are none, or too many")
+    return tuple(found)
+
+
+def _decoded(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> tuple[dict[str, _Integers], int]:
+    """The columns of a timeline, and where they end.
+
+    A column of zeros holds no bytes: it is as long as another one, or short.
+    """
     described = checked(tuple[tuple[Any, ...], ...], header["columns"], "columns")
     if len(described) > _MAX_COLUMNS or any(len(column) != 3 for column in described):
         raise ValueError(f"{len(described)} columns")
@@ -121,7 +173,7 @@ def _decoded(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> 
             raise ValueError(f"a column of {count} numbers of {num_planes} bytes in {len(data)} bytes")
         planes = np.frombuffer(data, np.uint8, num_planes * count, offset).reshape(num_planes, count)
         columns[name], offset = _values(planes, name), offset + num_planes * count
-    return columns
+    return columns, offset
 
 
 def _columns(timeline: Timeline) -> dict[str, _Integers]:
@@ -146,7 +198,13 @@ def _columns(timeline: Timeline) -> dict[str, _Integers]:
     }
 
 
-def _timeline(names: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Timeline:
+def _timeline(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> tuple[Timeline, int]:
+    """A timeline, and where its columns end."""
+    columns, end = _decoded(header, data, offset, most)
+    return _joined(_fields(Timeline, (*_TIMELINE_FIELDS, *_NAMES), header), columns), end
+
+
+def _joined(names: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Timeline:
     """The inverse of ``_columns``; a ``ValueError`` if the arrays do not fit together."""
     num_events, num_allocations = len(columns["time_ns"]), len(columns["birth"])
     bounds = {

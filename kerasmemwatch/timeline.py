@@ -34,7 +34,8 @@ class Timeline:
     slack at ``e`` is ``in_use_bytes[e]`` less the live requested bytes.
 
     Attributes:
-        device: Name of the allocator, ``"CPU:0"``, ``"GPU:0"``.
+        device: Name of the device whose allocator it is, as of the samples: ``"CPU:0"``, ``"GPU:0"``; of memory of the
+            host that GPUs copy from and to, ``"GPU host (pinned)"``.
         requested_bytes: ``int64[num_allocations]``, what the operation asked for.
         reserved_bytes: ``int64[num_allocations]``, the chunk it got; 0 for a buffer within another's block (XLA), and
             for the baseline, whose chunks are not known.
@@ -52,6 +53,7 @@ class Timeline:
             ``"autotuning"``, ``"unattributed"``.
         classes: Class of each owner that is a layer, ``""`` for others.
         ops: Names of operations, ``""`` where unknown.
+        gradient_bytes: As of ``TracedStep``, the gradients on this device, if it is not the one that heads its step.
     """
 
     device: str
@@ -70,6 +72,7 @@ class Timeline:
     owners: tuple[str, ...]
     classes: tuple[str, ...]
     ops: tuple[str, ...]
+    gradient_bytes: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<Timeline of {self.device}: {self.num_allocations:,} allocations, {self.num_events:,} events>"
@@ -97,14 +100,15 @@ class TracedStep:
         time_s: UNIX time of its begin, in seconds.
         mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` of a gap.
         reason: Why this step was traced, in words.
-        timeline: Its allocations.
+        timeline: Its allocations on the device that heads it.
         output_bytes: By layer path, the size of the outputs of one call, where known.
-        gradient_bytes: By layer path, the gradients of its variables, each variable's once; they need not all have
-            been alive at one moment.
+        gradient_bytes: By layer path, the gradients of its variables on that device, each variable's once; they need
+            not all have been alive at one moment.
         notes: What is uncertain about it, in plain words.
         measured_in: Name of the run that it is a step of, ``""`` if that has none, where a fit that is alike was traced
             in place of this run's; ``None`` if it is a step of this run.
         after: Of a gap: the ``step`` that ended before it, 0 if none had. ``None`` if this is a step.
+        others: Its allocations on other devices, where there were any.
     """
 
     step: int
@@ -119,11 +123,17 @@ class TracedStep:
     notes: tuple[str, ...] = ()
     measured_in: str | None = None
     after: int | None = None
+    others: tuple[Timeline, ...] = ()
 
     @property
     def number(self) -> float:
         """What it is chosen by: its ``step``; of a gap half a step more than that before it, ``20.5`` after step 20."""
         return self.step if self.after is None else self.after + 0.5
+
+    @property
+    def timelines(self) -> dict[str, Timeline]:
+        """Its allocations by device, ``timeline`` first."""
+        return {each.device: each for each in (self.timeline, *self.others)}
 
     def __repr__(self) -> str:
         kind = self.mode if self.after is None else "gap"

@@ -19,7 +19,7 @@ import numpy as np
 from kerasmemwatch.errors import RecordingFormatError
 from kerasmemwatch.live_set import requested_at
 from kerasmemwatch.step_codec import decode_step, encode_step
-from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.timeline import Timeline, TracedStep
 from kerasmemwatch.trace_schedule import CHANGED
 
 __all__ = ["TRACED", "TRACED_SHARE", "Fit", "TracedBefore"]
@@ -215,11 +215,7 @@ class _Around:
 
 
 def _as_of(step: TracedStep, run: str, names: Mapping[str, str]) -> TracedStep:
-    timeline = step.timeline
-    owners = tuple(
-        names.get(path, path) if class_name else path
-        for path, class_name in zip(timeline.owners, timeline.classes, strict=True)
-    )
+    head, *others = (_renamed(timeline, names) for timeline in (step.timeline, *step.others))
     where = f"of run {run!r}" if run else "of an earlier fit"
     note = (
         f"What layers hold was not measured in this fit but in step {step.step} {where}, whose model, shapes, "
@@ -228,12 +224,25 @@ def _as_of(step: TracedStep, run: str, names: Mapping[str, str]) -> TracedStep:
     )
     return replace(
         step,
-        timeline=replace(timeline, owners=owners),
-        output_bytes={names.get(path, path): size for path, size in step.output_bytes.items()},
-        gradient_bytes={names.get(path, path): size for path, size in step.gradient_bytes.items()},
+        timeline=head,
+        others=tuple(others),
+        output_bytes=_with_paths(step.output_bytes, names),
+        gradient_bytes=_with_paths(step.gradient_bytes, names),
         notes=(note, *step.notes),
         measured_in=run,
     )
+
+
+def _renamed(timeline: Timeline, names: Mapping[str, str]) -> Timeline:
+    owners = tuple(
+        names.get(path, path) if class_name else path
+        for path, class_name in zip(timeline.owners, timeline.classes, strict=True)
+    )
+    return replace(timeline, owners=owners, gradient_bytes=_with_paths(timeline.gradient_bytes, names))
+
+
+def _with_paths(sizes: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
+    return {names.get(path, path): size for path, size in sizes.items()}
 
 
 TRACED = TracedBefore()

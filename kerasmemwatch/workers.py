@@ -123,13 +123,15 @@ def merge(recordings: Sequence[Parts]) -> tuple[RunInfo, Samples, tuple[LayerMem
         steps of all.
     """
     names = [_worker(recording).name for recording in recordings]
-    steps = [
-        replace(step, timeline=replace(step.timeline, device=f"{name}/{step.timeline.device}"))
-        for name, recording in zip(names, recordings, strict=True)
-        for step in recording.steps
-    ]
+    steps = [_named(step, name) for name, recording in zip(names, recordings, strict=True) for step in recording.steps]
     steps.sort(key=lambda step: step.step)
     return _run(names, recordings), _samples(recordings), recordings[0].layers, tuple(steps)
+
+
+def _named(step: TracedStep, worker: str) -> TracedStep:
+    """A step whose devices are named after its worker."""
+    head, *others = (replace(each, device=f"{worker}/{each.device}") for each in (step.timeline, *step.others))
+    return replace(step, timeline=head, others=tuple(others))
 
 
 def absences(recordings: Sequence[Parts], left_out: Sequence[RunInfo]) -> tuple[str, ...]:

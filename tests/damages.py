@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeClock, FakeProbe, NoFlusher, device_probe, recorder_on_disk
-from runs import traced_steps
+from runs import two_device_steps
 from tensorboard.compat.proto import event_pb2
 
 from kerasmemwatch import row_log
@@ -57,7 +57,7 @@ def record(folder: Path) -> tuple[Files, Recording]:
             if batch == 0:
                 target.describe(layers, notes=("a note",))
             if batch in (20, 30):
-                target.add_step(traced_steps()[batch == 30])
+                target.add_step(two_device_steps()[batch == 30])
             if batch in (40, 80, 120):
                 target.flush()
         target.end_epoch()

@@ -98,6 +98,25 @@ def traced_steps(*, with_inference: bool = True) -> tuple[TracedStep, ...]:
     return tuple(found)
 
 
+def host_lines(extra: int = 0) -> list[Line]:
+    """What the small step holds on the host meanwhile: a batch, and the variables of an embedding."""
+    return [
+        (20 * 1024 + extra, -1, 4, "embedding", "weights", "between", ""),
+        (3000, 0, 2, "input pipeline", "inputs", "input", "GatherV2"),
+        (1000, 1, 3, "unattributed", "unattributed", "forward", ""),
+    ]
+
+
+def two_device_steps() -> tuple[TracedStep, ...]:
+    """The two training steps, with what they held on the host, and pinned memory in the second one only."""
+    first, second = traced_steps(with_inference=False)
+    pinned = timeline([(2048, 0, 1, "input pipeline", "inputs", "input", "")], 2, device="GPU host (pinned)")
+    return (
+        replace(first, others=(timeline(host_lines(), 4),)),
+        replace(second, others=(timeline(host_lines(4096), 4), pinned)),
+    )
+
+
 def small_report(name: str = "run", rows: int = 60, **changed: Any) -> Report:
     """A report of everything."""
     return make_report(run_info(name), samples(rows), (), changed.pop("steps", traced_steps()), **changed)

@@ -142,11 +142,13 @@ def realistic_step(num_events: int = 100_000, num_ops: int = 5_000, seed: int = 
 def assert_same_step(found: TracedStep, expected: TracedStep) -> None:
     """Compare two steps, value by value and type by type."""
     for field in fields(TracedStep):
-        if field.name != "timeline":
+        if field.name not in ("timeline", "others"):
             assert getattr(found, field.name) == getattr(expected, field.name), field.name
-    for field in fields(Timeline):
-        value, wanted = getattr(found.timeline, field.name), getattr(expected.timeline, field.name)
-        if isinstance(wanted, np.ndarray):
-            assert value.dtype == wanted.dtype and value.tolist() == wanted.tolist(), field.name
-        else:
-            assert type(value) is type(wanted) and value == wanted, field.name
+    assert list(found.timelines) == list(expected.timelines)
+    for device, timeline in found.timelines.items():
+        for field in fields(Timeline):
+            value, wanted = getattr(timeline, field.name), getattr(expected.timelines[device], field.name)
+            if isinstance(wanted, np.ndarray):
+                assert value.dtype == wanted.dtype and value.tolist() == wanted.tolist(), field.name
+            else:
+                assert type(value) is type(wanted) and value == wanted, field.name

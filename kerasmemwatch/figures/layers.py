@@ -105,16 +105,18 @@ def layers(report: Report, *, theme: str = "light", layer: str | None = None, mo
     return figure(data, colours, "layers", summary, **layout)
 
 
-def step_of_stage(steps: Sequence[TracedStep], stages: Sequence[str]) -> TracedStep | None:
-    """The traced step of some stages whose peak is highest; no gap."""
-    return highest_step([step for step in steps if step.stage in stages and step.after is None])
+def step_of_stage(steps: Sequence[TracedStep], stages: Sequence[str], device: str | None = None) -> TracedStep | None:
+    """The traced step of some stages whose peak is highest, of a device if any is; no gap."""
+    return highest_step([step for step in steps if step.stage in stages and step.after is None], device)
 
 
 def _panels(report: Report) -> list[_Panel]:
     shown = step_shown(report)
     first = [] if shown is None else [shown]  # a panel is of the same step as the report's table
+    device = None if shown is None else shown.timeline.device
     training, inference = (
-        step_of_stage(first, stages) or step_of_stage(report.steps, stages) for stages in (("train",), _INFERENCE)
+        step_of_stage(first, stages) or step_of_stage(report.steps, stages, device)
+        for stages in (("train",), _INFERENCE)
     )
     if training is None or inference is None or (shown is not None and shown.after is not None):
         what = f"most over {traced_words(report)}" if report.traced else "variables"

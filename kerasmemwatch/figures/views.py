@@ -24,11 +24,13 @@ __all__ = ["VIEWS", "traced_step", "view_figure"]
 
 # What a view takes besides the report; ``step`` is there where one traced step is drawn.
 _DRAWN: Mapping[str, Callable[..., Figure]] = {"step": step_timeline, "allocations": allocations}
+# Views of what was alive on one device.
+_OF_DEVICE = ("peak", "step", "allocations", "layers")
 
 
 def _options_of(view: str) -> set[str]:
     parameters = set(list(signature(_DRAWN.get(view, VIEWS[view])).parameters)[1:])
-    return parameters | {"step"} if view in _DRAWN else parameters
+    return parameters | ({"step"} if view in _DRAWN else set()) | ({"device"} if view in _OF_DEVICE else set())
 
 
 def _step(report: Report, *, step: float | None = None, **options: Any) -> Figure:
@@ -49,28 +51,29 @@ VIEWS: Mapping[str, Callable[..., Figure]] = {
 }
 
 
-def view_figure(report: Report, view: str, **options: Any) -> Figure:
+def view_figure(report: Report, view: str, *, device: str | None = None, **options: Any) -> Figure:
     """The figure of a view.
 
     Args:
         report: The report.
         view: One of ``VIEWS``.
+        device: One of ``report.devices``, of which to show what was alive.
         **options: Those of the view's function, such as ``theme``; ``step`` is the number of a traced step.
 
     Raises:
-        InvalidArgumentError: If there is no such view, option or traced step.
+        InvalidArgumentError: If there is no such view, option, device or traced step.
     """
     if not isinstance(view, str) or view not in VIEWS:
         raise InvalidArgumentError(
             f"Expected view to be one of {', '.join(map(repr, VIEWS))}. Received: view={view!r}."
         )
     known = _options_of(view)
-    unknown = sorted(set(options) - known)
+    unknown = sorted(set(options) - known | ({"device"} - known if device is not None else set()))
     if unknown:
         raise InvalidArgumentError(
             f"Expected options of the view {view!r}: {', '.join(sorted(known))}. Received: {', '.join(unknown)}."
         )
-    return VIEWS[view](report, **options)
+    return VIEWS[view](report if device is None else report.on_device(device), **options)
 
 
 def traced_step(report: Report, number: float | None = None) -> TracedStep | None:

@@ -3,81 +3,28 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
 from io import BytesIO, TextIOWrapper
 from os import PathLike
-from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from kerasmemwatch._version import __version__
 from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
-from kerasmemwatch.figures.views import view_figure
 from kerasmemwatch.files import check_working_dir
 from kerasmemwatch.headline import headline
-from kerasmemwatch.html_report.tables import columns_of, layer_rows, table_html, to_csv, visible
+from kerasmemwatch.html_report.sections import sections
+from kerasmemwatch.html_report.tables import visible
 from kerasmemwatch.notes import alerts, all_notes
-from kerasmemwatch.peak_place import elsewhere, traced_words
+from kerasmemwatch.peak_place import traced_words
 from kerasmemwatch.report import Report
 from kerasmemwatch.text import plain_text
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["THEMES", "html_page", "plotly_script", "theme_changes", "write_page"]
+__all__ = ["THEMES", "html_page", "plotly_script", "write_page"]
 
 THEMES = ("auto", "light", "dark")
-
-
-class _Section(NamedTuple):
-    name: str
-    title: str
-    help: str
-    view: str
-    options: dict[str, Any]
-
-
-_SECTIONS = (
-    _Section("overview", "Over the steps", "Vertical lines are epochs; a diamond is the run's peak.", "overview", {}),
-    _Section(
-        "peak",
-        "Alive at the peak",
-        "Each area is bytes; layers lie within layers. Click one to look into it.",
-        "peak",
-        {},
-    ),
-    _Section(
-        "step",
-        "Within the traced step, by category",
-        "Bytes that the operations asked for; shaded: forward, backward and update.",
-        "step",
-        {},
-    ),
-    _Section("step-layers", "Within the traced step, by layer", "", "step", {"by": "layer"}),
-    _Section(
-        "allocations",
-        "Single buffers",
-        "Each rectangle is a buffer: how long it lived, and where it lay. Drag to zoom.",
-        "allocations",
-        {},
-    ),
-    _Section(
-        "layers",
-        "Layers",
-        "Of each category the most over the step; these moments differ, so a bar may be longer than the mark for the "
-        "most at once.",
-        "layers",
-        {},
-    ),
-    _Section(
-        "growth",
-        "Growth",
-        "Slopes with their 95 % intervals. Below: what the last traced step began with more than the first.",
-        "growth",
-        {},
-    ),
-)
 
 
 def write_page(report: Report, path: str | PathLike[str], *, theme: str = "auto") -> None:
@@ -132,8 +79,7 @@ def html_page(report: Report, *, theme: str = "auto") -> str:
             *(f'<p class="alert" role="note">{escape(visible(alert))}</p>' for alert in alerts(report)),
             *_tiles(report),
             *_leaks(report),
-            *_sections(report),
-            *_table(report),
+            *sections(report),
             *_notes(report),
             *_text(report),
             "</main>",
@@ -165,23 +111,6 @@ def plotly_script() -> str:
     raise MissingDependencyError(
         "Expected plotly with its plotly.min.js to be installed. Received: none. Install it with `pip install plotly`."
     )
-
-
-def theme_changes(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> list[list[Any]]:
-    """What differs between a figure in the light and in the dark theme, as ``[path, dark value]``.
-
-    Example:
-        >>> theme_changes({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]})
-        [[['a', 1, 'b'], 3]]
-    """
-    if isinstance(light, dict) and isinstance(dark, dict) and light.keys() == dark.keys():
-        return [change for key in light for change in theme_changes(light[key], dark[key], (*path, key))]
-    if isinstance(light, list) and isinstance(dark, list) and len(light) == len(dark):
-        if light == dark:
-            return []
-        pairs = enumerate(zip(light, dark, strict=True))
-        return [change for index, pair in pairs for change in theme_changes(*pair, (*path, index))]
-    return [] if light == dark else [[list(path), dark]]
 
 
 def _digest(script: str) -> str:
@@ -231,49 +160,6 @@ def _leaks(report: Report) -> Iterator[str]:
             f"<em>{escape(leak.fix)}</em></li>"
         )
     yield "</ul></section>"
-
-
-def _sections(report: Report) -> Iterator[str]:
-    yield '<p class="help" id="script">The figures need JavaScript; the table and the text below do not.</p>'
-    for section in _SECTIONS:
-        if section.name in ("step-layers", "allocations") and not report.steps:
-            continue  # the section before says that no step was traced
-        light, dark = (view_figure(report, section.view, theme=theme, **section.options) for theme in ("light", "dark"))
-        summary = light["layout"]["meta"]["summary"]
-        height = light["layout"]["height"]
-        yield f'<section id="{section.name}"><h2>{section.title}</h2>'
-        yield f'<p class="help">{section.help}</p>' if section.help and light["data"] else ""
-        yield (
-            f'<div class="plot" role="img" aria-label="{escape(summary)}" data-figure="{section.name}-figure" '
-            f'style="min-height:{int(height)}px"></div>'
-        )
-        value = {"figure": light, "dark": theme_changes(light, dark)}
-        yield f'<script type="application/json" id="{section.name}-figure">{_inert_json(value)}</script></section>'
-
-
-def _inert_json(value: Any) -> str:
-    """JSON without a character that means something to HTML; NaN would be no JSON."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _table(report: Report) -> Iterator[str]:
-    rows, columns = layer_rows(report), columns_of(report)
-    where = f" in {escape(traced_words(report))}" if report.traced else ""
-    yield f'<section id="table"><h2>Every layer{where}</h2>'
-    yield f'<p class="help">{escape(words)}</p>' if (words := elsewhere(report)) else ""
-    if not rows:
-        yield '<p class="help">No model was seen.</p></section>'
-        return
-    csv = quote(to_csv(rows, columns).encode("utf-8", "replace"))
-    yield (
-        '<p class="controls"><label>Search <input type="search" id="search" autocomplete="off"></label> '
-        f'<a download="layers.csv" href="data:text/csv;charset=utf-8,{csv}">Download CSV</a> '
-        '<span id="count" role="status"></span></p>'
-    )
-    yield '<div class="scroll" tabindex="0" role="region" aria-label="Every layer">'
-    yield from table_html(rows, columns)
-    yield "</div></section>"
 
 
 def _notes(report: Report) -> Iterator[str]:

@@ -37,6 +37,7 @@
     toggle.textContent = theme === 'dark' ? 'Light theme' : 'Dark theme';
     for (const { node, value } of plots) {
       if (mine !== turn) return;
+      if (node.closest('[hidden]')) continue; // of another device
       const { data, layout } = inTheme(value, theme);
       await Plotly.react(node, data, layout, CONFIG);
       // One figure after the other, so that the page answers in between.
@@ -55,13 +56,31 @@
   });
   system.addEventListener('change', () => chosen === null && draw(shown()));
 
-  function table() {
-    const body = document.querySelector('tbody');
+  // What is of a device is shown if it is chosen, and the choice kept in the address, so that a reload has it.
+  function devices() {
+    const picker = document.getElementById('device');
+    if (!picker) return;
+    const parts = [...document.querySelectorAll('[data-device]')];
+    const show = () => parts.forEach((part) => { part.hidden = part.dataset.device !== picker.value; });
+    const linked = new URLSearchParams(location.hash.slice(1)).get('device');
+    const known = [...picker.options].find((option) => option.text === linked);
+    picker.value = known ? known.value : '0';
+    show();
+    document.getElementById('devices').hidden = false;
+    picker.addEventListener('change', () => {
+      show();
+      history.replaceState(null, '', `#${new URLSearchParams({ device: picker.selectedOptions[0].text })}`);
+      draw(shown());
+    });
+  }
+
+  function table(section) {
+    const body = section.querySelector('tbody');
     if (!body) return;
     const rows = [...body.rows];
-    const headings = [...document.querySelectorAll('thead th')];
-    const search = document.getElementById('search');
-    const count = document.getElementById('count');
+    const headings = [...section.querySelectorAll('thead th')];
+    const search = section.querySelector('input[type=search]');
+    const count = section.querySelector('[role=status]');
 
     function find() {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -98,6 +117,7 @@
   }
 
   document.getElementById('script').remove();
-  table();
+  document.querySelectorAll('section.layers').forEach(table);
+  devices();
   draw(shown());
 })();

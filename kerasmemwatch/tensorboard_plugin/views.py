@@ -14,7 +14,6 @@ from kerasmemwatch.figures.layers import layers
 from kerasmemwatch.figures.overview import overview
 from kerasmemwatch.figures.peak import peak
 from kerasmemwatch.figures.step_timeline import step_timeline
-from kerasmemwatch.figures.views import traced_step
 from kerasmemwatch.headline import headline
 from kerasmemwatch.notes import alerts, all_notes, untraced
 from kerasmemwatch.outlook import outlooks
@@ -22,8 +21,9 @@ from kerasmemwatch.peak_place import columns_left_out, elsewhere, kind_words, nu
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records import LayerMemory
 from kerasmemwatch.report import Report
+from kerasmemwatch.tensorboard_plugin.choices import chosen_report, chosen_step, device_choice, number
 from kerasmemwatch.tensorboard_plugin.queries import Queries
-from kerasmemwatch.timeline import CATEGORIES, TracedStep
+from kerasmemwatch.timeline import CATEGORIES
 
 __all__ = ["VIEWS", "run_list"]
 
@@ -68,7 +68,8 @@ def _overview(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sect
 
 
 def _peak(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
-    report = _first(recordings).report
+    report = chosen_report(_first(recordings), asked)
+    yield from device_choice(_first(recordings).report.steps, report.traced)
     figure = peak(report, theme=_theme(asked), layer=asked.get("layer") or None)
     step = traced_words(report)
     help = "Click a layer to see only that, in all views."
@@ -82,12 +83,13 @@ def _peak(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]
 
 
 def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
-    steps, step = _first(recordings).steps, _step(recordings, asked)
+    steps, step = _first(recordings).steps, chosen_step(_first(recordings), asked)
     if step is None:
         notes = [untraced(_first(recordings).report)]
         yield {"kind": "notes", "title": "Step timeline", "notes": notes}
         return
     by, layer = asked.get("by", "category"), asked.get("layer") or None
+    yield from device_choice([step], step.timeline)
     options = [[one.number, f"{numbered(one)}, {kind_words(one)}: {one.reason}"] for one in steps]
     yield {
         "kind": "choice",
@@ -106,7 +108,8 @@ def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sect
 
 
 def _layers(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
-    report = _first(recordings).report
+    report = chosen_report(_first(recordings), asked)
+    yield from device_choice(_first(recordings).report.steps, report.traced)
     yield from _elsewhere(report)
     figure = layers(report, theme=_theme(asked), layer=asked.get("layer") or None)
     yield _figure("Over the whole step", figure, pick=True)
@@ -157,7 +160,7 @@ def _compare(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Secti
 
 def _moments(recordings: Recordings, asked: Mapping[str, str]) -> dict[str, Any]:
     """The step timeline within a window."""
-    step, window = _step(recordings, asked), _window(asked)
+    step, window = chosen_step(_first(recordings), asked), _window(asked)
     layer = asked.get("layer") or None
     by = _by(asked.get("by", "category"))
     return {"figure": step_timeline(step, theme=_theme(asked), by=by, layer=layer, window=window)}
@@ -165,8 +168,8 @@ def _moments(recordings: Recordings, asked: Mapping[str, str]) -> dict[str, Any]
 
 def _buffers(recordings: Recordings, asked: Mapping[str, str]) -> dict[str, Any]:
     """The single buffers within a window."""
-    step, window = _step(recordings, asked), _window(asked)
-    pixels = int(min(max(_number(asked, "width", 1000.0), 100), 4000))
+    step, window = chosen_step(_first(recordings), asked), _window(asked)
+    pixels = int(min(max(number(asked, "width", 1000.0), 100), 4000))
     figure = allocations(step, theme=_theme(asked), window=window, layer=asked.get("layer") or None, pixels=pixels)
     return {"figure": figure}
 
@@ -192,14 +195,6 @@ def _first(recordings: Recordings) -> Recording:
     return next(iter(recordings.values()))
 
 
-def _step(recordings: Recordings, asked: Mapping[str, str]) -> TracedStep | None:
-    """The traced step that is asked for; else the one with the highest peak."""
-    report = _first(recordings).report
-    wanted = _number(asked, "step", 0.0)
-    # The step of another run, perhaps.
-    return traced_step(report, wanted if any(wanted == one.number for one in report.steps) else None)
-
-
 def _theme(asked: Mapping[str, str]) -> str:
     return "dark" if asked.get("theme") == "dark" else "light"
 
@@ -213,18 +208,7 @@ def _by(by: str) -> str:
 def _window(asked: Mapping[str, str]) -> tuple[float, float] | None:
     if not asked.get("from") or not asked.get("to"):
         return None
-    return _number(asked, "from", 0.0), _number(asked, "to", 0.0)
-
-
-def _number(asked: Mapping[str, str], name: str, default: float) -> float:
-    text = asked.get(name, "")
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        value = float("nan")
-    if value != value or abs(value) == float("inf"):
-        raise InvalidArgumentError(f"Expected {name} to be a number. Received: {name}={text!r}.")
-    return value
+    return number(asked, "from", 0.0), number(asked, "to", 0.0)
 
 
 def _figure(title: str, figure: dict[str, Any], **more: Any) -> Section:

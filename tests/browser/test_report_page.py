@@ -134,7 +134,7 @@ def test_the_treemap_can_be_looked_into(opened: Any) -> None:
     area.locator("text").first.click(force=True)
     report.page.locator("#peak .pathbar").first.wait_for()
     names = report.page.locator("#peak .pathbar").all_text_contents()
-    assert names == ["training step 2"]  # the way back
+    assert names == ["training step 2 on GPU:0"]  # the way back
     assert report.wrong == []
 
 

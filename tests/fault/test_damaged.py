@@ -214,7 +214,7 @@ def test_chunks_that_inflate_beyond_all_measure_are_refused(monkeypatch):
     rows = np.arange(1000.0).reshape(-1, 1)
     chunk = schema.encode_rows((schema.Column("step"),), rows)
     assert np.array_equal(schema.decode_rows(chunk)[1], rows)
-    monkeypatch.setattr(schema, "_MAX_DECODED_BYTES", 1000)
+    monkeypatch.setattr(schema, "MAX_DECODED_BYTES", 1000)
     with pytest.raises(RecordingFormatError):
         schema.decode_rows(chunk)
 

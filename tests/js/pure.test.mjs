@@ -28,7 +28,7 @@ test('what is unknown is never 0', () => {
 test('a link leads back to what was shown', () => {
   const states = [
     { ...EMPTY, runs: [] },
-    { view: 'compare', runs: ['a b', 'x&run=y', '<img onerror=1>'], step: 20.5, by: 'layer', layer: 'a/b=c' },
+    { view: 'compare', runs: ['a b', 'x&run=y', '<img onerror=1>'], step: 20.5, by: 'layer', layer: 'a/b=c', device: 'GPU host (pinned)&x' },
   ];
   for (const state of states) {
     assert.deepEqual(parseLink(formatLink(state)), state);

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asking import PREFIX, Ask, asking, client, traced
-from fakes import append_payload, write_run
+from fakes import append_payload, device_probe, write_run
 from loaders import python_provider
 from runs import run_info, samples, traced_steps
 
@@ -64,7 +64,8 @@ def documented_section(kind: str) -> str:
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
     """Three runs: with traced steps, without, and with a damaged description."""
-    traced(tmp_path, "traced", traced_steps())
+    probes = (device_probe(lambda batch: [1, batch, 1], ["GPU:0"], devices=[{"name": "GPU:0"}]),)
+    traced(tmp_path, "traced", traced_steps(), probes=probes)
     write_run(tmp_path, "plain", batches=30)
     write_run(tmp_path, "damaged", batches=3)
     append_payload(tmp_path / "damaged", RUN_TAG, b"nonsense")

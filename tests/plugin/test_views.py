@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from runs import run_info, samples, traced_steps
+from runs import run_info, samples, traced_steps, two_device_steps
 from timelines import step, timeline
 
 from kerasmemwatch.notes import all_notes
@@ -14,7 +14,9 @@ from kerasmemwatch.recording import Recording
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
 from kerasmemwatch.timeline import TracedStep
 
-TESTED = step(timeline([(500, 0, 1, "head", "temporaries", "forward", "MatMul")], 2), 9, stage="test", epoch=None)
+TESTED = step(
+    timeline([(500, 0, 1, "head", "temporaries", "forward", "MatMul")], 2, device="GPU:0"), 9, stage="test", epoch=None
+)
 
 
 def sections(view: str, *steps: TracedStep, **changed: Any) -> list[dict[str, Any]]:
@@ -60,3 +62,67 @@ def test_a_peak_that_was_not_traced_is_told() -> None:
     # A step that is as high tells of those like it.
     alike = [replace(one, timeline=replace(one.timeline, in_use_before_bytes=110 << 20)) for one in traced_steps()]
     assert all(one["kind"] != "notes" for one in sections("layers", *alike))
+
+
+# -- several devices -----------------------------------------------------------------------------------------------
+
+_SHOWS_DEVICE = ("peak", "timeline", "layers")
+
+
+def asked_of(view: str, *steps: TracedStep, **asked: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = VIEWS[view]({"run": recorded(*steps)}, asked)["sections"]
+    return found
+
+
+@pytest.mark.parametrize("view", _SHOWS_DEVICE)
+def test_a_device_is_chosen_where_a_step_has_several(view: str) -> None:
+    assert all(one.get("name") != "device" for one in asked_of(view, *traced_steps()))
+    choice, *rest = asked_of(view, *two_device_steps())
+    options = [
+        ["GPU:0", "GPU:0: 1.1 MiB at most"],
+        ["CPU:0", "CPU:0: 27.9 KiB at most"],
+        ["GPU host (pinned)", "GPU host (pinned): 2.0 KiB at most"],
+    ]
+    assert (choice["kind"], choice["name"], choice["value"]) == ("choice", "device", "GPU:0")
+    assert choice["options"] == options
+    again, *other = asked_of(view, *two_device_steps(), device="CPU:0")
+    assert (again["value"], again["options"]) == ("CPU:0", options)
+    shown = [one["text"] for one in (*rest, *other) if one["kind"] == "figure"]
+    assert len(shown) == len(set(shown)) and any("embedding" in str(one) for one in other)
+
+
+@pytest.mark.parametrize("view", _SHOWS_DEVICE)
+def test_a_device_that_another_run_has_is_passed_over(view: str) -> None:
+    assert asked_of(view, *two_device_steps(), device="GPU:7") == asked_of(view, *two_device_steps())
+    assert asked_of(view, *traced_steps(), device="CPU:0") == asked_of(view, *traced_steps())
+    assert asked_of(view, device="CPU:0") == asked_of(view)
+
+
+def test_a_step_without_the_device_is_shown_on_its_own() -> None:
+    choice, steps, *_ = asked_of("timeline", *two_device_steps(), step="2", device="GPU host (pinned)")
+    assert (choice["value"], steps["value"]) == ("GPU:0", 2)
+    assert [value for value, _ in choice["options"]] == ["GPU:0", "CPU:0"]
+    choice, steps, *_ = asked_of("timeline", *two_device_steps(), device="GPU host (pinned)")
+    assert (choice["value"], steps["value"]) == ("GPU host (pinned)", 10)
+    assert [value for value, _ in steps["options"]] == [2, 10]
+
+
+@pytest.mark.parametrize("view", ["moments", "buffers"])
+def test_a_window_is_of_the_device(view: str) -> None:
+    asked = {"step": "10", "from": "0", "to": "4", "by": "layer"}
+    found = [
+        VIEWS[view]({"run": recorded(*two_device_steps())}, {**asked, **more}) for more in ({}, {"device": "CPU:0"})
+    ]
+    assert found[0] != found[1] and "embedding" in str(found[1]) and "embedding" not in str(found[0])
+
+
+def test_what_is_shown_names_its_device_and_where_the_peak_was() -> None:
+    _, notes, *_ = asked_of("layers", *two_device_steps(), device="CPU:0")
+    assert notes["notes"] == [
+        "The run's peak of 110.0 MiB was on GPU:0, in training step 8. Shown is training step 10 on CPU:0."
+    ]
+    titles = [one["title"] for one in asked_of("peak", *two_device_steps())]
+    assert titles[1:] == [
+        "Alive at the peak of training step 10 on GPU:0",
+        "At the peak of training step 10 on GPU:0, by layer",
+    ]

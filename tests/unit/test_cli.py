@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import FakeClock, append_payload, event_file, newer, write_run
+from asking import traced
+from fakes import FakeClock, append_payload, device_probe, event_file, newer, write_run
+from runs import two_device_steps
 
 from kerasmemwatch import __version__
 from kerasmemwatch.cli import main
@@ -73,6 +75,49 @@ def test_json_is_the_report(logs: str, capsys: pytest.CaptureFixture[str]) -> No
     raw = json.loads(capsys.readouterr().out)
     assert raw["run"]["name"] == "ape" and raw["num_samples"] == 40
     assert raw["peak"]["bytes"] == 40 and raw["peak"]["step"] == 40
+
+
+@pytest.fixture
+def two_devices(tmp_path: Path) -> str:
+    probes = (device_probe(lambda batch: [1, batch, 1], ["GPU:0"], devices=[{"name": "GPU:0"}]),)
+    traced(tmp_path, "run", two_device_steps(), probes=probes)
+    return str(tmp_path)
+
+
+def test_shows_what_another_device_held(two_devices: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", two_devices]) == 0
+    shown = capsys.readouterr().out
+    assert "At the traced peak (training step 10 on GPU:0, graph): " in shown
+    assert "At most on other devices: CPU:0 27.9 KiB, GPU host (pinned) 2.0 KiB" in shown
+    assert main(["show", two_devices, "--device", "CPU:0"]) == 0
+    shown = capsys.readouterr().out
+    assert "At the traced peak (training step 10 on CPU:0, graph): 27.9 KiB requested" in shown
+    assert "embedding" in shown and "encoder" not in shown
+    assert "At most on other devices: GPU:0 1.1 MiB" in shown
+
+
+def test_json_of_a_device(two_devices: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", two_devices, "--json", "--device", "GPU host (pinned)"]) == 0
+    raw = json.loads(capsys.readouterr().out)
+    assert raw["traced"]["device"] == "GPU host (pinned)" and raw["peak"]["requested_bytes"] == 2048
+    assert raw["devices"] == ["GPU host (pinned)", "GPU:0", "CPU:0"]
+
+
+@pytest.mark.parametrize("command", ["show", "report"])
+def test_a_device_that_is_not_there_names_those_that_are(
+    two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    output = ["-o", str(tmp_path / "r.html")] if command == "report" else []
+    assert main([command, two_devices, *output, "--device", "TPU:0"]) == 2
+    captured = capsys.readouterr()
+    expected = "Expected device to be one of 'GPU:0', 'CPU:0', 'GPU host (pinned)'. Received: device='TPU:0'."
+    assert captured.out == "" and captured.err == f"kerasmemwatch: {expected}\n"
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_without_a_traced_step_no_device_can_be_chosen(logs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", logs, "--device", "CPU:0"]) == 2
+    assert "that of a traced step, of which there is none" in capsys.readouterr().err
 
 
 def test_all_says_no_less(logs: str, capsys: pytest.CaptureFixture[str]) -> None:

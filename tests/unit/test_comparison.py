@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeClock, write_run
-from runs import HOSTILE, MIB, NAN, empty_report, lines, partial_report, run_info, samples, small_report, traced_steps
+from runs import (
+    HOSTILE,
+    MIB,
+    NAN,
+    empty_report,
+    lines,
+    partial_report,
+    run_info,
+    samples,
+    small_report,
+    traced_steps,
+    two_device_steps,
+)
 from timelines import step, timeline
 
 import kerasmemwatch
@@ -160,3 +172,10 @@ def test_the_command_line_compares(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["peak_bytes"] == 20
     assert main(["compare", places[0], str(tmp_path / "none")]) == 2
     assert "no directory" in capsys.readouterr().err
+
+
+def test_peaks_of_different_devices_are_told() -> None:
+    report = small_report(steps=two_device_steps())
+    note = "The traced peaks are of different devices: GPU:0, and CPU:0."
+    assert note in compare(report, report.on_device("CPU:0")).notes
+    assert note not in compare(report, report).notes

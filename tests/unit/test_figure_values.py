@@ -192,7 +192,7 @@ def test_a_layer_called_as_an_owner_is_kept_apart_from_it() -> None:
     made = timeline(
         [(10, -1, 2, "metrics", "other", "between", ""), (30, 0, 2, "metrics2", "weights", "forward", "")], 2
     )
-    made = replace(made, owners=("metrics", "metrics"), classes=("", "Dense"))
+    made = replace(made, device="GPU:0", owners=("metrics", "metrics"), classes=("", "Dense"))
     trace = peak(make_report(run_info(), samples(3), (), [step(made)]))["data"][0]
     assert sorted(zip(trace["labels"], trace["values"], strict=True)) == [
         ("metrics", 10),

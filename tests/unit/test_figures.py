@@ -239,7 +239,7 @@ def test_names_are_shortened_in_their_middle() -> None:
 def test_an_unknown_view_or_option_is_our_error() -> None:
     with pytest.raises(InvalidArgumentError, match=r"'overview', 'peak', .* Received: view='pie'"):
         view_figure(small_report(), "pie")
-    with pytest.raises(InvalidArgumentError, match=r"'peak': layer, shape, theme. Received: colour"):
+    with pytest.raises(InvalidArgumentError, match=r"'peak': device, layer, shape, theme. Received: colour"):
         view_figure(small_report(), "peak", colour="red")
     with pytest.raises(InvalidArgumentError, match=r"\(2, 10, 30\). Received: step=3"):
         view_figure(small_report(), "step", step=3)

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,23 @@ from urllib.parse import unquote
 
 import pytest
 from fakes import write_run
-from runs import HOSTILE, empty_report, hostile_report, small_report, traced_steps, untraced_report, wide_report
+from runs import (
+    HOSTILE,
+    empty_report,
+    hostile_report,
+    small_report,
+    traced_steps,
+    two_device_steps,
+    untraced_report,
+    wide_report,
+)
 
 from kerasmemwatch.cli import main
 from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
 from kerasmemwatch.figures.views import view_figure
 from kerasmemwatch.html_report import page as page_module
-from kerasmemwatch.html_report.page import html_page, plotly_script, theme_changes
+from kerasmemwatch.html_report.page import html_page, plotly_script
+from kerasmemwatch.html_report.sections import theme_changes
 from kerasmemwatch.html_report.tables import COLUMNS, layer_rows, to_csv
 from kerasmemwatch.records import LeakFinding
 from kerasmemwatch.report import Report
@@ -34,6 +45,7 @@ REPORTS = {
     "untraced": untraced_report,
     "one layer": lambda: wide_report(1),
     "hostile": hostile_report,
+    "two devices": lambda: small_report(steps=two_device_steps()),
 }
 
 
@@ -90,7 +102,7 @@ def test_every_element_is_closed_and_nothing_is_fetched(name: str) -> None:
     assert {tag for tag, _ in page.elements} <= {
         *("html", "head", "meta", "title", "style", "body", "header", "h1", "b", "button", "p", "main", "dl", "div"),
         *("dt", "dd", "strong", "span", "section", "h2", "script", "label", "input", "a", "table", "thead"),
-        *("tr", "th", "tbody", "td", "ul", "li", "details", "summary", "pre", "footer", "em"),
+        *("tr", "th", "tbody", "td", "ul", "li", "details", "summary", "pre", "footer", "em", "select", "option"),
     }
 
 
@@ -106,8 +118,6 @@ def test_hostile_names_are_text() -> None:
 
 
 def test_hostile_leaks_are_text() -> None:
-    from dataclasses import replace
-
     leak = LeakFinding(HOSTILE[0], HOSTILE[1], 8.0, 3, 0.9, HOSTILE[3], HOSTILE[5])
     page = Page(html_page(replace(small_report(), leaks=(leak,))))
     [words] = [text for text in page.texts["li"] if HOSTILE[0] in text and HOSTILE[5] in text]
@@ -125,10 +135,14 @@ def test_the_figures_are_those_of_the_report_in_both_themes(name: str) -> None:
         if attributes.get("type") == "application/json"
     ]
     plots = [one for one in page.all("div") if one.get("class") == "plot"]
-    assert len(plots) == len(stored) == (7 if report.steps else 5)
+    devices = report.devices or ("",)
+    assert len(plots) == len(stored) == (2 + 5 * len(devices) if report.steps else 5)
     views = [one["figure"]["layout"]["meta"]["view"] for one in stored]
     for view, one, plot in zip(views, stored, plots, strict=True):
-        options = {"by": "layer"} if (plot["data-figure"] or "").startswith("step-layers") else {}
+        place = plot["data-figure"] or ""
+        options: dict[str, Any] = {"by": "layer"} if place.startswith("step-layers") else {}
+        number = place.removesuffix("-figure").rpartition("-")[2]
+        options |= {"device": devices[int(number)]} if number.isdecimal() else {}
         assert one["figure"] == view_figure(report, view, theme="light", **options)
         assert changed(one) == view_figure(report, view, theme="dark", **options)
         assert plot["aria-label"] == one["figure"]["layout"]["meta"]["summary"]
@@ -294,3 +308,38 @@ def test_the_command_line_writes_it(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_two_traced_stages_are_both_drawn() -> None:
     assert len({one.stage for one in traced_steps()}) == 2
     assert "Inference\\u003c/b\\u003e\\u003cbr\\u003evalidation step 30" in html_page(small_report())
+
+
+# -- several devices -----------------------------------------------------------------------------------------------
+
+
+def test_a_device_is_chosen_where_a_step_has_several_and_only_there() -> None:
+    assert not Page(html_page(small_report())).all("select")
+    page = Page(html_page(small_report(steps=two_device_steps())))
+    assert len(page.all("select")) == 1 and page.texts["option"] == ["GPU:0", "CPU:0", "GPU host (pinned)"]
+    groups = [one for one in page.all("div") if "data-device" in one]
+    assert [(one["data-device"], "hidden" in one) for one in groups] == [("0", False), ("1", True), ("2", True)] * 2
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)) and {"table", "table-1", "peak-2-figure"} <= set(ids)
+
+
+def test_each_device_has_its_own_figures_and_table() -> None:
+    report = small_report(steps=two_device_steps())
+    page = Page(html_page(report))
+    host = report.on_device("CPU:0")
+    expected = view_figure(host, "peak")["layout"]["meta"]["summary"]
+    assert expected in [one["aria-label"] for one in page.all("div") if one.get("data-figure") == "peak-1-figure"]
+    assert [text for text in page.texts["th"] if text == "embedding"]
+    assert "Every layer in training step 10 on CPU:0" in page.texts["h2"]
+
+
+def test_the_device_that_was_asked_for_comes_first() -> None:
+    page = Page(html_page(small_report(steps=two_device_steps()).on_device("CPU:0")))
+    assert page.texts["option"] == ["CPU:0", "GPU:0", "GPU host (pinned)"]
+
+
+def test_a_hostile_device_is_text() -> None:
+    [first, second] = two_device_steps()
+    odd = replace(second, others=tuple(replace(one, device=HOSTILE[i]) for i, one in enumerate(second.others)))
+    page = Page(html_page(small_report(steps=(first, odd))))
+    assert page.open == [] and HOSTILE[0] in page.texts["option"] and HOSTILE[1] in page.texts["option"]

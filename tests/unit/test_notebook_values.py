@@ -109,7 +109,8 @@ def test_a_notebook_shows_the_reports_own_figures_and_notes() -> None:
 
 
 def test_a_notebook_shows_which_peak_it_is() -> None:
-    tested = step(timeline([(500, 0, 1, "head", "temporaries", "forward", "MatMul")], 2), 9, stage="test", epoch=None)
+    made = timeline([(500, 0, 1, "head", "temporaries", "forward", "MatMul")], 2, device="GPU:0")
+    tested = step(made, 9, stage="test", epoch=None)
     trained = [
         replace(one, timeline=replace(one.timeline, in_use_before_bytes=110 << 20))
         for one in traced_steps(with_inference=False)

@@ -28,6 +28,7 @@ journal event_file run_codec chart cost_share
 run_claim
 probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
 attribution.live_objects attribution.capture_folder
+step_devices trends
 recent_rows live_set step_codec attribution.kept_tapes layer_tree workers
 layer_table step_log shown_step tape_memory step_graphs model_state example_batch trace_schedule
 untraced_peaks
@@ -92,7 +93,8 @@ figures.views
 headline
 text recording
 comparison html_report.tables
-html_report.page html_report.notebook
+html_report.sections html_report.notebook
+html_report.page
 callback_lists session_step step_loop
 epoch_line
 probes attribution sinks figures html_report tensorboard_plugin
@@ -103,7 +105,7 @@ callbacks budget session
 tape_session
 tape
 model_summary
-tensorboard_plugin.assets tensorboard_plugin.queries
+tensorboard_plugin.assets tensorboard_plugin.queries tensorboard_plugin.choices
 tensorboard_plugin.views
 tensorboard_plugin.plugin
 tensorboard_plugin.loader

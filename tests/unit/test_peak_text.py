@@ -77,7 +77,7 @@ def test_stage_and_device_are_told_where_they_are_not_the_usual() -> None:
     found = report(step(STEP, 7, stage="predict", mode="xla", epoch=None))
     assert "(prediction step 7, xla)" in words(found)
     several = replace(found, run=replace(found.run, devices=(DeviceInfo("GPU:0"), DeviceInfo("CPU:0"))))
-    assert "(CPU:0, prediction step 7, xla)" in words(several)
+    assert "(prediction step 7 on CPU:0, xla)" in words(several)
 
 
 def test_the_owner_tells_most_of_an_operations_name() -> None:

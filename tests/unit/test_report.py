@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import two_device_steps
 from timelines import STEP, step, timeline
 
+from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.figures.views import view_figure
 from kerasmemwatch.layer_table import layer_table
 from kerasmemwatch.probe_set import BASE_COLUMNS
 from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples, TracedPeak
@@ -326,3 +329,57 @@ def test_a_dictionary_holds_the_traced_peak_too() -> None:
     assert raw["traced"]["owner"] == "dense" and raw["traced_steps"] == [3] and raw["coverage"] == 1.0
     assert raw["layers"][0]["added_bytes"] == 160 and raw["layers"][0]["output_bytes"] is None
     assert make_report(run(), to_samples([])).to_dict()["traced"] is None
+
+
+# -- on several devices ----------------------------------------------------------------------------------------
+
+
+def test_the_table_is_of_the_device_that_the_peak_names() -> None:
+    samples = recorded([[5, 900], [6, 7]], [[1, 1], [1, 1]])
+    report = make_report(run("GPU:0", "CPU:0"), samples, (), two_device_steps())
+    assert report.traced is not None and report.peak.device == report.traced.device == "CPU:0"
+    assert report.peak.requested_bytes == sum(report.peak.by_category.values()) == 24 * 1024 + 4000
+    assert {one.timeline.device for one in report.steps} == {"CPU:0"}
+    assert report.devices == ("CPU:0", "GPU:0", "GPU host (pinned)")
+    # Where the peak is on a device of which nothing is traced, it is that of the device that heads the steps.
+    elsewhere = make_report(run("GPU:5"), recorded([[5]], [[1]]), (), two_device_steps())
+    assert elsewhere.traced is not None and elsewhere.traced.device == "GPU:0"
+
+
+def test_another_device_is_one_choice_away() -> None:
+    held = (
+        layer("embedding", weights_bytes=24 * 1024, optimizer_bytes=0, other_bytes=0),
+        layer("head", weights_bytes=4),
+    )
+    samples = recorded([[900], [7]], [[1], [1]])
+    report = make_report(replace(run("GPU:0"), notes=("of the run",)), samples, held, two_device_steps())
+    host = report.on_device("CPU:0")
+    assert (host.peak.bytes, host.peak.device, host.device) == (900, "GPU:0", "CPU:0")
+    assert host.traced is not None and host.traced.device == "CPU:0" and host.peak.phase is None
+    assert host.peak.requested_bytes == sum(row.total_bytes or 0 for row in host.peak.by_layer) == 24 * 1024 + 4000
+    assert [row.path for row in host.layers] == ["embedding", "input pipeline", "unattributed"]
+    # The model's variables are as many, wherever they lie.
+    assert host.weights_bytes == report.weights_bytes == (24 + 100 + 50) * 1024
+    assert host.coverage is not None and host.coverage < 1 and host.notes[0].startswith("1000 B (3.5%)")
+    assert [note for note in host.notes if note == "of the run"] == ["of the run"]
+    assert host.growth == report.growth and host.samples is report.samples
+    back = host.on_device("GPU:0")
+    assert back.peak.by_category == report.peak.by_category and back.traced == report.traced
+    assert report.on_device("GPU:0") is report
+
+
+def test_a_device_of_some_steps_has_those() -> None:
+    pinned = make_report(run("GPU:0"), recorded([[5]]), (), two_device_steps()).on_device("GPU host (pinned)")
+    assert pinned.traced_steps == (10,) and pinned.peak.requested_bytes == 2048
+    assert pinned.to_dict()["devices"][0] == "GPU host (pinned)"
+
+
+@pytest.mark.parametrize("view", ["peak", "step", "allocations", "layers"])
+def test_figures_are_of_the_device_that_is_asked_for(view: str) -> None:
+    report = make_report(run("GPU:0"), recorded([[5]]), (), two_device_steps())
+    host = report.on_device("CPU:0")
+    assert view_figure(report, view, device="CPU:0") == view_figure(host, view) != view_figure(report, view)
+    with pytest.raises(InvalidArgumentError, match="'GPU:0', 'CPU:0', 'GPU host"):
+        view_figure(report, view, device="GPU:9")
+    with pytest.raises(InvalidArgumentError, match="Received: device"):
+        view_figure(report, "overview", device="CPU:0")

@@ -149,7 +149,7 @@ def test_wrong_chunks_raise_our_error(payload: bytes) -> None:
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "_MAX_DECODED_BYTES", 1 << 16)
+    monkeypatch.setattr(schema, "MAX_DECODED_BYTES", 1 << 16)
     for decode in (decode_rows, decode_json, decode_run):
         with pytest.raises(RecordingFormatError):
             decode(zlib.compress(bytes(1 << 20)))

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import traced_steps, two_device_steps
 from timelines import MADE, STEP, assert_same_step, realistic_step, step, timeline
 
 from kerasmemwatch import step_codec
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.schema import VERSION
-from kerasmemwatch.step_codec import decode_step, encode_step
+from kerasmemwatch.run_parts import Allowance
+from kerasmemwatch.step_codec import STEP_VERSION, decode_step, encode_step
 from kerasmemwatch.timeline import Timeline
 
 MIB = 2**20
@@ -146,7 +147,7 @@ def test_an_index_out_of_bounds_is_told(name: str, value: int, monkeypatch: pyte
 
 def test_a_newer_step_is_told_as_such() -> None:
     with pytest.raises(RecordingVersionError, match="pip install -U"):
-        decode_step(rewritten(PAYLOAD, version=VERSION + 1, columns="of another kind"))
+        decode_step(rewritten(PAYLOAD, version=STEP_VERSION + 1, columns="of another kind"))
 
 
 def test_more_in_the_header_is_ignored() -> None:
@@ -172,3 +173,109 @@ def test_a_step_of_before_fits_shared_steps_is_its_own_runs() -> None:
     text = json.dumps(header).encode()
     found = decode_step(zlib.compress(struct.pack("<I", len(text)) + text + data[4 + length :]))
     assert (found.measured_in, found.after) == (None, None)
+
+
+# -- several devices -----------------------------------------------------------------------------------------------
+
+TWO = replace(
+    two_device_steps()[1],
+    others=tuple(
+        replace(each, gradient_bytes={"embedding": size}) for size, each in enumerate(two_device_steps()[1].others)
+    ),
+)
+
+
+def test_a_step_on_several_devices_comes_back_whole() -> None:
+    found = decode_step(encode_step(TWO))
+    assert list(found.timelines) == ["GPU:0", "CPU:0", "GPU host (pinned)"]
+    assert_same_step(found, TWO)
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_any_timeline_may_stand_beside_any_other(made: Timeline) -> None:
+    expected = step(STEP, others=(replace(made, device="GPU:0"), replace(STEP, device="GPU:1")))
+    assert_same_step(decode_step(encode_step(expected)), expected)
+
+
+def test_a_step_of_version_1_is_read_and_has_one_device() -> None:
+    # As version 1 wrote it; there is a whole run of it in test_old_recordings.
+    header = {**json.loads(_text_of(encode_step(step(STEP)))), "version": 1}
+    del header["others"], header["after"]
+    text = json.dumps(header).encode()
+    data = zlib.decompress(PAYLOAD)
+    (length,) = struct.unpack_from("<I", data)
+    found = decode_step(zlib.compress(struct.pack("<I", len(text)) + text + data[4 + length :]))
+    assert_same_step(found, step(STEP))
+    assert list(found.timelines) == ["CPU:0"] and found.others == ()
+
+
+def _text_of(payload: bytes) -> bytes:
+    data = zlib.decompress(payload)
+    (length,) = struct.unpack_from("<I", data)
+    return data[4 : 4 + length]
+
+
+def test_any_flipped_byte_of_several_devices_is_told() -> None:
+    payload = encode_step(TWO)
+    for place in range(len(payload)):
+        damaged = bytearray(payload)
+        damaged[place] ^= 0x55
+        with pytest.raises(RecordingFormatError):
+            decode_step(bytes(damaged))
+
+
+_OTHER = json.loads(_text_of(encode_step(TWO)))["others"][0]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        3,
+        {},
+        None,
+        [3],
+        [[]],
+        [{}],
+        [_OTHER] * 40,
+        [_OTHER, _OTHER],
+        [{**_OTHER, "device": "GPU:0"}],
+        [{**_OTHER, "device": 3}],
+        [{**_OTHER, "gradient_bytes": {"a": -1.5}}],
+        [{**_OTHER, "owners": []}],
+        [{**_OTHER, "columns": [["birth", 8, 2**40]]}],
+        [{**_OTHER, "columns": []}],
+    ],
+)
+def test_other_devices_that_do_not_fit_are_told(others: Any) -> None:
+    with pytest.raises(RecordingFormatError):
+        decode_step(rewritten(encode_step(TWO), others=others))
+
+
+def test_what_other_devices_decode_to_counts_towards_the_allowance() -> None:
+    big = realistic_step(250_000, num_ops=10).timeline
+    Allowance().step(step(big))
+    with pytest.raises(RecordingFormatError, match="Expected a run of at most"):
+        Allowance().step(step(big, others=(replace(big, device="GPU:1"),)))
+
+
+def test_devices_that_make_a_step_too_large_are_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [TWO, replace(TWO, others=TWO.others[:1]), replace(TWO, others=())]
+    sizes = [len(zlib.decompress(encode_step(one))) for one in steps]
+    monkeypatch.setattr(step_codec, "MAX_DECODED_BYTES", sizes[0] - 1)
+    found = decode_step(encode_step(TWO))
+    assert list(found.timelines) == ["GPU:0", "CPU:0"]
+    assert found.notes == ("What was alive on GPU host (pinned) is more than a recording stores of one step.",)
+    monkeypatch.setattr(step_codec, "MAX_DECODED_BYTES", 16)
+    with pytest.raises(RecordingFormatError, match=r"Received: .* bytes"):
+        encode_step(TWO)
+
+
+def test_more_devices_than_are_read_are_left_out_and_named() -> None:
+    many = tuple(replace(STEP, device=f"GPU:{index}") for index in range(40))
+    found = decode_step(encode_step(step(STEP, others=many)))
+    assert len(found.timelines) == 32 and "GPU:39" in found.notes[-1] and "GPU:30" not in found.notes[-1]
+
+
+def test_a_second_device_adds_what_its_events_take() -> None:
+    alone, beside = (len(encode_step(one)) for one in (traced_steps()[1], TWO))
+    assert beside < 2.5 * alone

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import two_device_steps
 from timelines import step, timeline
 
 from kerasmemwatch.probe_set import BASE_COLUMNS
@@ -227,13 +228,24 @@ def test_traced_steps_name_the_worker() -> None:
         (3, "worker:0/CPU:0"),
     ]
     report = whole.report
-    # The peak was in step 3 of the first, so that is shown; without it, the highest of all.
+    # The peak was in step 3 of the first, so that is shown; without it, the highest of its device.
     assert (report.peak.device, report.peak.step) == ("worker:0/CPU:0", 3)
     assert report.traced is not None and report.traced.device == "worker:0/CPU:0"
     assert report.peak.requested_bytes == 100 and report.traced_steps == (2, 3)
     others = merged(traced(0, 2), traced(1, 2, size=500)).report
-    assert others.traced is not None and others.traced.device == "worker:1/CPU:0"
+    assert others.traced is not None and others.traced.device == others.peak.device == "worker:0/CPU:0"
+    other = report.on_device("worker:1/CPU:0")
+    assert other.peak.requested_bytes == 500 and other.traced_steps == (2,)
     assert whole.workers[0].steps[0].timeline.device == "CPU:0"
+
+
+def test_other_devices_of_a_step_name_the_worker_too() -> None:
+    steps = two_device_steps()
+    whole = merged(*(replace(recorded(index, [1, 2, 3]), steps=steps) for index in range(2)))
+    assert {tuple(one.timelines) for one in whole.steps if one.step == 2} == {
+        ("worker:0/GPU:0", "worker:0/CPU:0"),
+        ("worker:1/GPU:0", "worker:1/CPU:0"),
+    }
 
 
 def test_odd_names_do_no_harm() -> None:

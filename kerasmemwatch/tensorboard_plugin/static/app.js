@@ -23,13 +23,14 @@ class App {
     this.seen = '';
     this.listed = '';
     this.unread = false;
+    this.devices = new Map(); // by run, the device that was chosen last
     this.status = element('p', { class: 'status', role: 'status', 'aria-live': 'polite' });
     this.panel = element('div', { id: 'view', role: 'tabpanel', tabindex: '0' });
     this.main = element('main', {}, this.panel);
     this.label = element('label', { for: 'run' });
     this.picker = element('select', {
       id: 'run',
-      onchange: () => this.go({ runs: [...this.picker.selectedOptions].map((option) => option.value), step: null }),
+      onchange: () => this.choose([...this.picker.selectedOptions].map((option) => option.value)),
       onblur: () => this.drawControls(),
     });
     this.chip = element('button', {
@@ -97,8 +98,14 @@ class App {
     return [...chosen, ...names.filter((name) => !chosen.includes(name))].slice(0, most);
   }
 
+  /** Show other runs: a step is one run's, and so is a device, which is then as it was chosen for that run. */
+  choose(runs) {
+    return this.go({ runs, step: null, device: this.devices.get(runs[0]) ?? '' });
+  }
+
   go(change, write = true) {
     this.state = { ...this.state, ...change };
+    this.devices.set(this.shown()[0], this.state.device);
     if (write) {
       const top = topWindow();
       top.history.replaceState(top.history.state, '', writeHash(top.location.hash, this.state));
@@ -126,15 +133,17 @@ class App {
         step: this.state.step,
         by: this.state.by,
         layer: this.state.layer,
+        device: this.state.device,
       });
       if (request !== this.request) return;
       this.status.textContent = '';
       await drawSections(this.panel, content.sections, {
         state: this.state,
-        subject: [names, this.state.step],
+        subject: [names, this.state.step, this.state.device],
         say: (words) => { this.status.textContent = words; },
         go: (change) => this.go(change),
-        fetchMore: (route, values) => fetchJson(route, { run: names, theme: theme(), step: this.state.step, ...values }),
+        fetchMore: (route, values) =>
+          fetchJson(route, { run: names, theme: theme(), step: this.state.step, device: this.state.device, ...values }),
       });
     } catch (error) {
       if (request !== this.request) return;

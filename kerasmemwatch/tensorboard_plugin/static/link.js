@@ -1,7 +1,7 @@
 // What the page shows, as a part of the address, so that a link leads to the same view. Pure.
 
 export const VIEWS = ['overview', 'peak', 'timeline', 'layers', 'growth', 'compare'];
-export const EMPTY = { view: 'overview', runs: [], step: null, by: 'category', layer: '' };
+export const EMPTY = { view: 'overview', runs: [], step: null, by: 'category', layer: '', device: '' };
 
 /** "view=peak&run=a&run=b" -> state; what is missing or unknown is as in EMPTY. */
 export function parseLink(text) {
@@ -13,6 +13,7 @@ export function parseLink(text) {
     step: Number.isSafeInteger(2 * step) && step > 0 ? step : null,
     by: values.get('by') === 'layer' ? 'layer' : 'category',
     layer: values.get('layer') ?? '',
+    device: values.get('device') ?? '',
   };
 }
 
@@ -24,6 +25,7 @@ export function formatLink(state) {
   if (state.step !== null) values.set('step', String(state.step));
   if (state.by !== EMPTY.by) values.set('by', state.by);
   if (state.layer) values.set('layer', state.layer);
+  if (state.device) values.set('device', state.device);
   return values.toString();
 }
 

@@ -33,7 +33,10 @@ export async function drawSections(parent, sections, page) {
   for (const [key, { drop }] of before) if (!now.has(key)) drop();
   const drawn = [...now.values()];
   if (drawn.length !== parent.children.length || drawn.some(({ node }, index) => node !== parent.children[index])) {
+    const focused = document.activeElement;
     replaceContent(parent, ...drawn.map(({ node }) => node));
+    // What is taken out and put back loses the focus.
+    if (parent.contains(focused)) focused.focus({ preventScroll: true });
   }
   await Promise.all(drawn.map(({ update }, index) => update(sections[index], page)));
 }

@@ -1,0 +1,77 @@
+"""What a request chooses of a recording: a device and a traced step. What it has not is as if it were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.live_set import highest_step, requested_at
+from kerasmemwatch.peak_place import step_shown
+from kerasmemwatch.recording import Recording
+from kerasmemwatch.records import TracedPeak
+from kerasmemwatch.report import Report
+from kerasmemwatch.step_devices import device_names, headed
+from kerasmemwatch.timeline import Timeline, TracedStep
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["chosen_report", "chosen_step", "device_choice", "number"]
+
+
+def chosen_report(recording: Recording, asked: Mapping[str, str]) -> Report:
+    """The report, on the device that is asked for.
+
+    Args:
+        recording: The recording, which need not have that device: another run may.
+        asked: The request's parameters.
+    """
+    report, device = recording.report, asked.get("device", "")
+    return report.on_device(device) if device in report.devices else report
+
+
+def chosen_step(recording: Recording, asked: Mapping[str, str]) -> TracedStep | None:
+    """The traced step or gap that is asked for, on the device that is; else the one that the report is about."""
+    wanted, device = number(asked, "step", 0.0), asked.get("device", "")
+    steps = [one for one in recording.report.steps if wanted == one.number]
+    if not steps:
+        return step_shown(chosen_report(recording, asked))
+    # Several workers may have traced the same one.
+    return highest_step(headed(steps, device), device)
+
+
+def device_choice(steps: Sequence[TracedStep], shown: Timeline | TracedPeak | None) -> Iterator[dict[str, Any]]:
+    """A choice of the device, if several held anything in some steps: each with the most that it did.
+
+    Args:
+        steps: The steps.
+        shown: What is shown, which has a device.
+    """
+    names = device_names(steps)
+    if len(names) < 2 or shown is None:
+        return
+    most = dict.fromkeys(names, 0)
+    for step in steps:
+        for name, timeline in step.timelines.items():
+            most[name] = max(most[name], int(requested_at(timeline).max()))
+    options = [[name, f"{name}: {format_bytes(size)} at most"] for name, size in sorted(most.items(), key=_largest)]
+    yield {"kind": "choice", "name": "device", "title": "Device", "value": shown.device, "options": options}
+
+
+def number(asked: Mapping[str, str], name: str, default: float) -> float:
+    """A parameter that is a number.
+
+    Raises:
+        InvalidArgumentError: If it is none.
+    """
+    text = asked.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = float("nan")
+    if value != value or abs(value) == float("inf"):
+        raise InvalidArgumentError(f"Expected {name} to be a number. Received: {name}={text!r}.")
+    return value
+
+
+def _largest(device: tuple[str, int]) -> tuple[int, str]:
+    return -device[1], device[0]
