@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.attribution.allocator_names import HOST, PINNED, device_of
 from kerasmemwatch.attribution.event_order import by_total
 from kerasmemwatch.attribution.host_spans import Span, SpanReader
 
@@ -78,10 +79,13 @@ class AllocationEvents:
 
     @property
     def device(self) -> str:
-        """Name of the allocator's device: ``"GPU_1_bfc"`` is GPU 1's."""
-        kind, _, rest = self.allocator.partition("_")
-        index = rest.partition("_")[0]
-        return f"GPU:{index}" if kind == "GPU" and index.isdecimal() else "CPU:0"
+        """Name of the allocator's device."""
+        return device_of(self.allocator)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is memory of the host, where operations run on the CPU."""
+        return self.device in (HOST, PINNED)
 
     @property
     def piped(self) -> NDArray[np.bool_]:

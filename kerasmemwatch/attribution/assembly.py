@@ -165,14 +165,17 @@ def _split(rows: Allocations, parts: Sequence[Part]) -> tuple[Allocations, dict[
 
 
 def in_order(timeline: Timeline, paths: Sequence[str]) -> Timeline:
-    """Number the owners in the model's order, those that are not in it last."""
+    """Number the owners in the model's order, those that are not in it last, and drop other devices' operations."""
     rank = {path: index for index, path in enumerate(paths)}
     count = len(timeline.owners)
     order = sorted(range(count), key=lambda code: rank.get(timeline.owners[code], len(rank)))
     codes = np.empty(count, np.int32)
     codes[order] = np.arange(count, dtype=np.int32)
+    ops, op = np.unique(timeline.op, return_inverse=True)
     return replace(
         timeline,
+        op=op.astype(np.int32),
+        ops=tuple(timeline.ops[code] for code in ops.tolist()),
         owner=codes[timeline.owner],
         owners=tuple(timeline.owners[code] for code in order),
         classes=tuple(timeline.classes[code] for code in order),

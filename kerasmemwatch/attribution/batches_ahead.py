@@ -29,7 +29,7 @@ def batch_ahead(events: AllocationEvents, rows: Allocations, batch: Sequence[Bat
         batch: The tensors of a batch.
     """
     sizes = batch_sizes(batch, events)
-    if events.device.startswith("CPU") or not sizes:
+    if events.on_host or not sizes:
         return []
     requested = events.requested_bytes[rows.event]
     died = Counter(requested[rows.birth < 0].tolist())

@@ -52,7 +52,7 @@ def autotuned(events: AllocationEvents) -> NDArray[np.bool_]:
     """
     tried = events.births & events.within(AUTOTUNING)
     # In host memory libraries take scratch memory of their own at any time.
-    if not len(events.of_kernel) or events.device.startswith("CPU"):
+    if not len(events.of_kernel) or events.on_host:
         return tried
     named = np.flatnonzero(events.births & (events.op != 0))
     works = np.stack([events.op[named], events.run[named], events.thread[named]])

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 
 from kerasmemwatch.attribution.owner_stack import LOSS, OPTIMIZER, Frame
 
-__all__ = ["GRADIENT_SCOPES", "frames_by_name", "laid_out_for", "made_as"]
+__all__ = ["GRADIENT_SCOPES", "frames_by_name", "laid_out_for", "made_as", "without_calls"]
 
 # TensorFlow's names for the gradients of what is in a scope.
 GRADIENT_SCOPES = ("gradient_tape", "gradients")
 _LOSS_SCOPE = "compile_loss"
+_CALL = "StatefulPartitionedCall/"
 _NUMBER = re.compile(r"_\d+$")
 # TensorFlow's optimizer of graphs moves and joins operations, and says so in their names.
 _LAID_OUT = re.compile(r"(?:-\d+)+-[A-Za-z0-9]+-LayoutOptimizer$")
@@ -30,6 +31,16 @@ def made_as(name: str) -> str:
         'head/Tensordot/MatMul'
     """
     return _RENAMED.sub("", name)
+
+
+def without_calls(name: str) -> str:
+    """The same, without the names of the calls that the operation runs in.
+
+    Example:
+        >>> without_calls("StatefulPartitionedCall/gradient_tape/head/MatMul")
+        'gradient_tape/head/MatMul'
+    """
+    return made_as(name.rpartition(_CALL)[2])
 
 
 def laid_out_for(name: str) -> str:

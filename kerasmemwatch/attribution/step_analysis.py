@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
+from kerasmemwatch.attribution.allocator_names import HOST
+from kerasmemwatch.attribution.allocators_by_device import by_device, is_partial
 from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.batch_parts import output_bytes, rows_in_batch
 from kerasmemwatch.attribution.batches_ahead import ahead_note
@@ -21,21 +24,23 @@ from kerasmemwatch.attribution.op_owners import OpOwners
 from kerasmemwatch.attribution.other_fits import BESIDE
 from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.planned_events import nowhere, planned_events
+from kerasmemwatch.attribution.replicas import gradients_on
 from kerasmemwatch.attribution.row_frames import within_calls
 from kerasmemwatch.attribution.silent_allocators import planned_note, silent_device
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_expansion import compiled_runs, expand, unused_note
-from kerasmemwatch.attribution.xla_runs import Programs, find_runs
+from kerasmemwatch.attribution.xla_runs import Programs, XlaRun, find_runs
 from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.probes.allocators import ONEDNN_THRESHOLD_BYTES
-from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.timeline import Timeline, TracedStep
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["Learned", "analysed", "attributed"]
 
-_PARTIAL = f"Of the traced step only allocations of {format_bytes(ONEDNN_THRESHOLD_BYTES)} or more are known."
+_LEAST = format_bytes(ONEDNN_THRESHOLD_BYTES)
+_PARTIAL = f"Of the traced step only allocations of {_LEAST} or more are known."
 _NO_OWNERS = (
     "The step's function was made before the watch came, so its operations are told apart by their names only: "
     "layers of the same name may be mixed up, and gradients are known by their sizes. Give the watch to the first fit."
@@ -106,44 +111,51 @@ def attributed(
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace.FromString(captured.space)
-    events = read_events(space)
+    allocators = list(read_events(space).values())
     # In a gap a program is whose turn it was.
     opens = captured.after is None or captured.mode in ("xla", "")
     if opens:
         programs.read(space)
     # Another device's allocations are no answer.
-    silent = silent_device(captured.known, [found.device for found in events.values()])
-    main = _planned(space, silent, programs, captured) if silent else max(events.values(), key=_rank, default=None)
-    if main is None or (silent and captured.after is not None):
+    silent = silent_device(captured.known, [each.device for each in allocators])
+    if silent:
+        planned = _planned(space, silent, programs, captured)
+        allocators = [] if planned is None else [planned, *allocators]
+    if not allocators or (silent and captured.after is not None):
         return None  # a plan is of a step
-    partial = _is_partial(main)
-    compiled = find_runs(space, main, programs.requests, ONEDNN_THRESHOLD_BYTES if partial else 0) if opens else []
+    events = by_device(allocators)
+    main = next(iter(events.values()))
+    # A GPU's programs do not run on the host.
+    runs = {
+        device: find_runs(space, each, programs.requests, ONEDNN_THRESHOLD_BYTES if is_partial(each) else 0)
+        for device, each in events.items()
+        if opens and each.on_host == main.on_host
+    }
+    compiled = [run for found in runs.values() for run in found]
     mode = captured.mode or _mode(main, captured)
     modules = programs.opened({run.program_id for run in compiled})
-    known = [buffer for buffer in captured.known if buffer.device == main.device]
-    known += constants(kept, known, main, noted.owners)
     is_eager = mode == "eager" and not compiled and captured.after is None
     owners, guessed = (noted.owners, False) if is_eager else _owners(captured, noted.owners, main, modules.values())
     if compiled and mode != "xla":
-        made = [(modules[run.program_id].name, [*run.births.values()]) for run in compiled if run.program_id in modules]
-        main = named_by_calls(main, call_spans(space), owners, made, noted.calls)
-    evidence = _evidence(captured, noted, owners, known, main, guessed=guessed)
-    timeline, gradient_bytes = assemble(main, evidence)
-    runs = compiled_runs(timeline, compiled, modules)
-    if not captured.mode and runs:
+        events = {
+            device: _named(space, noted, owners, each, runs.get(device, ()), modules) for device, each in events.items()
+        }
+    found = {
+        device: _attributed(captured, noted, kept, owners, device, each, runs.get(device, ()), modules, guessed)
+        for device, each in events.items()
+    }
+    timeline, gradient_bytes, notes, is_opened = found.pop(main.device)
+    if not captured.mode and is_opened:
         mode = "xla"
-    if runs:
-        gradients = [*evidence.gradients, *_gradients_by_size(captured.known)]
-        categories = XlaCategories(owners, gradients, evidence.assigned)
-        timeline = expand(timeline, runs, owners, categories)
-        gradient_bytes = {**gradient_bytes, **categories.gradient_bytes}
-    timeline = in_order(nowhere(timeline) if silent else timeline, tuple(captured.layers))
+    others = tuple(replace(each, gradient_bytes=sizes) for each, sizes, *_ in found.values())
+    partial = [each.device for each in others if is_partial(events[each.device])]
     rows = rows_in_batch(captured.batch, main)
     notes = (
         planned_note(silent) if silent else "",
-        f"{_PARTIAL} {remedy()}" if partial else "",
-        unused_note(runs),
-        ahead_note(timeline),
+        f"{_PARTIAL} {remedy()}" if is_partial(main) else "",
+        *(f"On {device} only allocations of {_LEAST} or more are known of the traced step." for device in partial),
+        *notes,
+        *(note for _, _, more, _ in found.values() for note in more),
         data_on_gpu(captured.known, captured.batch, rows),
         _unhooked(captured) if guessed else "",
         BESIDE if captured.beside else "",
@@ -156,15 +168,12 @@ def attributed(
         time_s=captured.begun_ns / 1e9,
         mode=mode,
         reason=captured.reason,
-        timeline=timeline,
+        timeline=nowhere(timeline) if silent else timeline,
         gradient_bytes=gradient_bytes,
         output_bytes=output_bytes(noted.outputs, rows),
-        notes=tuple(filter(None, notes)),
+        notes=tuple(dict.fromkeys(filter(None, notes))),
+        others=others,
     )
-
-
-def _rank(events: AllocationEvents) -> tuple[bool, int]:
-    return events.device.startswith("GPU"), len(events)
 
 
 def _planned(space: Any, device: str, programs: Programs, captured: CapturedStep) -> AllocationEvents | None:
@@ -175,11 +184,46 @@ def _planned(space: Any, device: str, programs: Programs, captured: CapturedStep
     return planned_events(space, device, programs.requests, known, captured.batch)
 
 
-def _is_partial(events: AllocationEvents) -> bool:
-    """Whether only large allocations are told of, as by the host's default allocator."""
-    # A step that is seen whole makes numbers of a few bytes, too.
-    sizes = events.requested_bytes[events.births]
-    return events.device.startswith("CPU") and bool(len(sizes)) and int(sizes.min()) >= ONEDNN_THRESHOLD_BYTES
+def _named(
+    space: Any,
+    noted: HookNotes,
+    owners: OpOwners,
+    events: AllocationEvents,
+    runs: Sequence[XlaRun],
+    modules: Mapping[int, XlaModule],
+) -> AllocationEvents:
+    """The events of an allocator with those of programs that functions call by the names of the calls."""
+    made = [(modules[run.program_id].name, [*run.births.values()]) for run in runs if run.program_id in modules]
+    return named_by_calls(events, call_spans(space), owners, made, noted.calls) if runs else events
+
+
+def _attributed(
+    captured: CapturedStep,
+    noted: HookNotes,
+    kept: Sequence[Kept],
+    owners: OpOwners,
+    device: str,
+    events: AllocationEvents,
+    runs: Sequence[XlaRun],
+    modules: Mapping[int, XlaModule],
+    guessed: bool,
+) -> tuple[Timeline, dict[str, int], tuple[str, ...], bool]:
+    """One allocator's timeline, the gradients in it by layer, what is uncertain, and whether programs were opened."""
+    # Of two allocators of one device the busier has what lies there.
+    known = [buffer for buffer in captured.known if buffer.device == device]
+    known += constants([each for each in kept if each.device == device], known, events, noted.owners)
+    evidence = _evidence(captured, noted, owners, known, device, events, guessed=guessed)
+    timeline, gradient_bytes = assemble(events, evidence)
+    opened = compiled_runs(timeline, runs, modules)
+    if opened:
+        seen = [*noted.gradients, *_gradients_by_size(captured.known)]
+        names = {name for run in runs if run.program_id in modules for name in modules[run.program_id].op_names}
+        gradients = gradients_on(events, seen, captured.known, names)
+        categories = XlaCategories(owners, gradients, evidence.assigned)
+        timeline = expand(timeline, opened, owners, categories)
+        gradient_bytes = {**gradient_bytes, **categories.gradient_bytes}
+    timeline = in_order(timeline, tuple(captured.layers))
+    return timeline, gradient_bytes, (unused_note(opened), ahead_note(timeline)), bool(opened)
 
 
 def _unhooked(captured: CapturedStep) -> str:
@@ -192,23 +236,28 @@ def _evidence(
     noted: HookNotes,
     owners: OpOwners,
     known: Sequence[KnownBuffer],
+    device: str,
     events: AllocationEvents,
     *,
     guessed: bool,
 ) -> Evidence:
     """What is known beside the events."""
+    # A variable of the host may be told by an operation of a GPU's, and none of another GPU's.
+    devices = (device, HOST)
     return Evidence(
-        device=events.device,
+        device=device,
         begun_ns=captured.begun_ns,
         owners=owners,
         log=captured.log,
-        assigned=noted.assigned,
-        gradients=[*noted.gradients, *(_gradients_by_size(captured.known) if guessed else ())],
+        assigned={op: buffer for op, buffer in noted.assigned.items() if buffer.device in devices},
+        gradients=gradients_on(
+            events, [*noted.gradients, *(_gradients_by_size(captured.known) if guessed else ())], captured.known
+        ),
         known=known,
         batch=captured.batch,
         calls=captured.calls,
         sightings=captured.sightings,
-        held={} if events.device.startswith("GPU") else captured.held,
+        held=captured.held if device == HOST else {},
     )
 
 

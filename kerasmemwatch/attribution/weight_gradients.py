@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
-from kerasmemwatch.attribution.op_names import made_as
+from kerasmemwatch.attribution.op_names import without_calls
 
 __all__ = ["GradientBuffer", "gradient_bytes", "gradient_rows"]
-
-_CALL = "StatefulPartitionedCall/"
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _rows_by_op(events: AllocationEvents, rows: Allocations) -> dict[str, list[i
     found: dict[str, list[int]] = {}
     for index, name in enumerate(events.ops):
         if name:
-            found.setdefault(made_as(name.rpartition(_CALL)[2]), []).extend(groups.of(index))
+            found.setdefault(without_calls(name), []).extend(groups.of(index))
     return found
 
 

@@ -74,13 +74,21 @@ def test_a_report_says_that_it_is_a_plan(load: Any, monkeypatch: pytest.MonkeyPa
     planned = silenced(load(FOLDER, "two_towers-xla")).analysed()
     report = make_report(run_info(), samples(12), (), [planned])
     text = " ".join(report.text(everything=True).split())
-    assert "At the planned peak (training step 10, as XLA planned it, xla): " in text
-    assert "What each layer holds itself in training step 10, as XLA planned it, in " in text
+    assert "At the planned peak (training step 10 on GPU:0, as XLA planned it, xla): " in text
+    assert "What each layer holds itself in training step 10 on GPU:0, as XLA planned it, in " in text
     assert "the traced peak" not in text
     [known] = [tile for tile in headline(report) if tile.label == "Known by layer"]
     assert known.detail == "of the planned peak has a known layer and category"
     assert f"GPU:0: {SILENT_ALLOCATOR}. {PLANNED}, on top of the variables, and was not measured" in text
     assert "unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'" in text
+
+
+def test_what_the_host_told_beside_a_plan_is_traced(load: Any) -> None:
+    planned = silenced(load(FOLDER, "two_towers-xla-4-steps")).analysed()
+    assert list(planned.timelines) == ["GPU:0", "GPU host (pinned)", "CPU:0"]
+    report = make_report(run_info(), samples(12), (), [planned])
+    assert "At the planned peak (training step 8 on GPU:0" in str(report)
+    assert "At the traced peak (training step 8 on CPU:0" in str(report.on_device("CPU:0"))
 
 
 @pytest.mark.parametrize("name", ["two_towers-graph", "two_towers-eager"])

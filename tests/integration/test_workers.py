@@ -97,9 +97,16 @@ def test_replicas_that_share_an_allocator_are_told(run_forked_python: Any) -> No
             model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16), keras.layers.Dense(1)])
             model.compile("adam", "mse")
         watch = MemoryWatch("logs", strict=True)
-        model.fit(np.ones((16, 4)), np.ones((16, 1)), batch_size=8, verbose=0, callbacks=[watch])
+        model.fit(np.ones((32, 4)), np.ones((32, 1)), batch_size=8, verbose=0, callbacks=[watch])
         note = "CPU:0 and CPU:1 share one allocator; the column of CPU:0 counts all replicas."
         assert note in load("logs").run.notes, load("logs").run.notes
+        # It is reported once: each layer with the variables of both replicas.
+        [step, *_] = load("logs").steps
+        assert list(step.timelines) == ["CPU:0"], step.timelines
+        report = load("logs").report
+        assert report.devices == ("CPU:0",) and report.traced.device == report.peak.device == "CPU:0"
+        held = {row.path: row.weights_bytes for row in report.peak.by_layer}
+        assert held["dense"] == 2 * 4 * (4 * 16 + 16), held
         """
     )
 

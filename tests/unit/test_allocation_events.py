@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace as Message
 from typing import Any
 
 import numpy as np
 import pytest
+from captures import events as made_events
 
 from kerasmemwatch.attribution.allocation_events import read_events
 from kerasmemwatch.attribution.event_order import by_total
@@ -177,3 +179,20 @@ def test_a_lost_event_leaves_all_others_in_order(seed: int) -> None:
     totals = 10**12 + np.cumsum(changes)
     kept = np.delete(np.arange(60), rng.integers(1, 59, 3))
     assert by_total(changes[kept], totals[kept]).tolist() == list(range(len(kept)))
+
+
+@pytest.mark.parametrize(
+    ("allocator", "device", "on_host"),
+    [
+        ("GPU_0_bfc", "GPU:0", False),
+        ("GPU_11_bfc", "GPU:11", False),
+        ("gpu_host_bfc", "GPU host (pinned)", True),
+        ("cuda_host_bfc", "GPU host (pinned)", True),
+        ("cpu", "CPU:0", True),
+        ("mklcpu", "CPU:0", True),
+        ("bfc_cpu_allocator_for_gpu", "CPU:0", True),
+    ],
+)
+def test_an_allocator_is_a_devices(allocator: str, device: str, on_host: bool) -> None:
+    found = replace(made_events([(256, 8)]), allocator=allocator)
+    assert (found.device, found.on_host) == (device, on_host)

@@ -37,7 +37,7 @@ attribution.hlo_messages attribution.hlo_program
 attribution.hlo_op_names
 attribution.hlo_backward
 attribution.xla_buffers
-attribution.other_fits
+attribution.other_fits attribution.allocator_names
 attribution.error_stacks attribution.traced_graph
 attribution.patches attribution.owner_stack attribution.event_order attribution.host_spans
 attribution.allocation_events attribution.trace_capture attribution.tensor_places
@@ -56,11 +56,13 @@ attribution.first_calls attribution.chunk_places attribution.xla_categories attr
 attribution.captured_step attribution.batches_ahead
 attribution.hook_notes attribution.planned_events
 attribution.variable_moves
+attribution.replicas
 attribution.baseline attribution.tensorflow_hooks attribution.awaited_call attribution.earlier_models
 attribution.assembly attribution.layer_hooks attribution.variable_sightings
 attribution.fit_kind
 attribution.xla_expansion
 probes.allocators
+attribution.allocators_by_device
 attribution.silent_allocators
 attribution.step_analysis
 attribution.captures attribution.callback_turns

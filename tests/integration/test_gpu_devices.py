@@ -1,0 +1,150 @@
+"""Captured GPU steps by device: the host's memory beside the GPU's, and two GPUs beside each other."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from timelines import assert_same_step
+
+from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
+from kerasmemwatch.layer_table import layer_table
+from kerasmemwatch.live_set import by_category, category_series, coverage, peak_event, requested_at
+from kerasmemwatch.records import DeviceInfo, RunInfo
+from kerasmemwatch.report import make_report
+from kerasmemwatch.schema import to_samples
+from kerasmemwatch.step_codec import decode_step, encode_step
+from kerasmemwatch.step_devices import on_device
+from kerasmemwatch.timeline import Timeline
+
+xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tests" / "data" / "gpu"
+NAMES = sorted(path.name.removesuffix(".json.xz") for path in FOLDER.glob("*.json.xz"))
+PINNED = "GPU host (pinned)"
+# What a step's host memory adds to a recording, at most: trials and four steps in one have the most of it.
+MOST_ADDED_BYTES = 1024
+
+
+@pytest.fixture(autouse=True)
+def _loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@functools.cache
+def capture(name: str) -> Any:
+    return importlib.import_module("_captures").load_capture(FOLDER, name)
+
+
+@functools.cache
+def step(name: str) -> Any:
+    return capture(name).analysed()
+
+
+@functools.cache
+def two_gpus(name: str) -> Any:
+    return importlib.import_module("two_gpus").on_two_gpus(capture(name)).analysed()
+
+
+def events_of(name: str) -> dict[str, AllocationEvents]:
+    return read_events(xplane_pb2.XSpace.FromString(capture(name).captured.space))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_allocator_that_gave_anything_out_has_a_timeline(name: str) -> None:
+    found = step(name).timelines
+    assert next(iter(found)) == step(name).timeline.device == "GPU:0"
+    expected = {each.device for each in events_of(name).values() if each.births.any()}
+    assert set(found) == expected >= {"GPU:0"}
+    assert set(found) <= {"GPU:0", PINNED, "CPU:0"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sums_of_every_device_are_the_allocators_own(name: str) -> None:
+    allocators = {each.device: each for each in events_of(name).values()}
+    for device, timeline in step(name).timelines.items():
+        told = allocators[device].in_use_bytes
+        # An XLA program's inner buffers have no event of the allocator's.
+        assert np.isin(told, timeline.in_use_bytes).all()
+        assert timeline.in_use_before_bytes == allocators[device].in_use_before_bytes
+        assert (category_series(timeline).sum(axis=0) == requested_at(timeline)).all()
+        event = peak_event(timeline)
+        assert sum(by_category(timeline, event).values()) == requested_at(timeline)[event + 1]
+
+
+def test_a_fetched_batch_lies_on_the_host_as_an_input() -> None:
+    host = step("two_towers-xla-4-steps").timelines["CPU:0"]
+    made = host.birth >= 0
+    assert made.sum() == 8 and {host.owners[code] for code in host.owner[made].tolist()} == {"input pipeline"}
+    assert set(host.requested_bytes[made].tolist()) == {884_736}
+    [note] = [note for note in step("two_towers-xla-4-steps").notes if note.startswith("On CPU:0")]
+    assert note == "On CPU:0 only allocations of 256.0 KiB or more are known of the traced step."
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_host_holds_none_of_the_gpus_variables(name: str) -> None:
+    for device in set(step(name).timelines) - {"GPU:0"}:
+        rows = layer_table(step(name), device=device)
+        assert not sum(row.weights_bytes + row.optimizer_bytes + (row.gradients_bytes or 0) for row in rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_devices_take_little_of_a_file(name: str) -> None:
+    whole = encode_step(step(name))
+    assert len(whole) - len(encode_step(replace(step(name), others=()))) < MOST_ADDED_BYTES
+    assert_same_step(decode_step(whole), step(name))
+
+
+def test_the_report_is_of_the_gpu_and_the_host_is_one_choice_away() -> None:
+    run = RunInfo("run", 0.0, devices=(DeviceInfo("GPU:0"),))
+    report = make_report(run, to_samples([]), (), [step("two_towers-xla-4-steps")])
+    assert report.traced is not None and report.traced.device == "GPU:0"
+    assert report.devices == ("GPU:0", PINNED, "CPU:0")
+    host = report.on_device("CPU:0")
+    assert host.peak.by_category["inputs"] == 8 * 884_736
+    assert "training step" in str(host) and "on CPU:0" in str(host)
+
+
+# -- two GPUs ------------------------------------------------------------------------------------------------------
+
+
+def without_replica(timeline: Timeline) -> Timeline:
+    """A second GPU's timeline as if it were the first's."""
+    ops = tuple(op.removeprefix("replica_1/") for op in timeline.ops)
+    return replace(timeline, device="GPU:0", ops=ops, gradient_bytes={})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_replicas_on_two_gpus_have_a_timeline_each_as_if_alone(name: str) -> None:
+    alone, both = step(name), two_gpus(name)
+    assert {"GPU:0", "GPU:1"} <= set(both.timelines) and both.mode == alone.mode
+    for device in ("GPU:0", "GPU:1"):
+        one = on_device(both, device)
+        assert_same_timeline(without_replica(one.timeline), alone.timeline)
+        assert one.gradient_bytes == alone.gradient_bytes
+        event = peak_event(one.timeline)
+        assert coverage(one.timeline, event) >= 0.99
+        rows = layer_table(one, device=device)
+        assert sum(row.weights_bytes for row in rows) == capture(name).weights_bytes
+        assert sum(row.optimizer_bytes for row in rows) == capture(name).optimizer_bytes
+
+
+def assert_same_timeline(found: Timeline, expected: Timeline) -> None:
+    for field in fields(Timeline):
+        value, wanted = getattr(found, field.name), getattr(expected, field.name)
+        if field.name in ("op", "ops"):
+            continue
+        assert np.array_equal(value, wanted) if isinstance(wanted, np.ndarray) else value == wanted, field.name
+    names = [[each.ops[code] for code in each.op.tolist()] for each in (found, expected)]
+    assert names[0] == names[1]
+
+
+def test_the_gpu_with_most_in_use_heads_the_step() -> None:
+    both = importlib.import_module("two_gpus").on_two_gpus(capture("two_towers-eager"), more_bytes=1 << 30).analysed()
+    assert both.timeline.device == "GPU:1" and list(both.timelines)[:2] == ["GPU:1", "GPU:0"]
