@@ -32,7 +32,7 @@ class CallbackTurns:
 
     Example:
         >>> class List:
-        ...     callbacks = ["a", "b"]
+        ...     def __init__(self): self.callbacks = ["a", "b"]
         ...     def on_epoch_end(self):
         ...         for callback in self.callbacks: print(callback)
         >>> some = List()
@@ -46,7 +46,7 @@ class CallbackTurns:
         turn None
         >>> turns.remove()
         >>> vars(some)
-        {}
+        {'callbacks': ['a', 'b']}
     """
 
     def __init__(self, callback_list: Any, turn: Callable[[Any], None], failed: Callable[[], None]) -> None:

@@ -368,7 +368,11 @@ def test_off_traces_nothing(build: Any) -> None:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What happens in turn: ``"search"`` is one among all objects that are alive."""
     happened, objects = list[Any](), gc.get_objects
-    searched = lambda *young: happened.extend([] if young else ["search"]) or objects(*young)  # noqa: E731
+
+    def searched(generation: int | None) -> list[Any]:
+        happened.extend(["search"] if generation is None else [])
+        return objects(generation)
+
     monkeypatch.setattr(live_objects, "gc", SimpleNamespace(get_objects=searched, callbacks=gc.callbacks))
     return happened
 
