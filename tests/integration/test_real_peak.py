@@ -74,11 +74,16 @@ def holds(gap: TracedStep, owner: str) -> int:
     return int(timeline.requested_bytes[mine].max())
 
 
+def in_use() -> int:
+    return int(tf.config.experimental.get_memory_info("CPU:0")["current"])
+
+
 def words(watch: MemoryWatch) -> str:
     return " ".join(watch.report.text().split())
 
 
 def test_a_callback_that_needs_much_at_each_epochs_end_is_named(fit: Any, tmp_path: Path, tools: Any) -> None:
+    left = in_use()
     watch = fit(Histograms(), watch=MemoryWatch(tmp_path, run_name="run", strict=True))
     [gap] = gaps(watch)
     assert (gap.number, gap.after, gap.step, gap.stage, gap.mode) == (32.5, 32, 33, "train", "")
@@ -92,7 +97,8 @@ def test_a_callback_that_needs_much_at_each_epochs_end_is_named(fit: Any, tmp_pa
     report = watch.report
     assert report.traced is not None and report.traced.after == 32
     assert report.peak.by_layer[0].path == "callback Histograms"
-    assert report.coverage > 0.99
+    # What earlier tests have left in the process is hidden from the search (see conftest.py), and has no owner.
+    assert report.peak.by_category.get("unattributed", 0) <= left + 0.01 * FIFTY_MIB
     assert sum(report.peak.by_category.values()) == report.peak.requested_bytes
     assert 32 not in report.traced_steps and 33 not in report.traced_steps
     assert "50.0 MiB of it callback Histograms; a steady step peaks at" in words(watch)

@@ -9,6 +9,7 @@ import mmap
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from kerasmemwatch.errors import ProbeUnavailableError
+from kerasmemwatch.probes import host
 from kerasmemwatch.probes.base import Probe
 from kerasmemwatch.probes.host import HostProbe
 
@@ -28,6 +30,12 @@ TOLERANCE = 4 * MIB
 ROOT = Path(__file__).parents[2]
 
 needs_procfs = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs procfs")
+
+
+@pytest.fixture(autouse=True)
+def _no_other_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A watch of an earlier test that failed is kept by its traceback, and all probes share one descriptor.
+    monkeypatch.setattr(host, "_open_files", weakref.WeakValueDictionary())
 
 
 @pytest.fixture
