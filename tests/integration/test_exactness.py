@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,13 @@ def test_weights_and_optimizer_are_sums_over_the_variables(
 def test_rss_is_the_operating_systems(build: Any, tools: Any, tmp_path: Path) -> None:
     case = build()
     ballast = []
-    grow = tools.callback(on_train_batch_begin=lambda batch: ballast.append(np.ones(4 * MIB, "uint8")))
+
+    def more(batch: int) -> None:
+        # Pages of its own: what earlier tests have freed may be given out again, and was resident before.
+        ballast.append(mmap.mmap(-1, 4 * MIB))
+        ballast[-1].write(bytes(4 * MIB))
+
+    grow = tools.callback(on_train_batch_begin=more)
     witness, watch = Witness(tools.memory), MemoryWatch(tmp_path, strict=True)
     case.fit_steadily(STEPS, callbacks=[grow, witness, watch])
     rss = tools.read_back(watch, tmp_path).samples["host_rss_bytes"]
