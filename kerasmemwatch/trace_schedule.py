@@ -155,6 +155,8 @@ class TraceSchedule:
             found = "the first step" if count == 1 else "the second step" if count == _SECOND else "a later step"
         else:
             found = higher()
+            if found:
+                self._levels = None  # the same change is no reason to trace the step after it, too
             if not found and count not in _EARLY_LOOKS and self.budget.has_changes:
                 found = self._change(peaks())
         self.traced += bool(found)

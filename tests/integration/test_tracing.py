@@ -333,8 +333,9 @@ def test_auto_looks_again_when_batches_are_larger(build: Any) -> None:
     data = small.repeat(20).concatenate(large.repeat(120))
     case.model.fit(data, shuffle=False, verbose=0, callbacks=[watch])
     steps = watch.recording.steps
-    assert len(steps) <= 4
-    assert any(step.step > 20 for step in steps)
+    assert len(steps) <= 6
+    # One change is one reason.
+    assert sum(20 < step.step < 40 for step in steps) == 1
     assert watch.report.peak.requested_bytes > 0
 
 

@@ -121,3 +121,11 @@ def test_peaks_are_read_only_to_judge_a_change():
     for count in (1, 2, 10, 16, 32):
         schedule.reason(count, step=count, peaks=lambda: read.append(0) or ())
     assert len(read) == 1  # of the first, which is not planned; 16 and 32 are looks for the peak only
+
+
+def test_a_change_that_was_traced_for_its_peak_is_not_traced_again():
+    schedule, low, high = TraceSchedule("auto"), [(100.0, 100.0)] * 8, [(200.0, 200.0)] * 8
+    assert schedule.reason(64, 64, peaks=lambda: low) == ""
+    assert schedule.reason(128, 128, peaks=lambda: high, higher=lambda: "the peak was there") == "the peak was there"
+    assert schedule.reason(129, 129, peaks=lambda: high) == ""
+    assert schedule.reason(192, 192, peaks=lambda: low) == "the peak had been lower for 8 steps"
