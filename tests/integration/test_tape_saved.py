@@ -80,7 +80,9 @@ def test_more_blocks_keep_more(name: str) -> None:
         inputs = hidden = keras.Input((LENGTH, DEPTH))
         for _ in range(count):
             hidden = block(hidden)
-        saved, activations = kept_by_tape(keras.Model(inputs, hidden), tf.ones((ROWS, LENGTH, DEPTH)))
+        model, x = keras.Model(inputs, hidden), tf.ones((ROWS, LENGTH, DEPTH))
+        # TensorFlow's threads may let one more tensor go just after the backward pass has begun, and never one fewer.
+        saved, activations = min(kept_by_tape(model, x) for _ in range(3))
         assert saved >= max((count - 1) * at_least, 0.9 * activations)
         found[count] = saved
     # Each block keeps as much as any other; the first has no gradient to hand on.
