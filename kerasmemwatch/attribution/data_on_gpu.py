@@ -15,6 +15,8 @@ __all__ = ["data_on_gpu"]
 def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: int | None) -> str:
     """How many bytes of data sets lie on GPUs, in words; empty if none do, or no more than a batch.
 
+    Of a batch of unknown size nothing tells whether the data set is larger.
+
     Args:
         known: Buffers with a name: those that datasets hold have the category ``"inputs"``.
         batch: The tensors of a batch.
@@ -29,7 +31,9 @@ def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: 
     for buffer in known:
         if buffer.category == "inputs" and buffer.device.startswith("GPU"):
             held[buffer.device] += buffer.bytes
-    batch_bytes = sum(part.bytes * ((rows or 1) if part.per_row else 1) for part in batch)
+    if rows is None and any(part.per_row for part in batch):
+        return ""
+    batch_bytes = sum(part.bytes * (rows if rows and part.per_row else 1) for part in batch)
     places = [f"{device} ({format_bytes(size)})" for device, size in sorted(held.items()) if size > batch_bytes]
     if not places:
         return ""

@@ -46,3 +46,8 @@ def test_a_batch_of_so_many_rows_is_compared() -> None:
     row = [BatchPart(1 << 20, True)]
     assert data_on_gpu([IMAGES], row, 40) == ""
     assert "of which a step needs 32.0 MiB" in data_on_gpu([IMAGES], row, 32)
+
+
+def test_of_a_batch_of_unknown_size_nothing_is_told() -> None:
+    # It may be all that lies there.
+    assert data_on_gpu([IMAGES], [BatchPart(1 << 20, True)], None) == ""
