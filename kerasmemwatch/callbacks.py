@@ -260,7 +260,8 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
             if not self._begin_stage(stage):
                 return False
             if self._tracing is not None:
-                running = next(running_lists(self), None)
+                # Between single batches no gap is traced.
+                running = None if single else next(running_lists(self), None)
                 callbacks = (lambda: None) if running is None else weakref.ref(running)
                 executions = num_executions(self.params or {}, self._model, stage)
                 self._tracing.begin(stage, self._model, executions, single=single, callbacks=callbacks)

@@ -56,14 +56,15 @@ class PeakTraces:
             is_new: Whether it may have to make its functions.
             is_fit: Whether it is within no other.
         """
-        if is_new:
+        if is_new and self._rows is not None:
             self._firsts.add(self._step())
-        if is_fit:
+        if is_fit and self._rows is not None:
             self._fits.add(self._step())
 
     def traced(self, number: float) -> None:
         """A step or gap was captured."""
-        self._traced.add(number)
+        if self._rows is not None:
+            self._traced.add(number)
 
     def reason(self, stage: TracedStage) -> str:
         """Why to trace the next step of a stage as one like it held the run's peak, else ``""``."""
