@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.schema import Layout, Rows
+from kerasmemwatch.schema import Layout, Rows, column_indices
 
 __all__ = ["Windows", "recent_peaks", "windows"]
+
+_PLACES = ("step", "stage", "epoch")
+_WINDOWS = ("device_peak_bytes", "device_between_peak_bytes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +39,8 @@ def recent_peaks(layout: Layout, rows: Rows) -> list[tuple[float, float]]:
 
     Both in bytes, over devices the highest; NaN where unknown. Nothing if no device is in the rows.
     """
-    columns = _columns(layout)
-    if "device_peak_bytes" not in columns or "device_in_use_bytes" not in columns:
+    columns = column_indices(layout, ("device_peak_bytes", "device_in_use_bytes"))
+    if len(columns) < 2:
         return []
     peaks, in_use = rows[:, columns["device_peak_bytes"]], rows[:, columns["device_in_use_bytes"]]
     return list(zip(np.fmax.reduce(peaks, 1).tolist(), np.fmax.reduce(peaks - in_use, 1).tolist(), strict=True))
@@ -45,21 +48,9 @@ def recent_peaks(layout: Layout, rows: Rows) -> list[tuple[float, float]]:
 
 def windows(layout: Layout, rows: Rows) -> Windows | None:
     """The rows as windows; ``None`` if no device is in them."""
-    columns = _columns(layout)
-    if "device_peak_bytes" not in columns or "device_between_peak_bytes" not in columns:
+    columns = column_indices(layout, (*_PLACES, *_WINDOWS))
+    if any(name not in columns for name in _WINDOWS):
         return None
-    step, stage, epoch = (rows[:, columns[name]][:, 0] for name in ("step", "stage", "epoch"))
-    within, between = (
-        np.fmax.reduce(rows[:, columns[name]], 1) for name in ("device_peak_bytes", "device_between_peak_bytes")
-    )
+    step, stage, epoch = (rows[:, columns[name]][:, 0] for name in _PLACES)
+    within, between = (np.fmax.reduce(rows[:, columns[name]], 1) for name in _WINDOWS)
     return Windows(step.astype(np.int64), stage.astype(np.int64), epoch, within, between)
-
-
-def _columns(layout: Layout) -> dict[str, slice]:
-    """Where each column is; one that has no width, as of no device, is left out."""
-    found, start = {}, 0
-    for column in layout:
-        if column.size:
-            found[column.name] = slice(start, start + column.size)
-        start += column.size
-    return found

@@ -29,7 +29,7 @@ from kerasmemwatch.timeline import TracedStep
 from kerasmemwatch.trends import FEWEST_SAMPLES, find_growth, worker_name
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["ENOUGH_COVERAGE", "Report", "find_growth", "find_peak", "find_workers", "make_report"]
+__all__ = ["ENOUGH_COVERAGE", "Report", "find_peak", "find_workers", "make_report"]
 
 _SUSPICIOUS_SHARE = 0.9
 # Below it, a note says how much of the traced peak is unattributed.

@@ -242,11 +242,7 @@ def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
 
 
 def check_version(version: object, newest: int = VERSION) -> None:
-    """Check the format version that a payload names.
-
-    Args:
-        version: What it names.
-        newest: The newest that is known of its kind.
+    """Check the format version that a payload names against the newest that is known of its kind.
 
     Raises:
         RecordingFormatError: If it is no version.
@@ -292,10 +288,10 @@ def _unpack(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def column_indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
-    """By name of a column, where its values stand in a row; without columns that the layout lacks."""
+    """By name of a column, where its values stand in a row; without columns that the layout lacks or that are empty."""
     groups, start = {}, 0
     for column in layout:
-        if column.name in names:
+        if column.name in names and column.size:
             groups[column.name] = list(range(start, start + column.size))
         start += column.size
     return groups

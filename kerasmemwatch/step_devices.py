@@ -23,10 +23,6 @@ def on_device(step: TracedStep, device: str | None) -> TracedStep:
 
     Raises:
         InvalidArgumentError: If the step has no timeline of the device.
-
-    Example:
-        >>> on_device(step, "CPU:0").timeline.device   # doctest: +SKIP
-        'CPU:0'
     """
     if device is None or device == step.timeline.device:
         return step

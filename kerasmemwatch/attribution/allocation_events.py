@@ -52,8 +52,7 @@ class AllocationEvents:
         began_ns: UNIX time of the capture's begin.
         of_kernel: ``bool[num_events]``, whether an operation's kernel asked for it, as an output, a copy or scratch
             memory; not what a library beneath one did. Empty if unknown.
-        span: ``int64[num_events]``, index into ``spans`` of what the host was doing; -1 if that says nothing more.
-            Empty if unknown.
+        span: ``int64[num_events]``, index into ``spans``; -1 if what the host did says nothing. Empty if unknown.
         spans: What the host was doing at times.
     """
 

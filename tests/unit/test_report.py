@@ -17,8 +17,9 @@ from kerasmemwatch.figures.views import view_figure
 from kerasmemwatch.layer_table import layer_table
 from kerasmemwatch.probe_set import BASE_COLUMNS
 from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples, TracedPeak
-from kerasmemwatch.report import Report, find_growth, find_peak, make_report
+from kerasmemwatch.report import Report, find_peak, make_report
 from kerasmemwatch.schema import to_samples
+from kerasmemwatch.trends import find_growth
 
 NAN = float("nan")
 TRAIN, TEST = 0, 1
