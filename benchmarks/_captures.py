@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import lzma
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.captured_step import CapturedStep
@@ -25,6 +27,10 @@ from kerasmemwatch.attribution.owner_stack import Frame
 from kerasmemwatch.attribution.step_analysis import attributed
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_runs import Programs
+from kerasmemwatch.probe_set import BASE_COLUMNS
+from kerasmemwatch.records import Column, DeviceInfo, RunInfo
+from kerasmemwatch.report import Report, make_report
+from kerasmemwatch.schema import to_samples
 from kerasmemwatch.timeline import TracedStep
 
 __all__ = ["CaptureError", "GpuCapture", "load_capture", "names_in"]
@@ -49,7 +55,7 @@ class GpuCapture:
         kept: What functions' first calls left.
         weights_bytes: Weights, by their shapes and dtypes.
         optimizer_bytes: Optimizer variables likewise.
-        sampled_peak_bytes: The allocator's peak within the step, as sampled; ``None`` if unknown.
+        sampled: Bytes of the GPU's allocator in each sample of the fit, by column of the samples; ``None`` if unknown.
     """
 
     name: str
@@ -58,7 +64,34 @@ class GpuCapture:
     kept: Sequence[Kept]
     weights_bytes: int
     optimizer_bytes: int
-    sampled_peak_bytes: int | None
+    sampled: Mapping[str, Sequence[float | None]]
+
+    @property
+    def per_sample(self) -> int:
+        """How many steps a sample covers."""
+        several = _SEVERAL.search(self.name)
+        return int(several[1]) if several else 1
+
+    @property
+    def sampled_peak_bytes(self) -> float | None:
+        """The allocator's peak within the step, as sampled; ``None`` if unknown."""
+        peaks, index = self.sampled.get("device_peak_bytes", ()), -(-self.captured.step // self.per_sample) - 1
+        return peaks[index] if 0 <= index < len(peaks) else None
+
+    def report(self, step: TracedStep) -> Report:
+        """The report of the fit, with no more than this step traced.
+
+        Args:
+            step: It, as analysed.
+        """
+        count = max(map(len, self.sampled.values()), default=0)
+        at = self.per_sample * np.arange(1.0, count + 1)
+        fixed = {"step": at, "train_step": at, "epoch": np.zeros(count), "stage": np.zeros(count), "time_s": at}
+        known = {name: np.array(values, float) for name, values in self.sampled.items() if len(values) == count}
+        columns = (*BASE_COLUMNS, *(Column(name, 1) for name in known))
+        table = np.column_stack([*(fixed[column.name] for column in BASE_COLUMNS), *known.values()])
+        run = RunInfo(self.name, self.captured.begun_ns / 1e9, devices=(DeviceInfo("GPU:0"),))
+        return make_report(run, to_samples([(columns, table)]), steps=[step])
 
     def analysed(self) -> TracedStep | None:
         """Attribute it, as if no step had been analysed before.
@@ -162,7 +195,10 @@ def _capture(name: str, notes: dict[str, Any], space: bytes) -> GpuCapture:
         kept=[_kept(each, captured.known) for each in notes.get("kept", ())],
         weights_bytes=int(notes["weights_bytes"]),
         optimizer_bytes=int(notes["optimizer_bytes"]),
-        sampled_peak_bytes=_sampled_peak(name, step, notes.get("peak_bytes_by_step", ())),
+        sampled={
+            f"device_{name}_bytes": [each[0] if each else None for each in notes.get(f"{name}_bytes_by_step", ())]
+            for name in ("peak", "between_peak", "in_use")
+        },
     )
 
 
@@ -195,10 +231,3 @@ def _outputs(outputs: dict[str, Any], stage: str) -> dict[str, Iterable[Any]]:
         for key, specs in outputs.items()
         if key.partition("|")[0] == stage
     }
-
-
-def _sampled_peak(name: str, step: int, sampled: Sequence[Sequence[int | None]]) -> int | None:
-    """The first device's peak in the sample of a step; with several steps a call, its call's."""
-    several = _SEVERAL.search(name)
-    index = -(-step // (int(several[1]) if several else 1)) - 1
-    return sampled[index][0] if 0 <= index < len(sampled) and sampled[index] else None

@@ -31,7 +31,7 @@ _AUTO_MODELS = ("cnn", "mobilenet_v2", "resnet50")
 _LEAST_COVERED, _LEAST_IN_LAYERS, _MOST_RATIO = 0.99, 0.97, 1.15
 _FEW_EVENTS, _MOST_FEW_S, _MOST_MILLION_S, _MOST_AUTO_S = 5_000, 1, 6, 1
 _AUTO_RUNS = 3
-HEADINGS = (
+COUNTED = (
     "events",
     "peak, MiB",
     "covered",
@@ -40,11 +40,8 @@ HEADINGS = (
     "optimizer",
     "running sum",
     "categories",
-    "step, ms",
-    "traced / untraced",
-    "profiler alone",
-    "capture and attribution, s",
 )
+HEADINGS = (*COUNTED, "step, ms", "traced / untraced", "profiler alone", "capture and attribution, s")
 
 
 @dataclass(frozen=True)
@@ -110,14 +107,10 @@ class Row:
         """The row's figures as text."""
         if self.error:
             return ["" for _ in HEADINGS]
-        in_layers = self.in_layers
+        exact = (self.exact("weights"), self.exact("optimizer"), self.sums, self.categories)
+        peak_bytes = max(step["peak_bytes"] for step in self.steps)
         return [
-            f"{self.events:,}",
-            f"{max(step['peak_bytes'] for step in self.steps) / 2**20:,.1f}",
-            f"{100 * self.covered:.2f} %",
-            "none" if in_layers is None else f"{100 * in_layers:.2f} %",
-            *(_exact(is_exact) for is_exact in (self.exact("weights"), self.exact("optimizer"), self.sums)),
-            _exact(self.categories),
+            *counted(self.events, peak_bytes, self.covered, self.in_layers, exact),
             f"{1e3 * self.found['step_s']:,.1f}",
             f"{self.found['ratio']:.2f}",
             f"{self.found['profiler_ratio']:.2f}",
@@ -287,8 +280,15 @@ def _all(what: str, reached: dict[str, bool]) -> str:
     return f"{line}: not {'; '.join(missed)}" if missed else line
 
 
-def _exact(is_exact: bool) -> str:
-    return "exact" if is_exact else "WRONG"
+def counted(events: int, peak_bytes: int, covered: float, in_layers: float | None, exact: Sequence[bool]) -> list[str]:
+    """The cells of a step's counts, as many as ``COUNTED`` has headings."""
+    return [
+        f"{events:,}",
+        f"{peak_bytes / 2**20:,.1f}",
+        f"{100 * covered:.2f} %",
+        "none" if in_layers is None else f"{100 * in_layers:.2f} %",
+        *("exact" if each else "WRONG" for each in exact),
+    ]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from _gpu_runs import MODELS, measure_fits
 from _targets import at_least
+from attribution import COUNTED, counted
 from rich.console import Console
 from rich.table import Table
 
@@ -35,19 +36,11 @@ if TYPE_CHECKING:
     from _captures import GpuCapture
     from _timeline_checks import StepCheck
 
+    from kerasmemwatch.report import Report
+
 _LEAST_COVERED, _LEAST_IN_LAYERS = 0.99, 0.97
 _SHOWN = 5
-_HEADINGS = (
-    "events",
-    "peak, MiB",
-    "covered",
-    "activations in layers",
-    "weights",
-    "optimizer",
-    "running sum",
-    "categories",
-    "sampled peak",
-)
+_HEADINGS = (*COUNTED, "sampled peak")
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,7 @@ class CheckedCapture:
         by_layer_bytes: What its rows at the peak sum to.
         highest_in_use_bytes: The allocator's total at its highest, from the events.
         device: Whose memory it is.
+        headline: Of a report of the fit with this step traced, what the first line says of the peak.
     """
 
     capture: GpuCapture
@@ -69,6 +63,7 @@ class CheckedCapture:
     by_layer_bytes: int = 0
     highest_in_use_bytes: int = 0
     device: str = ""
+    headline: str = ""
 
     def wanted_bytes(self, category: str) -> int:
         """The independent count of variables, less those that are known to lie on another device."""
@@ -112,16 +107,9 @@ class CheckedCapture:
         check = self.check
         if check is None:
             return ["" for _ in _HEADINGS]
-        in_layers = check.activations_in_layers
-        return [
-            f"{check.events:,}",
-            f"{check.peak_bytes / 2**20:,.1f}",
-            f"{100 * check.covered:.2f} %",
-            "none" if in_layers is None else f"{100 * in_layers:.2f} %",
-            *("exact" if exact else "WRONG" for exact in (self.exact("weights"), self.exact("optimizer"))),
-            *("exact" if exact else "WRONG" for exact in (self.sums, self.categories)),
-            self.same_peak,
-        ]
+        exact = (self.exact("weights"), self.exact("optimizer"), self.sums, self.categories)
+        figures = counted(check.events, check.peak_bytes, check.covered, check.activations_in_layers, exact)
+        return [*figures, self.same_peak]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -210,7 +198,17 @@ def check_capture(capture: GpuCapture) -> CheckedCapture:
         by_layer_bytes=sum(row.total_bytes or 0 for row in by_layer(timeline, peak)),
         highest_in_use_bytes=max(timeline.in_use_before_bytes, int(timeline.in_use_bytes.max())),
         device=timeline.device,
+        headline=_headline(capture.report(step)),
     )
+
+
+def _headline(report: Report) -> str:
+    from kerasmemwatch.peak_story import peak_place, peak_story
+    from kerasmemwatch.units import format_bytes
+
+    if report.peak.bytes is None:
+        return "unknown"
+    return f"{format_bytes(report.peak.bytes)} {peak_place(report)}{peak_story(report)}"
 
 
 def _table(checked: Sequence[CheckedCapture]) -> Table:
@@ -229,11 +227,12 @@ def _markdown(checked: Sequence[CheckedCapture]) -> str:
 
 
 def _print_rest(checked: CheckedCapture, console: Console) -> None:
-    """What has no owner, and which sums are off."""
+    """What the report's first line says of the fit's peak, what has no owner, and which sums are off."""
     name, check = checked.capture.name, checked.check
     if check is None:
         console.print(f"{name}: its allocator told of no allocation.", highlight=False)
         return
+    console.print(f"{name}: device peak {checked.headline}", highlight=False, markup=False)
     for category in ("weights", "optimizer"):
         if not checked.exact(category):
             wanted = checked.wanted_bytes(category)

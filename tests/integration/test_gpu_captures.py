@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections import Counter
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpu_captures import FOLDER, NAMES, capture, step
 
 from kerasmemwatch.attribution.allocation_events import read_events
 from kerasmemwatch.attribution.hook_notes import HookNotes
@@ -21,8 +21,6 @@ xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
 pytest.importorskip("rich")
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "tests" / "data" / "gpu"
-NAMES = sorted(path.name.removesuffix(".json.xz") for path in FOLDER.glob("*.json.xz"))
 FIRST_STEPS = ["half_precision-graph-step1", "two_towers-xla-step1"]
 BATCH = [884_736, 884_736, 128]
 DATA_SET_BYTES = 2 * 3_538_944 + 512
@@ -32,16 +30,6 @@ DATA_SET_BYTES = 2 * 3_538_944 + 512
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return importlib.import_module("gpu")
-
-
-@functools.cache
-def capture(name: str) -> Any:
-    return importlib.import_module("_captures").load_capture(FOLDER, name)
-
-
-@functools.cache
-def step(name: str) -> Any:
-    return capture(name).analysed()
 
 
 def rows(timeline: Timeline, owner: str, category: str) -> np.ndarray:
@@ -62,6 +50,15 @@ def test_readme_quotes_what_is_printed(benchmark: Any, capsys: pytest.CaptureFix
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert len(printed) == 2 + len(NAMES)
     assert "\n".join(printed) in (ROOT / "README.md").read_text()
+
+
+def test_a_compiled_first_steps_peak_is_told_in_the_first_line(benchmark: Any) -> None:
+    found = benchmark.check_capture(capture("two_towers-xla-step1")).headline
+    story = "100.0 MiB of it autotuning workspace; a steady step peaks at 21.8 MiB"
+    assert found == f"142.0 MiB GPU:0, step 1 (train, epoch 1): {story}"
+    assert f'"{story}"' in " ".join((ROOT / "README.md").read_text().split())
+    later = benchmark.check_capture(capture("two_towers-xla")).headline
+    assert later == "142.0 MiB GPU:0, step 1 (train, epoch 1), not traced; a steady step peaks at 21.8 MiB"
 
 
 def test_there_are_captures_of_every_kind() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gpu_captures import NAMES, capture, step
 from timelines import assert_same_step
+from two_gpus import on_two_gpus
 
 from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
 from kerasmemwatch.layer_table import layer_table
@@ -24,32 +24,14 @@ from kerasmemwatch.timeline import Timeline
 
 xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "tests" / "data" / "gpu"
-NAMES = sorted(path.name.removesuffix(".json.xz") for path in FOLDER.glob("*.json.xz"))
 PINNED = "GPU host (pinned)"
 # What a step's host memory adds to a recording, at most: trials and four steps in one have the most of it.
 MOST_ADDED_BYTES = 1024
 
 
-@pytest.fixture(autouse=True)
-def _loader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-
-
-@functools.cache
-def capture(name: str) -> Any:
-    return importlib.import_module("_captures").load_capture(FOLDER, name)
-
-
-@functools.cache
-def step(name: str) -> Any:
-    return capture(name).analysed()
-
-
 @functools.cache
 def two_gpus(name: str) -> Any:
-    return importlib.import_module("two_gpus").on_two_gpus(capture(name)).analysed()
+    return on_two_gpus(capture(name)).analysed()
 
 
 def events_of(name: str) -> dict[str, AllocationEvents]:
@@ -146,5 +128,5 @@ def assert_same_timeline(found: Timeline, expected: Timeline) -> None:
 
 
 def test_the_gpu_with_most_in_use_heads_the_step() -> None:
-    both = importlib.import_module("two_gpus").on_two_gpus(capture("two_towers-eager"), more_bytes=1 << 30).analysed()
+    both = on_two_gpus(capture("two_towers-eager"), more_bytes=1 << 30).analysed()
     assert both.timeline.device == "GPU:1" and list(both.timelines)[:2] == ["GPU:1", "GPU:0"]

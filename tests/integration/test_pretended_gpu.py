@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from gpu_captures import silence
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from kerasmemwatch.attribution import tensor_places
@@ -85,17 +86,7 @@ def test_a_data_set_in_host_memory_is_not_told() -> None:
 def silenced(space: Any) -> None:
     """A capture as of an allocator that emits no events, as ``cuda_malloc_async``; the host's does."""
     renamed(space)
-    for plane in space.planes:
-        kinds = {key for key, event in plane.event_metadata.items() if event.name.startswith("Memory")}
-        keys = {key for key, stat in plane.stat_metadata.items() if stat.name == "GPU_0_bfc"}
-        for line in plane.lines:
-            left = [
-                event
-                for event in line.events
-                if event.metadata_id not in kinds or not any(stat.ref_value in keys for stat in event.stats)
-            ]
-            del line.events[:]
-            line.events.extend(left)
+    silence(space)
 
 
 def test_an_allocator_without_events_is_told_in_a_line_with_the_remedy(

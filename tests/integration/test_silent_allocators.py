@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from gpu_captures import capture as load
+from gpu_captures import silence
 from runs import run_info, samples
 
 from kerasmemwatch.headline import headline
@@ -18,36 +18,17 @@ from kerasmemwatch.report import make_report
 xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
 pytest.importorskip("rich")
 
-ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "tests" / "data" / "gpu"
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("_captures").load_capture
-
 
 def silenced(capture: Any) -> Any:
-    """The same capture without events of the GPU's allocator; those of the host's are still there."""
+    """The same capture without events of the GPU's allocator."""
     space = xplane_pb2.XSpace.FromString(capture.captured.space)
-    for plane in space.planes:
-        kinds = {key for key, event in plane.event_metadata.items() if event.name.startswith("Memory")}
-        keys = {key for key, stat in plane.stat_metadata.items() if stat.name.startswith("GPU_")}
-        for line in plane.lines:
-            left = [
-                event
-                for event in line.events
-                if event.metadata_id not in kinds or not any(stat.ref_value in keys for stat in event.stats)
-            ]
-            del line.events[:]
-            line.events.extend(left)
+    silence(space)
     return replace(capture, captured=replace(capture.captured, space=space.SerializeToString()))
 
 
 @pytest.mark.parametrize("name", ["two_towers-xla", "transformer-xla"])
-def test_a_compiled_step_is_shown_as_xla_planned_it(load: Any, name: str) -> None:
-    capture = load(FOLDER, name)
+def test_a_compiled_step_is_shown_as_xla_planned_it(name: str) -> None:
+    capture = load(name)
     measured, planned = capture.analysed(), silenced(capture).analysed()
     assert planned.timeline.device == "GPU:0"
     was, found = traced_peak(measured), traced_peak(planned)
@@ -61,17 +42,17 @@ def test_a_compiled_step_is_shown_as_xla_planned_it(load: Any, name: str) -> Non
 
 
 @pytest.mark.parametrize(("name", "batches"), [("two_towers-xla", 1), ("two_towers-xla-4-steps", 4)])
-def test_each_run_has_its_batch_and_its_block(load: Any, name: str, batches: int) -> None:
-    timeline = silenced(load(FOLDER, name)).analysed().timeline
+def test_each_run_has_its_batch_and_its_block(name: str, batches: int) -> None:
+    timeline = silenced(load(name)).analysed().timeline
     born = timeline.birth >= 0
     assert sorted(timeline.requested_bytes[born].tolist()).count(884_736) >= 2 * batches
     assert (timeline.reserved_bytes[born] > 10 << 20).sum() == batches
     assert timeline.in_use_bytes.min() >= 0
 
 
-def test_a_report_says_that_it_is_a_plan(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_says_that_it_is_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_GPU_ALLOCATOR", "cuda_malloc_async")
-    planned = silenced(load(FOLDER, "two_towers-xla")).analysed()
+    planned = silenced(load("two_towers-xla")).analysed()
     report = make_report(run_info(), samples(12), (), [planned])
     text = " ".join(report.text(everything=True).split())
     assert "At the planned peak (training step 10 on GPU:0, as XLA planned it, xla): " in text
@@ -83,8 +64,8 @@ def test_a_report_says_that_it_is_a_plan(load: Any, monkeypatch: pytest.MonkeyPa
     assert "unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'" in text
 
 
-def test_what_the_host_told_beside_a_plan_is_traced(load: Any) -> None:
-    planned = silenced(load(FOLDER, "two_towers-xla-4-steps")).analysed()
+def test_what_the_host_told_beside_a_plan_is_traced() -> None:
+    planned = silenced(load("two_towers-xla-4-steps")).analysed()
     assert list(planned.timelines) == ["GPU:0", "GPU host (pinned)", "CPU:0"]
     report = make_report(run_info(), samples(12), (), [planned])
     assert "At the planned peak (training step 8 on GPU:0" in str(report)
@@ -92,14 +73,14 @@ def test_what_the_host_told_beside_a_plan_is_traced(load: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["two_towers-graph", "two_towers-eager"])
-def test_a_step_without_a_plan_is_not_shown_as_the_hosts(load: Any, name: str) -> None:
-    capture = load(FOLDER, name)
+def test_a_step_without_a_plan_is_not_shown_as_the_hosts(name: str) -> None:
+    capture = load(name)
     assert capture.analysed().timeline.device == "GPU:0"
     assert silenced(capture).analysed() is None
 
 
-def test_a_program_of_unknown_plan_is_no_plan(load: Any) -> None:
-    capture = silenced(load(FOLDER, "two_towers-xla"))
+def test_a_program_of_unknown_plan_is_no_plan() -> None:
+    capture = silenced(load("two_towers-xla"))
     space = xplane_pb2.XSpace.FromString(capture.captured.space)
     planes = [plane for plane in space.planes if plane.name != "/host:metadata"]
     del space.planes[:]
