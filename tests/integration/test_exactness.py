@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gc
 import math
-import mmap
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import psutil
 import pytest
 import tensorflow as tf
 
@@ -31,14 +29,12 @@ class Witness(keras.callbacks.Callback):
         self._memory = memory
         self.within: list[dict[str, int]] = []
         self.between: list[dict[str, int]] = []
-        self.rss: list[int] = []
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.between.append(self._memory())
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.within.append(self._memory())
-        self.rss.append(psutil.Process().memory_info().rss)
 
 
 def test_the_guard_can_fail(run_forked_python: Any) -> None:
@@ -161,22 +157,44 @@ def test_weights_and_optimizer_are_sums_over_the_variables(
     assert report.optimizer_bytes > 0
 
 
-def test_rss_is_the_operating_systems(build: Any, tools: Any, tmp_path: Path) -> None:
-    case = build()
-    ballast = []
+def test_rss_is_the_operating_systems(run_forked_python: Any) -> None:
+    """In a process of its own: what earlier tests have freed may be given out again, or back to the system."""
+    script = f"""
+        import mmap
+        import numpy as np
+        import keras
+        import psutil
+        from kerasmemwatch import MemoryWatch
 
-    def more(batch: int) -> None:
-        # Pages of its own: what earlier tests have freed may be given out again, and was resident before.
-        ballast.append(mmap.mmap(-1, 4 * MIB))
-        ballast[-1].write(bytes(4 * MIB))
+        class Grow(keras.callbacks.Callback):
+            def __init__(self):
+                super().__init__()
+                self.ballast, self.rss = [], []
 
-    grow = tools.callback(on_train_batch_begin=more)
-    witness, watch = Witness(tools.memory), MemoryWatch(tmp_path, strict=True)
-    case.fit_steadily(STEPS, callbacks=[grow, witness, watch])
-    rss = tools.read_back(watch, tmp_path).samples["host_rss_bytes"]
+            def on_train_batch_begin(self, batch, logs=None):
+                self.ballast.append(mmap.mmap(-1, 4 * {MIB}))
+                self.ballast[-1].write(bytes(4 * {MIB}))
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.rss.append(psutil.Process().memory_info().rss)
+
+        model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4)])
+        model.compile("adam", "mse")
+        x = np.ones(({STEPS} * 8, 8), "float32")
+        model.fit(x, x[:, :4], batch_size=8, verbose=0)
+        grow, watch = Grow(), MemoryWatch(None, strict=True)
+        model.fit(x, x[:, :4], batch_size=8, verbose=0, callbacks=[grow, watch])
+        rss = watch.recording.samples["host_rss_bytes"]
+        print(*(int(value) for value in rss))
+        print(*grow.rss)
+    """
+    recorded, read = (
+        np.array(line.split(), dtype=np.int64) for line in run_forked_python(script).stdout.splitlines()[-2:]
+    )
+    assert recorded.shape == read.shape == (STEPS,)
     # The kernel counts by CPU and adds up in batches of pages; what psutil itself touches is between the readings.
-    assert np.abs(rss - np.array(witness.rss)).max() <= MIB
-    assert rss[-1] - rss[0] >= (STEPS - 2) * 4 * MIB
+    assert np.abs(recorded - read).max() <= MIB
+    assert recorded[-1] - recorded[0] >= (STEPS - 2) * 4 * MIB
 
 
 def test_tensorflow_loses_the_sizes_of_what_was_concatenated() -> None:
