@@ -23,7 +23,7 @@ from kerasmemwatch.attribution.first_calls import Kept
 from kerasmemwatch.attribution.hook_notes import HookNotes
 from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import Frame
+from kerasmemwatch.attribution.owner_frames import Frame
 from kerasmemwatch.attribution.step_analysis import attributed
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_runs import Programs

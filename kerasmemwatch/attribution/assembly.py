@@ -15,7 +15,7 @@ from kerasmemwatch.attribution.categories import CODES, PHASE_CODES, by_life
 from kerasmemwatch.attribution.device_frames import device_frames
 from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import LOSS, METRICS, Frame
+from kerasmemwatch.attribution.owner_frames import LOSS, METRICS, Frame
 from kerasmemwatch.attribution.row_frames import row_frames
 from kerasmemwatch.attribution.scratch import ops_at_work
 from kerasmemwatch.attribution.variable_parts import Part

@@ -18,7 +18,7 @@ from kerasmemwatch.attribution.batches_ahead import batch_ahead
 from kerasmemwatch.attribution.chunk_places import ChunkPlaces, chunk_bytes
 from kerasmemwatch.attribution.kept_tapes import KEPT_TAPES
 from kerasmemwatch.attribution.known_buffers import EARLIER_MODELS, KnownBuffer, Sighting
-from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE
+from kerasmemwatch.attribution.owner_frames import INPUT_PIPELINE
 from kerasmemwatch.attribution.variable_moves import VariablePlaces, variable_places
 from kerasmemwatch.attribution.variable_parts import Lasting, Part
 

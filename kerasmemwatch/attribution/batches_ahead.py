@@ -11,7 +11,7 @@ from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.batch_parts import BatchPart, batch_sizes
 from kerasmemwatch.attribution.device_frames import is_copy
-from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE
+from kerasmemwatch.attribution.owner_frames import INPUT_PIPELINE
 from kerasmemwatch.timeline import Timeline
 from kerasmemwatch.units import format_bytes
 

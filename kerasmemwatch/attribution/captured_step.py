@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
-from kerasmemwatch.attribution.owner_stack import Frame, Reference
-from kerasmemwatch.traced_before import Fit
+from kerasmemwatch.attribution.owner_frames import Frame
+from kerasmemwatch.attribution.traced_graph import Reference
+from kerasmemwatch.timeline import TracedStep
 
-__all__ = ["CapturedStep"]
+__all__ = ["CapturedStep", "Receiver"]
+
+
+class Receiver(Protocol):
+    """What waits for the traced step."""
+
+    def expect(self) -> None:
+        """Be told that a step is being analysed."""
+
+    def add(self, step: TracedStep | None) -> None:
+        """Take the traced step; ``None`` if there is none after all."""
 
 
 @dataclass
@@ -65,6 +77,6 @@ class CapturedStep:
     before: dict[int, int] = field(default_factory=dict)
     sightings: list[Sighting] = field(default_factory=list)
     spared: bool = False
-    fit: Fit | None = None
+    fit: Receiver | None = None
     after: int | None = None
     is_first: bool = False

@@ -30,7 +30,8 @@ from kerasmemwatch.attribution.known_buffers import (
 )
 from kerasmemwatch.attribution.layer_hooks import LayerHooks
 from kerasmemwatch.attribution.live_objects import Census
-from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE, OwnerStack
+from kerasmemwatch.attribution.owner_frames import INPUT_PIPELINE
+from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.step_analysis import Learned, analysed
 from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
 from kerasmemwatch.attribution.variable_sightings import variable_sightings

@@ -11,7 +11,7 @@ from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.batch_parts import BatchPart, batch_sizes
 from kerasmemwatch.attribution.host_spans import AUTOTUNING, COPY, RUN
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import FUNCTIONS, INPUT_PIPELINE, Frame
+from kerasmemwatch.attribution.owner_frames import FUNCTIONS, INPUT_PIPELINE, Frame
 from kerasmemwatch.timeline import AUTOTUNING as AUTOTUNING_OWNER
 
 __all__ = ["RECEIVED", "autotuned", "device_frames", "is_copy"]

@@ -19,7 +19,8 @@ from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_e
 from kerasmemwatch.attribution.allocations import pair
 from kerasmemwatch.attribution.known_buffers import KnownBuffer, live_buffers
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import FUNCTIONS, OwnerStack
+from kerasmemwatch.attribution.owner_frames import FUNCTIONS
+from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.trace_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
 from kerasmemwatch.faults import Faults
 

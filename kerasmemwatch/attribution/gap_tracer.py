@@ -15,7 +15,7 @@ from typing import Any
 from kerasmemwatch.attribution.callback_turns import CallbackTurns
 from kerasmemwatch.attribution.captured_step import CapturedStep
 from kerasmemwatch.attribution.captures import Captures
-from kerasmemwatch.attribution.owner_stack import BASE, Frame
+from kerasmemwatch.attribution.owner_frames import BASE, Frame
 from kerasmemwatch.attribution.trace_capture import Capture
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kerasmemwatch.attribution.owner_stack import BASE, Frame
+from kerasmemwatch.attribution.owner_frames import BASE, Frame
 
 __all__ = ["same_buffer"]
 

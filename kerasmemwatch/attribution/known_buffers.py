@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from kerasmemwatch.attribution.live_objects import live_objects
-from kerasmemwatch.attribution.owner_stack import INPUT_PIPELINE
+from kerasmemwatch.attribution.owner_frames import INPUT_PIPELINE
 from kerasmemwatch.attribution.tensor_places import Place, tensor_place, unwatched, variable_place
 from kerasmemwatch.attribution.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variable_size import components

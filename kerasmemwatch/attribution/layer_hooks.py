@@ -15,7 +15,8 @@ from typing import Any
 from kerasmemwatch.attribution.batch_parts import eager_tensors, tensor_specs
 from kerasmemwatch.attribution.holdings import is_module, module_classes
 from kerasmemwatch.attribution.layer_paths import PathedLayer, lasting_name, operation_paths, unique_path
-from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, LOSS, METRICS, OPTIMIZER, Frame, OwnerStack
+from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, LOSS, METRICS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.patches import patched, unseen
 from kerasmemwatch.attribution.recursion_room import RecursionRoom
 from kerasmemwatch.attribution.tensor_places import host_address

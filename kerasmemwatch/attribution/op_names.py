@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from kerasmemwatch.attribution.owner_stack import LOSS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_frames import LOSS, OPTIMIZER, Frame
 
 __all__ = ["GRADIENT_SCOPES", "frames_by_name", "laid_out_for", "made_as", "without_calls"]
 

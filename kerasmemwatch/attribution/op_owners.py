@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kerasmemwatch.attribution.op_names import GRADIENT_SCOPES, laid_out_for, made_as
-from kerasmemwatch.attribution.owner_stack import Frame
+from kerasmemwatch.attribution.owner_frames import Frame
 
 __all__ = ["OpOwners", "suffixes"]
 

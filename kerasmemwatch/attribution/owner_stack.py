@@ -15,30 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kerasmemwatch.attribution.traced_graph import Frame, Reference, TracedGraph
+from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.traced_graph import Reference, TracedGraph
 
-__all__ = [
-    "AFTER_LAYERS",
-    "BASE",
-    "FUNCTIONS",
-    "INPUT_PIPELINE",
-    "LOSS",
-    "METRICS",
-    "OPTIMIZER",
-    "Frame",
-    "OwnerStack",
-    "Reference",
-    "TracedGraph",
-]
+__all__ = ["OwnerStack"]
 
-INPUT_PIPELINE, LOSS, METRICS, OPTIMIZER = "input pipeline", "loss", "metrics", "optimizer"
-# The owner of what functions keep.
-FUNCTIONS = "functions"
 # Some 100 MB. The oldest graphs are forgotten: those of models that a search has done with.
 _MOST_OPS = 500_000
 
-BASE = Frame(INPUT_PIPELINE, "", "input")
-AFTER_LAYERS = Frame(LOSS, "", "forward")
 _LOSS_BACKWARD = Frame(LOSS, "", "backward")
 _AFTER_BACKWARD, _AFTER_UPDATE = Frame(OPTIMIZER, "", "update"), Frame(METRICS, "", "update")
 

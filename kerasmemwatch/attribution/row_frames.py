@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kerasmemwatch.attribution.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.allocations import Allocations
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import FUNCTIONS, INPUT_PIPELINE, Frame
+from kerasmemwatch.attribution.owner_frames import FUNCTIONS, INPUT_PIPELINE, Frame
 
 __all__ = ["row_frames", "within_calls"]
 

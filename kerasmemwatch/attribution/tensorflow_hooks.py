@@ -16,10 +16,12 @@ from typing import Any
 
 from kerasmemwatch.attribution.error_stacks import left_out_of_stacks
 from kerasmemwatch.attribution.in_place import same_buffer
-from kerasmemwatch.attribution.owner_stack import Frame, OwnerStack, Reference
+from kerasmemwatch.attribution.owner_frames import Frame
+from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.patches import leave_out, patched, unseen
 from kerasmemwatch.attribution.rewritten_calls import rewritten_calls
 from kerasmemwatch.attribution.tensor_places import captured_handle, host_address, note_scatter
+from kerasmemwatch.attribution.traced_graph import Reference
 
 __all__ = ["eager_owners", "tensorflow_hooks", "traced_functions"]
 

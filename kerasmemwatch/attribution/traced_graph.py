@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["Frame", "Reference", "TracedGraph"]
+from kerasmemwatch.attribution.owner_frames import Frame
+
+__all__ = ["Reference", "TracedGraph"]
 
 Reference = Callable[[], Any]
-
-
-class Frame(NamedTuple):
-    """An owner at work.
-
-    Attributes:
-        owner: A layer's path or a named owner; ``""`` where only the phase is known.
-        class_name: Class of the layer, else ``""``.
-        phase: ``"input"``, ``"forward"``, ``"backward"`` or ``"update"``.
-    """
-
-    owner: str
-    class_name: str
-    phase: str
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kerasmemwatch.attribution.layer_paths import PathedLayer
-from kerasmemwatch.attribution.owner_stack import METRICS, OPTIMIZER
+from kerasmemwatch.attribution.owner_frames import METRICS, OPTIMIZER
 from kerasmemwatch.attribution.variable_size import variable_key, variable_size
 
 __all__ = ["Ledger", "VariableMemory"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kerasmemwatch.attribution.known_buffers import KnownBuffer
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import LOSS, METRICS, Frame
+from kerasmemwatch.attribution.owner_frames import LOSS, METRICS, Frame
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaBuffer, XlaModule
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.categories import CODES, PHASE_CODES
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import Frame
+from kerasmemwatch.attribution.owner_frames import Frame
 from kerasmemwatch.attribution.xla_buffers import XlaBuffer, XlaModule, live_bytes
 from kerasmemwatch.attribution.xla_categories import XlaCategories
 from kerasmemwatch.attribution.xla_runs import XlaRun

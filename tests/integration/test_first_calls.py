@@ -19,7 +19,8 @@ from kerasmemwatch.attribution import first_calls, known_buffers
 from kerasmemwatch.attribution.allocation_events import read_events
 from kerasmemwatch.attribution.first_calls import FirstCalls
 from kerasmemwatch.attribution.known_buffers import VARIABLE_HANDLES
-from kerasmemwatch.attribution.owner_stack import FUNCTIONS, OwnerStack
+from kerasmemwatch.attribution.owner_frames import FUNCTIONS
+from kerasmemwatch.attribution.owner_stack import OwnerStack
 from kerasmemwatch.attribution.tensor_places import Place
 from kerasmemwatch.attribution.trace_capture import Capture
 from kerasmemwatch.faults import Faults

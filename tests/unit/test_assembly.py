@@ -12,7 +12,7 @@ from captures import PIPELINE, PYTHON, events, random_lines
 from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.known_buffers import KnownBuffer
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline
 

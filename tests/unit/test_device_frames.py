@@ -16,7 +16,7 @@ from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.device_frames import autotuned, device_frames
 from kerasmemwatch.attribution.host_spans import AUTOTUNING, COPY, RUN, Span
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import Frame
+from kerasmemwatch.attribution.owner_frames import Frame
 from kerasmemwatch.attribution.row_frames import row_frames
 from kerasmemwatch.attribution.scratch import ops_at_work
 

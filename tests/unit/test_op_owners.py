@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import LOSS, METRICS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_frames import LOSS, METRICS, OPTIMIZER, Frame
 
 STEP = "StatefulPartitionedCall"
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kerasmemwatch.attribution import owner_stack
-from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame, OwnerStack
+from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_stack import OwnerStack
 
 DENSE = Frame("a", "Dense", "forward")
 INNER = Frame("a/b", "Dense", "forward")

@@ -38,7 +38,8 @@ attribution.hlo_op_names
 attribution.hlo_backward
 attribution.xla_buffers
 attribution.other_fits attribution.allocator_names
-attribution.error_stacks attribution.traced_graph
+attribution.error_stacks attribution.owner_frames
+attribution.traced_graph
 attribution.patches attribution.owner_stack attribution.event_order attribution.host_spans
 attribution.allocation_events attribution.trace_capture attribution.tensor_places
 attribution.xla_runs attribution.allocations attribution.batch_parts attribution.categories attribution.op_names

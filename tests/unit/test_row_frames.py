@@ -9,7 +9,7 @@ from captures import COMPUTE, PIPELINE, PYTHON, events
 
 from kerasmemwatch.attribution.allocations import pair
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import AFTER_LAYERS, BASE, FUNCTIONS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, BASE, FUNCTIONS, OPTIMIZER, Frame
 from kerasmemwatch.attribution.row_frames import row_frames
 from kerasmemwatch.attribution.scratch import ops_at_work
 

@@ -12,7 +12,7 @@ from timelines import timeline
 
 from kerasmemwatch.attribution.known_buffers import KnownBuffer
 from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import LOSS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owner_frames import LOSS, OPTIMIZER, Frame
 from kerasmemwatch.attribution.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla_buffers import XlaAllocation, XlaBuffer, XlaModule
 from kerasmemwatch.attribution.xla_categories import XlaCategories
