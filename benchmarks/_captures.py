@@ -17,21 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from kerasmemwatch.attribution.batch_parts import BatchPart
 from kerasmemwatch.attribution.captured_step import CapturedStep
-from kerasmemwatch.attribution.first_calls import Kept
+from kerasmemwatch.attribution.function_constants import Kept
 from kerasmemwatch.attribution.hook_notes import HookNotes
-from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import Frame
-from kerasmemwatch.attribution.step_analysis import attributed
-from kerasmemwatch.attribution.weight_gradients import GradientBuffer
-from kerasmemwatch.attribution.xla_runs import Programs
-from kerasmemwatch.probe_set import BASE_COLUMNS
-from kerasmemwatch.records import Column, DeviceInfo, RunInfo
-from kerasmemwatch.report import Report, make_report
-from kerasmemwatch.schema import to_samples
-from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, Sighting
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
+from kerasmemwatch.attribution.step_attribution import attributed
+from kerasmemwatch.attribution.xla.program_runs import Programs
+from kerasmemwatch.records.owners import Frame
+from kerasmemwatch.records.run import Column, DeviceInfo, RunInfo
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.reports.report import Report, make_report
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
+from kerasmemwatch.storage.codecs.row_codec import to_samples
 
 __all__ = ["CaptureError", "GpuCapture", "load_capture", "names_in"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from _synthetic_step import synthetic_step
 
 from kerasmemwatch.probes.base import Probe
-from kerasmemwatch.recorder import Recorder
-from kerasmemwatch.records import Column
-from kerasmemwatch.store import open_store
+from kerasmemwatch.records.run import Column
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.storage.run_directory import open_store
 
 __all__ = ["PLANTED_BYTES", "SyntheticRun"]
 

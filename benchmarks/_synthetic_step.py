@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = ["synthetic_step"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.timeline import CATEGORIES, PHASES, TracedStep
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, TracedStep
 
 __all__ = ["StepCheck", "check_step"]
 

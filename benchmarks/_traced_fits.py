@@ -13,10 +13,10 @@ import numpy as np
 from _timeline_checks import check_step
 from _zoo import ZooModel, build
 
-from kerasmemwatch.attribution.trace_capture import Capture
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.traced_before import TRACED
-from kerasmemwatch.tracing import AHEAD
+from kerasmemwatch.attribution.events.profiler_capture import Capture
+from kerasmemwatch.tracing.controller import AHEAD
+from kerasmemwatch.tracing.traced_before import TRACED
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 __all__ = ["measure_auto", "measure_million", "measure_plain", "measure_row", "traced_fit"]
 

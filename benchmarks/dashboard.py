@@ -136,8 +136,8 @@ def _num_tags(log_dir: str, names: Sequence[str]) -> dict[str, int]:
     """How many tags of ours each run has."""
     from tensorboard.compat.proto import event_pb2
 
-    from kerasmemwatch.event_file import read_records
-    from kerasmemwatch.schema import PLUGIN_NAME
+    from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME
+    from kerasmemwatch.storage.files.event_file import read_records
 
     found = {}
     for name in names:

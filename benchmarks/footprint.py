@@ -81,7 +81,7 @@ def _on_disk(log_dir: str) -> dict[str, Any]:
     """Bytes in the event file by what they are, and how many chunks and points there are."""
     from tensorboard.compat.proto import event_pb2
 
-    from kerasmemwatch.event_file import read_records
+    from kerasmemwatch.storage.files.event_file import read_records
 
     files = [path for path in Path(log_dir).rglob("*") if path.is_file()]
     sizes, tags = Counter(), Counter()

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from _captures import GpuCapture
     from _timeline_checks import StepCheck
 
-    from kerasmemwatch.report import Report
+    from kerasmemwatch.reports.report import Report
 
 _LEAST_COVERED, _LEAST_IN_LAYERS = 0.99, 0.97
 _SHOWN = 5
@@ -184,7 +184,7 @@ def check_capture(capture: GpuCapture) -> CheckedCapture:
     """Analyse a captured step, and count its bytes."""
     from _timeline_checks import check_step
 
-    from kerasmemwatch.live_set import by_category, by_layer, peak_event
+    from kerasmemwatch.analysis.live_set import by_category, by_layer, peak_event
 
     step = capture.analysed()
     if step is None:
@@ -203,7 +203,7 @@ def check_capture(capture: GpuCapture) -> CheckedCapture:
 
 
 def _headline(report: Report) -> str:
-    from kerasmemwatch.peak_story import peak_place, peak_story
+    from kerasmemwatch.analysis.peak_story import peak_place, peak_story
     from kerasmemwatch.units import format_bytes
 
     if report.peak.bytes is None:

@@ -80,7 +80,7 @@ def _fits(way: str, log_dir: str) -> Callable[[int], None]:
     import tensorflow as tf
 
     import kerasmemwatch as kmw
-    from kerasmemwatch.traced_before import TRACED
+    from kerasmemwatch.tracing.traced_before import TRACED
 
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
     model.compile("adam", "mse")

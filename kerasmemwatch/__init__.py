@@ -13,17 +13,17 @@ from kerasmemwatch._version import __version__
 exact_cpu.turn_on()
 
 _EXPORTS = {
-    "MemoryBudget": "kerasmemwatch.budget",
-    "MemorySession": "kerasmemwatch.session",
-    "MemoryTape": "kerasmemwatch.tape",
-    "MemoryWatch": "kerasmemwatch.callbacks",
+    "MemoryBudget": "kerasmemwatch.watch.memory_budget",
+    "MemorySession": "kerasmemwatch.watch.memory_session",
+    "MemoryTape": "kerasmemwatch.watch.tapes.memory_tape",
+    "MemoryWatch": "kerasmemwatch.watch.memory_watch",
     "MemWatchError": "kerasmemwatch.errors",
     "Recording": "kerasmemwatch.recording",
-    "Report": "kerasmemwatch.report",
+    "Report": "kerasmemwatch.reports.report",
     "compare": "kerasmemwatch.comparison",
     "load": "kerasmemwatch.recording",
     "runs": "kerasmemwatch.recording",
-    "summary": "kerasmemwatch.model_summary",
+    "summary": "kerasmemwatch.watch.model_summary.model_summary",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

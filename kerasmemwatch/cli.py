@@ -12,7 +12,7 @@ from kerasmemwatch._version import __version__
 from kerasmemwatch.errors import MemWatchError
 
 if TYPE_CHECKING:
-    from kerasmemwatch.report import Report
+    from kerasmemwatch.reports.report import Report
 
 __all__ = ["main"]
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["run"] and arguments[1:2] not in (["-h"], ["--help"]):
-            from kerasmemwatch import launch
+            from kerasmemwatch.commands.run import launch
 
             log_dir, target = launch.split_arguments(arguments[1:])
             return launch.run(target, log_dir)
@@ -101,7 +101,7 @@ def _at_least_one(text: str) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from kerasmemwatch.demo import run_demo
+    from kerasmemwatch.commands.demo import run_demo
 
     run_demo(options.log_dir, epochs=options.epochs)
     return 0
@@ -120,7 +120,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
         return 0
-    from kerasmemwatch.text import print_report
+    from kerasmemwatch.reports.text.report_text import print_report
 
     print_report(report, sys.stdout, everything=options.all)
     return 0
@@ -162,7 +162,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from kerasmemwatch.doctor import diagnose
+    from kerasmemwatch.commands.doctor import diagnose
 
     table = Table(box=None, pad_edge=False)
     for heading in ("what", "measured", "detail", "how to close the gap"):

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from kerasmemwatch.analysis.caveats import in_part
+from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidTypeError
-from kerasmemwatch.notebook_value import NotebookValue
-from kerasmemwatch.notes import in_part
-from kerasmemwatch.peak_place import traced_words
 from kerasmemwatch.recording import Recording, load
-from kerasmemwatch.records import LayerMemory, TracedPeak
-from kerasmemwatch.report import Report
-from kerasmemwatch.timeline import CATEGORIES
+from kerasmemwatch.records.run import LayerMemory, TracedPeak
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.reports.notebook_value import NotebookValue
+from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["Comparison", "LayerDifference", "compare"]
@@ -79,8 +79,8 @@ class Comparison(NotebookValue):
         Args:
             theme: ``"light"`` or ``"dark"``.
         """
-        from kerasmemwatch.figures.comparison import comparison
-        from kerasmemwatch.figures.notebook import to_plotly
+        from kerasmemwatch.reports.figures.comparison import comparison
+        from kerasmemwatch.reports.figures.notebook import to_plotly
 
         return to_plotly(comparison(self.reports, self.names, theme=theme))
 
@@ -129,9 +129,9 @@ def compare(a: Recording | Report | str | PathLike[str], b: Recording | Report |
         RecordingNotFoundError: If there is no recording at a path.
 
     Example:
-        >>> from kerasmemwatch.records import RunInfo
-        >>> from kerasmemwatch.report import make_report
-        >>> from kerasmemwatch.schema import to_samples
+        >>> from kerasmemwatch.records.run import RunInfo
+        >>> from kerasmemwatch.reports.report import make_report
+        >>> from kerasmemwatch.storage.codecs.row_codec import to_samples
         >>> empty = make_report(RunInfo("run", 0.0), to_samples([]))
         >>> print(compare(empty, empty).peak_bytes)
         None

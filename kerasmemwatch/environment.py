@@ -12,7 +12,7 @@ from typing import Any
 
 from kerasmemwatch._version import __version__
 from kerasmemwatch.exact_cpu import ALLOCATOR_VARIABLE, LIMIT_VARIABLE, is_ours
-from kerasmemwatch.records import WorkerInfo
+from kerasmemwatch.records.run import WorkerInfo
 
 __all__ = ["WORKER_TYPES", "configuration", "versions", "worker"]
 

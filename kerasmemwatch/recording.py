@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
 
+from kerasmemwatch.analysis.merge_workers import absences, gather, group_name, merge
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
-from kerasmemwatch.files import check_working_dir, is_remote, join
-from kerasmemwatch.notebook_value import NotebookValue, extent
-from kerasmemwatch.reader import StoredRun, is_run_dir, read_run, run_dirs
-from kerasmemwatch.records import LayerMemory, RunInfo, Samples
-from kerasmemwatch.report import Report, make_report
-from kerasmemwatch.schema import decode_rows, to_samples
-from kerasmemwatch.step_codec import decode_step
-from kerasmemwatch.timeline import TracedStep
-from kerasmemwatch.workers import absences, gather, group_name, merge
+from kerasmemwatch.records.run import LayerMemory, RunInfo, Samples
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.reports.notebook_value import NotebookValue, extent
+from kerasmemwatch.reports.report import Report, make_report
+from kerasmemwatch.storage.codecs.row_codec import decode_rows, to_samples
+from kerasmemwatch.storage.codecs.step_codec import decode_step
+from kerasmemwatch.storage.files.file_system import check_working_dir, is_remote, join
+from kerasmemwatch.storage.run_reader import StoredRun, is_run_dir, read_run, run_dirs
 
 __all__ = ["Recording", "load", "runs", "unreadable_runs"]
 

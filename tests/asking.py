@@ -12,11 +12,11 @@ from tensorboard.backend import application
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
-from kerasmemwatch.schema import PLUGIN_NAME
-from kerasmemwatch.sinks.tensorboard import STEPS_TAG
-from kerasmemwatch.step_codec import encode_step
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME
+from kerasmemwatch.storage.codecs.step_codec import encode_step
+from kerasmemwatch.storage.sinks.tensorboard import STEPS_TAG
 from kerasmemwatch.tensorboard_plugin.loader import MemoryLoader
-from kerasmemwatch.timeline import TracedStep
 
 __all__ = ["PREFIX", "Ask", "asking", "client", "sections", "traced"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmemwatch.attribution.allocation_events import AllocationEvents
+from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
 
 BASE_BYTES = 1 << 20
 THREADS = ("python3", "tf_Compute/7", "tf_data_private_threadpool/8")

@@ -48,7 +48,7 @@ def _nothing_is_left() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_was_traced_before() -> None:
     """Have each test's fits traced, whatever fits that are alike earlier tests had traced."""
-    registry = sys.modules.get("kerasmemwatch.traced_before")
+    registry = sys.modules.get("kerasmemwatch.tracing.traced_before")
     if registry is not None:
         registry.TRACED.clear()
 

@@ -19,11 +19,11 @@ from fakes import FakeClock, FakeProbe, NoFlusher, device_probe, recorder_on_dis
 from runs import two_device_steps
 from tensorboard.compat.proto import event_pb2
 
-from kerasmemwatch import row_log
-from kerasmemwatch.event_file import frame, read_records
 from kerasmemwatch.recording import Recording, load
-from kerasmemwatch.records import LayerMemory
-from kerasmemwatch.step_codec import encode_step
+from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.storage import run_writer
+from kerasmemwatch.storage.codecs.step_codec import encode_step
+from kerasmemwatch.storage.files.event_file import frame, read_records
 
 __all__ = [
     "Files",
@@ -45,7 +45,7 @@ _PAGE = 4096
 def record(folder: Path) -> tuple[Files, Recording]:
     """A killed run with a bit of everything: chunks, traced steps, layers, and rows that are in the journal only."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(row_log, "Flusher", NoFlusher)
+        patched.setattr(run_writer, "Flusher", NoFlusher)
         probes = (device_probe(), FakeProbe(slow_columns=("host_uss_bytes",), facts={"limit_bytes": 2**34}))
         target = recorder_on_disk(folder, probes=probes, clock=FakeClock(), about={"tags": ("a", "<b>")})
         target.begin_stage("train")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from kerasmemwatch.event_file import frame
-from kerasmemwatch.recorder import Recorder
-from kerasmemwatch.records import Column, RunInfo
-from kerasmemwatch.schema import Layout, decode_rows, to_samples
-from kerasmemwatch.sinks.base import Sink, Update
-from kerasmemwatch.sinks.tensorboard import _tensor_event
-from kerasmemwatch.store import Store, open_store
+from kerasmemwatch.records.run import Column, RunInfo
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.storage.codecs.row_codec import Layout, decode_rows, to_samples
+from kerasmemwatch.storage.files.event_file import frame
+from kerasmemwatch.storage.run_directory import Store, open_store
+from kerasmemwatch.storage.sinks.base import Sink, Update
+from kerasmemwatch.storage.sinks.tensorboard import _tensor_event
 
 NAN = float("nan")
 DEVICES: dict[str, object] = {"devices": [{"name": "CPU:0"}]}

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasmemwatch import tape_session
+from kerasmemwatch.watch.tapes import implicit_session
 
 # Each takes a tape's class and the tensors x [3, 4] and ids [3, 2].
 CASES: dict[str, Callable[..., Any]] = {}
@@ -674,7 +674,7 @@ def alone() -> Iterator[None]:
 
 
 def _forget() -> None:
-    own, tape_session._own = tape_session._own, None
+    own, implicit_session._own = implicit_session._own, None
     if own is not None:
         own._give_way()
         own.__exit__(None, None, None)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kerasmemwatch.session import MemorySession
+from kerasmemwatch.watch.memory_session import MemorySession
 
 MODES = ("eager", "graph", "xla")
 WEIGHTS_BYTES = (16 * 32 + 32 + 32 * 4 + 4) * 4

@@ -51,7 +51,7 @@ class KerasFinder:
 def _watch_keras() -> None:
     try:
         _make_importable()
-        from kerasmemwatch import autowatch
+        from kerasmemwatch.commands.run import autowatch
 
         autowatch.install()
     except Exception as error:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kerasmemwatch.attribution.batch_parts import BatchPart
-from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
-from kerasmemwatch.attribution.owner_frames import Frame
-from kerasmemwatch.attribution.traced_graph import Reference
-from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.attribution.hooks.graph_registry import Reference
+from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, Sighting
+from kerasmemwatch.records.owners import Frame
+from kerasmemwatch.records.timeline import TracedStep
 
 __all__ = ["CapturedStep", "Receiver"]
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kerasmemwatch.attribution.batch_parts import Spec
 from kerasmemwatch.attribution.captured_step import CapturedStep
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_stack import OwnerStack
-from kerasmemwatch.attribution.variable_size import components
-from kerasmemwatch.attribution.weight_gradients import GradientBuffer
+from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
+from kerasmemwatch.attribution.live.batch_spec import Spec
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
+from kerasmemwatch.attribution.variables.variable_size import components
 
 __all__ = ["HookNotes", "hook_notes"]
 

@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.allocators import counts_exactly
-from kerasmemwatch.records import PLANNED, SILENT_ALLOCATOR
+from kerasmemwatch.records.run import PLANNED, SILENT_ALLOCATOR
 
 __all__ = ["NoAllocationsError", "fix", "planned_note", "remark", "silent_device"]
 

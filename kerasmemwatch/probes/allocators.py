@@ -15,7 +15,7 @@ from typing import Any
 from kerasmemwatch import exact_cpu
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.peak_window import Reading
-from kerasmemwatch.records import DeviceInfo
+from kerasmemwatch.records.run import DeviceInfo
 from kerasmemwatch.units import KIB, MIB
 
 __all__ = ["ONEDNN_THRESHOLD_BYTES", "Allocator", "allocators", "counts_exactly", "has_gpu"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kerasmemwatch.analysis.live_set import highest_step, requested_at
+from kerasmemwatch.analysis.peak_place import step_shown
+from kerasmemwatch.analysis.step_devices import device_names, headed
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.live_set import highest_step, requested_at
-from kerasmemwatch.peak_place import step_shown
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records import TracedPeak
-from kerasmemwatch.report import Report
-from kerasmemwatch.step_devices import device_names, headed
-from kerasmemwatch.timeline import Timeline, TracedStep
+from kerasmemwatch.records.run import TracedPeak
+from kerasmemwatch.records.timeline import Timeline, TracedStep
+from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["chosen_report", "chosen_step", "device_choice", "number"]

@@ -14,7 +14,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError, RecordingNotFoundError
-from kerasmemwatch.schema import PLUGIN_NAME
+from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME
 from kerasmemwatch.tensorboard_plugin.assets import ASSETS, Asset, load_own
 from kerasmemwatch.tensorboard_plugin.queries import Queries
 from kerasmemwatch.tensorboard_plugin.views import VIEWS, run_list

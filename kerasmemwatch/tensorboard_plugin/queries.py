@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from kerasmemwatch.errors import MemWatchError, RecordingFormatError, RecordingNotFoundError
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records import RunInfo
-from kerasmemwatch.run_codec import decode_run
-from kerasmemwatch.run_parts import Allowance, decode_chunk
-from kerasmemwatch.schema import PLUGIN_NAME, to_samples
-from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
-from kerasmemwatch.step_codec import decode_step
+from kerasmemwatch.records.run import RunInfo
+from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, to_samples
+from kerasmemwatch.storage.codecs.run_codec import decode_run
+from kerasmemwatch.storage.codecs.step_codec import decode_step
+from kerasmemwatch.storage.run_parts import Allowance, decode_chunk
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 
 __all__ = ["Queries", "StoredTags"]
 

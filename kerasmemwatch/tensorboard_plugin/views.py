@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from kerasmemwatch.analysis.caveats import alerts, all_notes, untraced
+from kerasmemwatch.analysis.growth import outlooks
+from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.peak_place import columns_left_out, elsewhere, kind_words, numbered, traced_words
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError
-from kerasmemwatch.figures.allocations import allocations
-from kerasmemwatch.figures.comparison import comparison
-from kerasmemwatch.figures.growth import growth
-from kerasmemwatch.figures.layers import layers
-from kerasmemwatch.figures.overview import overview
-from kerasmemwatch.figures.peak import peak
-from kerasmemwatch.figures.step_timeline import step_timeline
-from kerasmemwatch.headline import headline
-from kerasmemwatch.notes import alerts, all_notes, untraced
-from kerasmemwatch.outlook import outlooks
-from kerasmemwatch.peak_place import columns_left_out, elsewhere, kind_words, numbered, traced_words
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records import LayerMemory
-from kerasmemwatch.report import Report
+from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.reports.figures.allocations import allocations
+from kerasmemwatch.reports.figures.comparison import comparison
+from kerasmemwatch.reports.figures.growth import growth
+from kerasmemwatch.reports.figures.layers import layers
+from kerasmemwatch.reports.figures.overview import overview
+from kerasmemwatch.reports.figures.peak import peak
+from kerasmemwatch.reports.figures.step_timeline import step_timeline
+from kerasmemwatch.reports.report import Report
 from kerasmemwatch.tensorboard_plugin.choices import chosen_report, chosen_step, device_choice, number
 from kerasmemwatch.tensorboard_plugin.queries import Queries
-from kerasmemwatch.timeline import CATEGORIES
 
 __all__ = ["VIEWS", "run_list"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from runs import HOSTILE, empty_report, hostile_report, small_report, untraced_report, wide_report
 
-from kerasmemwatch.report import Report
+from kerasmemwatch.reports.report import Report
 
 REPORTS: dict[str, Callable[[], Report]] = {
     "small": small_report,

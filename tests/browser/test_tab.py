@@ -13,8 +13,8 @@ from runs import HOSTILE
 from tabs import VIEWS, Tab, linked, tensorboard
 from timelines import realistic_step, step, timeline
 
-from kerasmemwatch.sinks.tensorboard import STEPS_TAG
-from kerasmemwatch.step_codec import encode_step
+from kerasmemwatch.storage.codecs.step_codec import encode_step
+from kerasmemwatch.storage.sinks.tensorboard import STEPS_TAG
 
 _FIT = """
 import sys

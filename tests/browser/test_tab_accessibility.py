@@ -18,8 +18,8 @@ from runs import MIB, lines, traced_steps, wide_report
 from tabs import VIEWS, Tab, linked, tensorboard
 from timelines import step, timeline
 
-from kerasmemwatch.sinks.tensorboard import STEPS_TAG
-from kerasmemwatch.step_codec import encode_step
+from kerasmemwatch.storage.codecs.step_codec import encode_step
+from kerasmemwatch.storage.sinks.tensorboard import STEPS_TAG
 
 _MOST_TABS = 150
 _REFRESH_MS = 15_000

@@ -31,7 +31,7 @@ _READ = ("MemoryAllocation", "MemoryDeallocation", "GpuExecutable::ExecuteThunks
 
 def stripped(space: Any) -> None:
     """Leave out of an ``XSpace`` what is not read."""
-    from kerasmemwatch.attribution.host_spans import kind_of
+    from kerasmemwatch.attribution.events.host_spans import kind_of
 
     kept = [plane for plane in space.planes if plane.name in _PLANES]
     for plane in kept:
@@ -55,7 +55,7 @@ def stripped(space: Any) -> None:
 
 def _strip_programs(plane: Any) -> None:
     """Of programs keep what is read, without the constants' values."""
-    from kerasmemwatch.attribution.hlo_messages import parse_hlo
+    from kerasmemwatch.attribution.xla.hlo_proto import parse_hlo
 
     for event in plane.event_metadata.values():
         for stat in event.stats:

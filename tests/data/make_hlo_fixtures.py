@@ -83,9 +83,9 @@ def capture(step: Callable[[], Any]) -> Any:
 
 def main() -> None:
     """Write the files."""
-    from kerasmemwatch.attribution.allocation_events import read_events
-    from kerasmemwatch.attribution.hlo_messages import parse_hlo
-    from kerasmemwatch.attribution.xla_runs import Programs, _hlo_protos, find_runs
+    from kerasmemwatch.attribution.events.allocation_events import read_events
+    from kerasmemwatch.attribution.xla.hlo_proto import parse_hlo
+    from kerasmemwatch.attribution.xla.program_runs import Programs, _hlo_protos, find_runs
 
     for name, model in models().items():
         space = capture(training_step(model))

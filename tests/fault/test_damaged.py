@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 from fault_kit import end_fit, is_toy_row, toy_recorder, train
 
-from kerasmemwatch import row_log, schema
 from kerasmemwatch.errors import (
     MemWatchError,
     RecordingFormatError,
     RecordingNotFoundError,
     RecordingVersionError,
 )
-from kerasmemwatch.event_file import frame, read_records
-from kerasmemwatch.journal import JOURNAL_NAME
 from kerasmemwatch.recording import Recording, load, runs
-from kerasmemwatch.records import LayerMemory
+from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.storage import run_writer
+from kerasmemwatch.storage.codecs import row_codec
+from kerasmemwatch.storage.files.event_file import frame, read_records
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME
 
 CHUNK, NUM_CHUNKS, IN_JOURNAL = 40, 6, 25
 
@@ -41,7 +42,7 @@ def whole(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         # What is in which chunk shall not depend on a thread.
-        patched.setattr(row_log, "Flusher", lambda _: SimpleNamespace(wake=lambda: None, stop=lambda: None))
+        patched.setattr(run_writer, "Flusher", lambda _: SimpleNamespace(wake=lambda: None, stop=lambda: None))
         train(recorder, CHUNK * NUM_CHUNKS + IN_JOURNAL, lambda step: step <= CHUNK * NUM_CHUNKS + 1 and store(step))
     [events] = (log_dir / "run").glob("*tfevents*")
     data = events.read_bytes(), (log_dir / "run" / JOURNAL_NAME).read_bytes(), events.name
@@ -186,16 +187,16 @@ def test_impossible_counters_of_a_journal(whole, tmp_path, offset, value):
 
 def newer(monkeypatch, part: str) -> bytes:
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "VERSION", schema.VERSION + 1)
+        patched.setattr(row_codec, "VERSION", row_codec.VERSION + 1)
         if part == "run":
-            return schema.encode_json({"run": {"anything": "else"}, "layers": 1})
-        return schema.encode_rows((schema.Column("step"),), np.ones((1, 1)))
+            return row_codec.encode_json({"run": {"anything": "else"}, "layers": 1})
+        return row_codec.encode_rows((row_codec.Column("step"),), np.ones((1, 1)))
 
 
 @pytest.mark.parametrize("part", ["run", "rows"])
 def test_a_newer_version_is_told_with_the_remedy(tmp_path, monkeypatch, part):
-    from kerasmemwatch.sinks.base import Update
-    from kerasmemwatch.sinks.tensorboard import TensorBoardSink, _tensor_event
+    from kerasmemwatch.storage.sinks.base import Update
+    from kerasmemwatch.storage.sinks.tensorboard import TensorBoardSink, _tensor_event
 
     run = tmp_path / "logs" / "run"
     run.mkdir(parents=True)
@@ -212,11 +213,11 @@ def test_a_newer_version_is_told_with_the_remedy(tmp_path, monkeypatch, part):
 
 def test_chunks_that_inflate_beyond_all_measure_are_refused(monkeypatch):
     rows = np.arange(1000.0).reshape(-1, 1)
-    chunk = schema.encode_rows((schema.Column("step"),), rows)
-    assert np.array_equal(schema.decode_rows(chunk)[1], rows)
-    monkeypatch.setattr(schema, "MAX_DECODED_BYTES", 1000)
+    chunk = row_codec.encode_rows((row_codec.Column("step"),), rows)
+    assert np.array_equal(row_codec.decode_rows(chunk)[1], rows)
+    monkeypatch.setattr(row_codec, "MAX_DECODED_BYTES", 1000)
     with pytest.raises(RecordingFormatError):
-        schema.decode_rows(chunk)
+        row_codec.decode_rows(chunk)
 
 
 @pytest.mark.parametrize("log_dir", ["nothing", "file", "empty", "foreign"])

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kerasmemwatch.errors import LogDirError, MemWatchError
-from kerasmemwatch.options import Options
+from kerasmemwatch.watch.options import Options
 
 
 @pytest.mark.parametrize("full_from", [0, 200], ids=["from the start", "within a run"])

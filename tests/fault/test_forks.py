@@ -7,8 +7,8 @@ import json
 import pytest
 from fault_kit import is_toy_row
 
-from kerasmemwatch.event_file import read_records
 from kerasmemwatch.recording import load, runs
+from kerasmemwatch.storage.files.event_file import read_records
 
 
 def assert_whole(log_dir, run: str, rows: int) -> None:

@@ -31,8 +31,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kerasmemwatch.errors import MemWatchError
-from kerasmemwatch.journal import JOURNAL_NAME
 from kerasmemwatch.recording import Recording, load, runs
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME
 from kerasmemwatch.tensorboard_plugin.queries import Queries
 from kerasmemwatch.tensorboard_plugin.views import VIEWS, run_list
 from kerasmemwatch.units import MIB

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fault_kit import PEAK_AT, is_toy_row
 
-from kerasmemwatch.journal import JOURNAL_NAME, read_journal
+from kerasmemwatch.analysis.decimation import DENSE_ROWS
 from kerasmemwatch.recording import load
-from kerasmemwatch.series import DENSE_ROWS
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME, read_journal
 
 TIMEOUT_S = 120
 

@@ -6,8 +6,8 @@ import pytest
 from fault_kit import end_fit, toy_recorder, train
 
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
-from kerasmemwatch.options import Options
 from kerasmemwatch.recording import load, runs
+from kerasmemwatch.watch.options import Options
 
 GOOD = [
     "a",

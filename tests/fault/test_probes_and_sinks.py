@@ -10,7 +10,7 @@ from fault_kit import ToyProbe, end_fit, is_toy_row, toy_recorder, train
 
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.recording import load
-from kerasmemwatch.schema import decode_rows
+from kerasmemwatch.storage.codecs.row_codec import decode_rows
 
 BATCHES, FAULTY_FROM = 20, 8
 ODD = "odd_in_use_bytes"

@@ -26,8 +26,8 @@ from forks import run_forked
 from leftovers import nothing_left
 
 if TYPE_CHECKING:
-    from kerasmemwatch.callbacks import MemoryWatch
     from kerasmemwatch.recording import Recording
+    from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 ROOT = Path(__file__).parents[2]
 # Run in processes of their own, not imported.

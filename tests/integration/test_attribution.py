@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.timeline import CATEGORIES, PHASES, TracedStep
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, TracedStep
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

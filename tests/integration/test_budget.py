@@ -12,10 +12,10 @@ import psutil
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.budget import MemoryBudget
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.errors import MemoryBudgetExceededError, MemWatchError
 from kerasmemwatch.units import MIB
+from kerasmemwatch.watch.memory_budget import MemoryBudget
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

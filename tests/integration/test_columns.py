@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.timeline import CATEGORIES
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

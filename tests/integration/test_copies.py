@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.budget import MemoryBudget
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import runs
+from kerasmemwatch.watch.memory_budget import MemoryBudget
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from user_loop import Loop
 
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import load
-from kerasmemwatch.session import MemorySession
 from kerasmemwatch.units import MIB
+from kerasmemwatch.watch.memory_session import MemorySession
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = [
     pytest.mark.usefixtures("exact_counting"),

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kerasmemwatch.budget import MemoryBudget
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import load, runs
+from kerasmemwatch.watch.memory_budget import MemoryBudget
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 
 @pytest.mark.parametrize("value", ["1", "true"])

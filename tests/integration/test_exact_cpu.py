@@ -71,8 +71,8 @@ def found_by(output: str) -> Any:
     [
         "import kerasmemwatch as kmw\nimport keras, numpy as np\n",
         "import tensorflow as tf, keras, numpy as np\nkeras.utils.set_random_seed(1)\nimport kerasmemwatch as kmw\n",
-        "import keras, numpy as np\nfrom kerasmemwatch.callbacks import MemoryWatch\nimport kerasmemwatch as kmw\n"
-        "import importlib\nimportlib.reload(kmw)\n",
+        "import keras, numpy as np\nfrom kerasmemwatch.watch.memory_watch import MemoryWatch\n"
+        "import kerasmemwatch as kmw\nimport importlib\nimportlib.reload(kmw)\n",
     ],
     ids=["kerasmemwatch first", "frameworks first", "reloaded"],
 )
@@ -193,7 +193,7 @@ print(dict(os.environ) == before, "keras" in sys.modules)
 
 
 def test_the_doctor_finds_exact_counting_and_what_turns_it_off(tmp_path: Path) -> None:
-    script = "from kerasmemwatch.doctor import diagnose\nfound = [vars(one) for one in diagnose()]\n" + SHOW
+    script = "from kerasmemwatch.commands.doctor import diagnose\nfound = [vars(one) for one in diagnose()]\n" + SHOW
     [on] = [one for one in found_by(run_imported(tmp_path, script)) if one["what"] == "Memory of CPU:0"]
     assert (on["state"], on["remedy"]) == ("yes", "")
     [off] = [

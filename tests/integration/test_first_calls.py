@@ -15,15 +15,16 @@ from tensorflow.python import pywrap_tfe
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from kerasmemwatch import MemorySession
-from kerasmemwatch.attribution import first_calls, known_buffers
-from kerasmemwatch.attribution.allocation_events import read_events
-from kerasmemwatch.attribution.first_calls import FirstCalls
-from kerasmemwatch.attribution.known_buffers import VARIABLE_HANDLES
-from kerasmemwatch.attribution.owner_frames import FUNCTIONS
-from kerasmemwatch.attribution.owner_stack import OwnerStack
-from kerasmemwatch.attribution.tensor_places import Place
-from kerasmemwatch.attribution.trace_capture import Capture
+from kerasmemwatch.attribution import function_constants
+from kerasmemwatch.attribution.events.allocation_events import read_events
+from kerasmemwatch.attribution.events.profiler_capture import Capture
+from kerasmemwatch.attribution.function_constants import FirstCalls
+from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
+from kerasmemwatch.attribution.live import live_buffers
+from kerasmemwatch.attribution.live.live_buffers import VARIABLE_HANDLES
+from kerasmemwatch.attribution.live.tensor_places import Place
 from kerasmemwatch.faults import Faults
+from kerasmemwatch.records.owners import FUNCTIONS
 
 
 def captured(action: Any) -> bytes:
@@ -45,7 +46,7 @@ def test_each_variable_has_a_handle_of_that_size() -> None:
         for event in range(len(events))
         if events.births[event] and events.ops[events.op[event]] == "VarHandleOp"
     ]
-    assert handles == [known_buffers.HANDLE_BYTES] * 3
+    assert handles == [live_buffers.HANDLE_BYTES] * 3
 
 
 def test_constants_are_what_outlives_the_first_call() -> None:
@@ -72,7 +73,7 @@ def captured_call(calls: FirstCalls, stack: OwnerStack, call: Any) -> list[int]:
 
 
 def test_whoever_makes_functions_at_every_step_is_captured_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_calls, "_MOST_CAPTURES", 3)
+    monkeypatch.setattr(function_constants, "_MOST_CAPTURES", 3)
     stack, functions, index = OwnerStack(), list[Any](), tf.constant([1, 2, 3])
     calls = FirstCalls(stack, Faults(strict=True))
     for size in range(1000, 1005):
@@ -100,7 +101,7 @@ def test_a_tape_around_does_not_watch_what_we_read() -> None:
     calls, stack = FirstCalls(OwnerStack(), Faults(strict=True)), OwnerStack()
     with tf.GradientTape() as tape:
         captured_call(calls, stack, lambda: variable * 2)
-        known_buffers.live_buffers()
+        live_buffers.live_buffers()
     assert [each.ref() for each in tape.watched_variables()] == [variable.ref()]
     del other
 
@@ -115,11 +116,11 @@ def test_a_tape_around_does_not_record_what_we_read(monkeypatch: pytest.MonkeyPa
         recorded.append(records())
         return Place()
 
-    monkeypatch.setattr(known_buffers, "variable_place", place)
+    monkeypatch.setattr(live_buffers, "variable_place", place)
     with tf.GradientTape() as tape:
         tape.watch(variable)
         assert records()
-        known_buffers.live_buffers()
+        live_buffers.live_buffers()
         assert recorded and not any(recorded)
         assert records()
 
@@ -154,14 +155,14 @@ def test_a_small_function_is_explained() -> None:
 
 def test_a_large_function_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FUNCTIONS in [row.path for row in loop(8).report.peak.by_layer]
-    monkeypatch.setattr(first_calls, "_MOST_OPERATIONS", 20)
-    monkeypatch.setattr(first_calls, "_LITTLE_BYTES", 1 << 60)  # whatever earlier tests have left
+    monkeypatch.setattr(function_constants, "_MOST_OPERATIONS", 20)
+    monkeypatch.setattr(function_constants, "_LITTLE_BYTES", 1 << 60)  # whatever earlier tests have left
     assert FUNCTIONS in [row.path for row in loop(8).report.peak.by_layer]
-    monkeypatch.setattr(first_calls, "_LITTLE_BYTES", 0)
+    monkeypatch.setattr(function_constants, "_LITTLE_BYTES", 0)
     assert FUNCTIONS not in [row.path for row in loop(8).report.peak.by_layer]
     monkeypatch.undo()
-    monkeypatch.setattr(first_calls, "_LITTLE_BYTES", 1 << 60)
-    monkeypatch.setattr(first_calls, "_MOST_BESIDE_LITTLE", 20)
+    monkeypatch.setattr(function_constants, "_LITTLE_BYTES", 1 << 60)
+    monkeypatch.setattr(function_constants, "_MOST_BESIDE_LITTLE", 20)
     assert FUNCTIONS not in [row.path for row in loop(8).report.peak.by_layer]
 
 
@@ -175,7 +176,7 @@ def test_a_long_loop_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         return captured_call(FirstCalls(stack, Faults(strict=True)), stack, turns)
 
     assert kept()
-    monkeypatch.setattr(first_calls, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(function_constants, "_MOST_BYTES", 1000)
     assert kept() == []
 
 

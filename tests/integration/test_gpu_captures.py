@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from gpu_captures import FOLDER, NAMES, capture, step
 
-from kerasmemwatch.attribution.allocation_events import read_events
+from kerasmemwatch.attribution.events.allocation_events import read_events
 from kerasmemwatch.attribution.hook_notes import HookNotes
-from kerasmemwatch.attribution.xla_runs import Programs, find_runs
-from kerasmemwatch.timeline import CATEGORIES, Timeline
+from kerasmemwatch.attribution.xla.program_runs import Programs, find_runs
+from kerasmemwatch.records.timeline import CATEGORIES, Timeline
 
 xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
 pytest.importorskip("rich")

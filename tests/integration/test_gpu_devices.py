@@ -12,15 +12,15 @@ from gpu_captures import NAMES, capture, step
 from timelines import assert_same_step
 from two_gpus import on_two_gpus
 
-from kerasmemwatch.attribution.allocation_events import AllocationEvents, read_events
-from kerasmemwatch.layer_table import layer_table
-from kerasmemwatch.live_set import by_category, category_series, coverage, peak_event, requested_at
-from kerasmemwatch.records import DeviceInfo, RunInfo
-from kerasmemwatch.report import make_report
-from kerasmemwatch.schema import to_samples
-from kerasmemwatch.step_codec import decode_step, encode_step
-from kerasmemwatch.step_devices import on_device
-from kerasmemwatch.timeline import Timeline
+from kerasmemwatch.analysis.layer_table import layer_table
+from kerasmemwatch.analysis.live_set import by_category, category_series, coverage, peak_event, requested_at
+from kerasmemwatch.analysis.step_devices import on_device
+from kerasmemwatch.attribution.events.allocation_events import AllocationEvents, read_events
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.timeline import Timeline
+from kerasmemwatch.reports.report import make_report
+from kerasmemwatch.storage.codecs.row_codec import to_samples
+from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
 
 xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
 

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.attribution.inventory import VariableMemory, inventory, layer_memory, variable_bytes
-from kerasmemwatch.attribution.layer_paths import layer_paths
+from kerasmemwatch.attribution.variables.inventory import VariableMemory, inventory, layer_memory, variable_bytes
+from kerasmemwatch.attribution.variables.layer_paths import layer_paths
 from kerasmemwatch.errors import InvalidTypeError
-from kerasmemwatch.records import LayerMemory
+from kerasmemwatch.records.run import LayerMemory
 
 OPTIMIZERS = sorted(
     name
@@ -491,7 +491,7 @@ MIRRORED = """
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
     import keras, numpy as np
-    from kerasmemwatch.attribution.inventory import inventory
+    from kerasmemwatch.attribution.variables.inventory import inventory
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(1)])
         model.layers[0].raw = tf.Variable(tf.zeros(3))
@@ -517,7 +517,7 @@ def test_mirrored_variables_count_one_replica(run_forked_python: Any) -> None:
 
 ALONE = """
     import sys
-    from kerasmemwatch.attribution.inventory import inventory
+    from kerasmemwatch.attribution.variables.inventory import inventory
     from kerasmemwatch.errors import InvalidTypeError
     try:
         inventory(object())
@@ -548,16 +548,16 @@ class Cell(keras.layers.Layer):
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Record each look at a layer's attributes, the unit of the inventory's work."""
-    from kerasmemwatch.attribution import holdings
+    from kerasmemwatch.attribution.variables import object_walk
 
     reads: list[Any] = []
-    original = holdings._attributes
+    original = object_walk._attributes
 
     def counting(owner: Any) -> list[tuple[str, Any]]:
         reads.append(owner)
         return original(owner)
 
-    monkeypatch.setattr(holdings, "_attributes", counting)
+    monkeypatch.setattr(object_walk, "_attributes", counting)
     return reads
 
 

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import load, runs
-from kerasmemwatch.store import open_store
+from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 KEPT, BATCHES = 50, 3
 X, Y = np.ones((BATCHES * 8, 4), np.float32), np.ones((BATCHES * 8, 1), np.float32)

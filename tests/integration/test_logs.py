@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import pytest
 
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.units import MIB
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch import recording_parts
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.cost_share import CostShare
 from kerasmemwatch.probes.host import HostProbe
 from kerasmemwatch.recording import runs
+from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.units import MIB
+from kerasmemwatch.watch import factory
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -477,7 +477,7 @@ def test_short_fits_share_what_slow_reading_may_take(build: Any, monkeypatch: py
         now[0] += 0.05  # each look at the clock takes that, and so do the reads
         return now[0]
 
-    monkeypatch.setattr(recording_parts, "SLOW_READS", CostShare(0.005, clock))
+    monkeypatch.setattr(factory, "SLOW_READS", CostShare(0.005, clock))
     for _ in range(5):  # each with a watch of its own
         build().fit(callbacks=[MemoryWatch(None, trace=False, strict=True)])
     assert len(reads) == 1

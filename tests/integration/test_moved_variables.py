@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.live_set import category_series, peak_event
-from kerasmemwatch.timeline import CATEGORIES
+from kerasmemwatch.analysis.live_set import category_series, peak_event
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 
 import kerasmemwatch as kmw
-from kerasmemwatch.attribution import step_analysis
-from kerasmemwatch.attribution.call_spans import call_spans
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.timeline import CATEGORIES
+from kerasmemwatch.attribution import step_attribution
+from kerasmemwatch.attribution.owners.call_spans import call_spans
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -118,7 +118,7 @@ def test_a_call_that_the_capture_does_not_see_end(name: str, monkeypatch: pytest
     def ended(space: Any) -> Any:
         return (span for span in call_spans(space) if not span.op.endswith(name))
 
-    monkeypatch.setattr(step_analysis, "call_spans", ended)
+    monkeypatch.setattr(step_attribution, "call_spans", ended)
     watch, _ = fitted("a shared function", eager=False)
     for step in watch.recording.steps:
         assert born(step, "unattributed") <= 1024

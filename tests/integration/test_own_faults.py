@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import kerasmemwatch as kmw
-from kerasmemwatch import callbacks, recording_parts
-from kerasmemwatch.recorder import Recorder
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.watch import factory, memory_watch
 
 
 def broken(*_: object, **__: object) -> None:
@@ -27,12 +27,12 @@ def fit(watch: kmw.MemoryWatch) -> dict[str, list[float]]:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (recording_parts, "configuration"),
-        (recording_parts, "default_probes"),
-        (recording_parts, "open_store"),
-        (callbacks, "running_lists"),
-        (callbacks, "show_beside_loss"),
-        (callbacks.Inventories, "take"),
+        (factory, "configuration"),
+        (factory, "default_probes"),
+        (factory, "open_store"),
+        (memory_watch, "running_lists"),
+        (memory_watch, "show_beside_loss"),
+        (memory_watch.Inventories, "take"),
         (Recorder, "epoch_bytes"),
         (Recorder, "_sample"),
         (Recorder, "_open_run"),

@@ -12,13 +12,13 @@ import tensorflow as tf
 from gpu_captures import silence
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from kerasmemwatch.attribution import tensor_places
-from kerasmemwatch.attribution.first_calls import FirstCalls
-from kerasmemwatch.attribution.owner_stack import OwnerStack
-from kerasmemwatch.attribution.trace_capture import Capture
-from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.analysis.caveats import all_notes, untraced
+from kerasmemwatch.attribution.events.profiler_capture import Capture
+from kerasmemwatch.attribution.function_constants import FirstCalls
+from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
+from kerasmemwatch.attribution.live import tensor_places
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.notes import all_notes, untraced
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

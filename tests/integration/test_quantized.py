@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.attribution.variable_size import variable_size
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.timeline import CATEGORIES
+from kerasmemwatch.attribution.variables.variable_size import variable_size
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch import recording_parts
-from kerasmemwatch.attribution import callback_turns, captures, gap_tracer
-from kerasmemwatch.attribution.callback_turns import CallbackTurns
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.session import MemorySession
-from kerasmemwatch.timeline import PHASES, TracedStep
-from kerasmemwatch.traced_before import TRACED
+from kerasmemwatch.attribution.hooks import callback_turns
+from kerasmemwatch.attribution.hooks.callback_turns import CallbackTurns
+from kerasmemwatch.records.timeline import PHASES, TracedStep
+from kerasmemwatch.tracing import captures, gap_tracer
+from kerasmemwatch.tracing.traced_before import TRACED
+from kerasmemwatch.watch import factory
+from kerasmemwatch.watch.memory_session import MemorySession
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -249,7 +250,7 @@ def test_single_batches_are_traced_by_their_peak(build: Any) -> None:
 
 
 def test_on_a_gpu_the_first_step_is_traced_too(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording_parts, "has_gpu", lambda: True)
+    monkeypatch.setattr(factory, "has_gpu", lambda: True)
     x, y = np.ones((64, 16), "float32"), np.ones((64, 4), "float32")
     watch = fit(epochs=3, validation_data=(x, y))
     found = [(one.step, one.stage, one.reason) for one in watch.recording.steps]

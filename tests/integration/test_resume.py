@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import load, runs
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 SCRIPT = """
 import json, sys

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.comparison import compare
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

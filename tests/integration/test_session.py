@@ -13,8 +13,8 @@ import tensorflow as tf
 from user_loop import MODES, WEIGHTS_BYTES, Loop, column
 
 import kerasmemwatch as kmw
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.session import MemorySession
+from kerasmemwatch.watch.memory_session import MemorySession
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 from user_loop import MODES, WEIGHTS_BYTES, Loop, column
 
 import kerasmemwatch as kmw
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError, LogDirError, SessionError
-from kerasmemwatch.session import MemorySession
+from kerasmemwatch.watch.memory_session import MemorySession
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -344,8 +344,9 @@ print(len(session.recording.steps), session.report.coverage >= 0.99)
 def test_example_of_the_documentation(run_forked_python: Any) -> None:
     script = """
         import doctest
-        from kerasmemwatch import session, tape
-        for module in (session, tape):
+        from kerasmemwatch.watch import memory_session
+        from kerasmemwatch.watch.tapes import memory_tape
+        for module in (memory_session, memory_tape):
             print(doctest.testmod(module))
     """
     lines = run_forked_python(script).stdout.splitlines()

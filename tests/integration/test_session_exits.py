@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from user_loop import MODES, Loop, column
 
-from kerasmemwatch.session import MemorySession
+from kerasmemwatch.watch.memory_session import MemorySession
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -10,10 +10,10 @@ from gpu_captures import capture as load
 from gpu_captures import silence
 from runs import run_info, samples
 
-from kerasmemwatch.headline import headline
-from kerasmemwatch.live_set import by_category, coverage, peak_event, traced_peak
-from kerasmemwatch.records import PLANNED, SILENT_ALLOCATOR
-from kerasmemwatch.report import make_report
+from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.live_set import by_category, coverage, peak_event, traced_peak
+from kerasmemwatch.records.run import PLANNED, SILENT_ALLOCATOR
+from kerasmemwatch.reports.report import make_report
 
 xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
 pytest.importorskip("rich")

@@ -18,9 +18,9 @@ from tensorflow.python.framework import ops
 
 import kerasmemwatch as kmw
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError, ProbeUnavailableError
-from kerasmemwatch.example_batch import example_inputs
-from kerasmemwatch.report import Report
-from kerasmemwatch.step_graphs import step_graphs_dropped
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.watch.model_summary.gradient_registry import step_graphs_dropped
+from kerasmemwatch.watch.model_summary.zero_batch import example_inputs
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -450,7 +450,7 @@ def state_of_weights(model: Any) -> list[bytes]:
 
 
 def test_an_interrupt_between_two_steps_restores_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kerasmemwatch.callbacks import MemoryWatch
+    from kerasmemwatch.watch.memory_watch import MemoryWatch
 
     model = cnn()
     before, changed = state(model), []

@@ -19,9 +19,9 @@ from leftovers import changed, functions, session_can_start
 from tape_cases import alone, parts
 
 import kerasmemwatch as kmw
-from kerasmemwatch import tape as tape_module
-from kerasmemwatch import tape_session
-from kerasmemwatch.attribution.watched import Watched
+from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.watch.tapes import implicit_session
+from kerasmemwatch.watch.tapes import memory_tape as tape_module
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -140,14 +140,14 @@ def test_within_a_model_s_own_train_step(mode: str, watched: bool) -> None:
     gc.collect()
     tape, history, weights, _model = fit(kmw.MemoryTape, **options)
     assert (history, weights) == plain
-    assert tape.session is watch if watched else tape.session is tape_session._own
+    assert tape.session is watch if watched else tape.session is implicit_session._own
     assert steps(tape.session) == [1, 2, 3, 4] if watched or mode == "eager" else [1, 2, 3]
     paths = {layer.path for layer in tape.session.report.layers}
     assert {"wide", "head"} <= paths
     if watched:
         [traced] = watch.recording.steps
         assert {"wide", "head"} <= set(traced.timeline.owners)
-        assert tape_session._own is None
+        assert implicit_session._own is None
 
 
 # -- what is left behind -----------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_two_functions_and_one_that_another_calls() -> None:
     x = tf.range(4.0)
     for _ in range(3):
         outer(x)
-    own = tape_session._own
+    own = implicit_session._own
     assert steps(own) == [1, 2]  # inner is a part of outer's
     assert "_call" in vars(outer) and "_call" not in vars(inner)
     for _ in range(3):
@@ -284,7 +284,7 @@ def test_methods_have_steps_each() -> None:
     one, other = Trainer(), Trainer()
     assert [one.step(tf.constant(value)).numpy() for value in (1.0, 2.0, 3.0)] == [1.0, 2.0, 3.0]
     assert [other.step(tf.constant(value)).numpy() for value in (1.0, 2.0, 3.0)] == [1.0, 2.0, 3.0]
-    assert steps(tape_session._own) == [1, 2, 3, 4]
+    assert steps(implicit_session._own) == [1, 2, 3, 4]
 
 
 def test_a_recorded_function_is_let_go_as_without_us() -> None:
@@ -368,8 +368,8 @@ def test_an_error_in_a_recorded_function_is_the_user_s() -> None:
     files = [entry.path.name for entry in caught.traceback]
     assert "tape_session.py" not in files[1:-1] and "session.py" not in files
     step(tf.constant([1.0]))
-    recording = tape_session._own.recording
-    assert steps(tape_session._own) == [1, 2, 3]
+    recording = implicit_session._own.recording
+    assert steps(implicit_session._own) == [1, 2, 3]
     assert recording.samples["ended"].tolist() == [True, False, True]
 
 
@@ -441,8 +441,8 @@ def test_a_function_whose_graph_an_exception_keeps_is_not_waited_for_long(then: 
         other = in_function(lambda: None)[0]
         for _ in range(4):
             other(tf.constant([3.0]))
-        assert steps(tape_session._own) == [1, 2, 3]
-        assert tape_session._own.report.traced_steps == (2,)
+        assert steps(implicit_session._own) == [1, 2, 3]
+        assert implicit_session._own.report.traced_steps == (2,)
     else:
         for _ in range(5):
             tf.function(lambda: tf.constant(1.0))()
@@ -470,7 +470,7 @@ def test_turned_off_it_is_a_plain_tape(mode: str, monkeypatch: pytest.MonkeyPatc
     loop = Loop(mode)
     assert loop.run(3) is None
     assert loop.weights == weights_of_plain(mode, 3)
-    assert tape_session._own is None and changed(before) == []
+    assert implicit_session._own is None and changed(before) == []
     memory = loop.tapes[0].memory
     if mode == "eager":  # which needs no session, but for the peak
         assert memory.gradients_bytes == 4 * (8 * 32 + 32 + 32 * 4 + 4) and memory.peak_bytes is None
@@ -510,7 +510,7 @@ def test_tapes_of_several_threads() -> None:
         assert len(found[number]) == 10
         assert all(each == found[number][0] for each in found[number])
         assert found[number][0][0] == found[number][0][1] or number  # eager and graph agree where nothing is fused
-    own = tape_session._own
+    own = implicit_session._own
     # The steps are one thread's; the recording is whole.
     recorded = steps(own)
     assert recorded == list(range(1, len(recorded) + 1)) and len(recorded) >= 10
@@ -560,7 +560,7 @@ def test_a_forked_child_has_a_session_of_its_own(run_forked_python: Any) -> None
         import os, sys
         import tensorflow as tf
         import kerasmemwatch as kmw
-        from kerasmemwatch import tape_session
+        from kerasmemwatch.watch.tapes import implicit_session
 
         w = tf.Variable(1.0)
 
@@ -597,19 +597,19 @@ FAULTS: list[tuple[Any, str, tuple[str, ...]]] = [
     (tape_module, "_peak", ("eager",)),
     (tape_module, "_step", ("eager",)),
     (tape_module, "traced_memory", ("graph",)),
-    (tape_module.kept_tapes, "keep", ("eager",)),
-    (tape_session, "_outermost_function", ("graph",)),
-    (tape_session, "current", BOTH),
-    (tape_session, "_own_session", BOTH),
-    (tape_session, "_calls_are_steps", ("graph",)),
-    (tape_session, "AwaitedCall", ("graph",)),
-    (tape_session.AwaitedCall, "expect", ("graph",)),
-    (tape_session._OwnSession, "step", BOTH),
-    (tape_session._OwnSession, "steps_are_here", BOTH),
-    (tape_session._OwnSession, "_begin", BOTH),
-    (tape_session._OwnSession, "_enter", BOTH),
-    (tape_session._OwnSession, "_leave", BOTH),
-    (tape_session._OwnSession, "_end_eager_step", BOTH),
+    (tape_module.persistent_tapes, "keep", ("eager",)),
+    (implicit_session, "_outermost_function", ("graph",)),
+    (implicit_session, "current", BOTH),
+    (implicit_session, "_own_session", BOTH),
+    (implicit_session, "_calls_are_steps", ("graph",)),
+    (implicit_session, "AwaitedCall", ("graph",)),
+    (implicit_session.AwaitedCall, "expect", ("graph",)),
+    (implicit_session._OwnSession, "step", BOTH),
+    (implicit_session._OwnSession, "steps_are_here", BOTH),
+    (implicit_session._OwnSession, "_begin", BOTH),
+    (implicit_session._OwnSession, "_enter", BOTH),
+    (implicit_session._OwnSession, "_leave", BOTH),
+    (implicit_session._OwnSession, "_end_eager_step", BOTH),
 ]
 
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tape_cases import alone
 
 import kerasmemwatch as kmw
-from kerasmemwatch.live_set import by_layer, peak_event
-from kerasmemwatch.tape import TapeMemory
+from kerasmemwatch.analysis.live_set import by_layer, peak_event
+from kerasmemwatch.watch.tapes.memory_tape import TapeMemory
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

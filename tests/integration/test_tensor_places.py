@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.attribution import tensor_places
-from kerasmemwatch.attribution.inventory import ledger
-from kerasmemwatch.attribution.known_buffers import live_buffers, variable_addresses, variable_buffers
-from kerasmemwatch.attribution.tensor_places import Place, host_address, resource_place, tensor_place, variable_place
-from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.attribution.live import tensor_places
+from kerasmemwatch.attribution.live.live_buffers import live_buffers, variable_addresses, variable_buffers
+from kerasmemwatch.attribution.live.tensor_places import (
+    Place,
+    host_address,
+    resource_place,
+    tensor_place,
+    variable_place,
+)
+from kerasmemwatch.attribution.variables.inventory import ledger
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 NUMBERS = tf.reshape(tf.range(12), (3, 4))
 GPU = "/job:localhost/replica:0/task:0/device:GPU:1"
@@ -181,8 +187,8 @@ def test_each_replica_of_a_variable_has_an_address(run_forked_python: Any) -> No
     run_forked_python(
         """
         import keras, numpy as np, tensorflow as tf
-        from kerasmemwatch.attribution.inventory import ledger
-        from kerasmemwatch.attribution.known_buffers import variable_buffers
+        from kerasmemwatch.attribution.variables.inventory import ledger
+        from kerasmemwatch.attribution.live.live_buffers import variable_buffers
 
         cpus = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)

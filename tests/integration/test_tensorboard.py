@@ -14,14 +14,14 @@ import tensorflow as tf
 from loaders import LOADERS, python_provider, rust_providers
 from tensorboard import context
 
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.run_codec import decode_run, encode_run
-from kerasmemwatch.schema import PLUGIN_NAME, decode_rows, to_samples
-from kerasmemwatch.session import MemorySession
-from kerasmemwatch.sinks.tensorboard import _DENSE_POINTS, RUN_TAG, SAMPLES_TAG, SCALARS, STEPS_TAG
-from kerasmemwatch.step_codec import decode_step
+from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, decode_rows, to_samples
+from kerasmemwatch.storage.codecs.run_codec import decode_run, encode_run
+from kerasmemwatch.storage.codecs.step_codec import decode_step
+from kerasmemwatch.storage.sinks.tensorboard import _DENSE_POINTS, RUN_TAG, SAMPLES_TAG, SCALARS, STEPS_TAG
 from kerasmemwatch.units import MIB
+from kerasmemwatch.watch.memory_session import MemorySession
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

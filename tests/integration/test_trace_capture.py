@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from kerasmemwatch.attribution import trace_capture
-from kerasmemwatch.attribution.trace_capture import Capture
+from kerasmemwatch.attribution.events import profiler_capture
+from kerasmemwatch.attribution.events.profiler_capture import Capture
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
@@ -34,7 +34,7 @@ def test_a_capture_has_the_allocators_events() -> None:
 
 def test_options_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     # On a machine without a GPU the tracer of kernels cannot be seen to be off, but the host's can.
-    monkeypatch.setattr(trace_capture, "_OPTIONS", {"host_tracer_level": trace_capture._Number(0)})
+    monkeypatch.setattr(profiler_capture, "_OPTIONS", {"host_tracer_level": profiler_capture._Number(0)})
     assert captured() == []
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_printed_of_the_options(run_python: Any) -> None:
     done = run_python(
         """
         import tensorflow as tf
-        from kerasmemwatch.attribution.trace_capture import Capture
+        from kerasmemwatch.attribution.events.profiler_capture import Capture
 
         capture = Capture()
         capture.start()

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.attribution.step_tracer import StepTracer
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.live_set import by_category, highest_step, peak_event
-from kerasmemwatch.traced_before import TRACED
+from kerasmemwatch.analysis.live_set import by_category, highest_step, peak_event
+from kerasmemwatch.tracing.step_tracer import StepTracer
+from kerasmemwatch.tracing.traced_before import TRACED
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

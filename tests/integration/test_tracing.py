@@ -16,11 +16,12 @@ import pytest
 import tensorflow as tf
 from leftovers import changed, functions
 
-from kerasmemwatch.attribution import captures, live_objects
-from kerasmemwatch.attribution.layer_hooks import LayerHooks
-from kerasmemwatch.callbacks import MemoryWatch
-from kerasmemwatch.session import MemorySession
-from kerasmemwatch.timeline import PHASES
+from kerasmemwatch.attribution.hooks.layer_hooks import LayerHooks
+from kerasmemwatch.attribution.variables import live_objects
+from kerasmemwatch.records.timeline import PHASES
+from kerasmemwatch.tracing import captures
+from kerasmemwatch.watch.memory_session import MemorySession
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.budget import MemoryBudget
-from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.watch.memory_budget import MemoryBudget
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 MODES: dict[str, dict[str, bool]] = {"graph": {}, "eager": {"run_eagerly": True}, "xla": {"jit_compile": True}}
 

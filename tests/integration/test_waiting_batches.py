@@ -7,14 +7,14 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from kerasmemwatch.attribution import waiting_batches
-from kerasmemwatch.attribution.known_buffers import tensor_kind
-from kerasmemwatch.attribution.live_objects import live_objects
+from kerasmemwatch.attribution.live import iterator_buffers
+from kerasmemwatch.attribution.live.live_buffers import tensor_kind
+from kerasmemwatch.attribution.variables.live_objects import live_objects
 
 
 def waiting_bytes() -> int:
     """Of all iterators that are alive."""
-    return waiting_batches.waiting_bytes(live_objects(tensor_kind)["iterator"])
+    return iterator_buffers.waiting_bytes(live_objects(tensor_kind)["iterator"])
 
 
 def in_use() -> int:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kerasmemwatch.callbacks import MemoryWatch
 from kerasmemwatch.recording import load, runs
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 
 def as_worker(monkeypatch: pytest.MonkeyPatch, index: int) -> None:

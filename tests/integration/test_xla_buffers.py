@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from data.make_hlo_fixtures import BATCH_SIZE, capture, models, training_step
 
-from kerasmemwatch.attribution.allocation_events import read_events
-from kerasmemwatch.attribution.hlo_messages import _MESSAGES
-from kerasmemwatch.attribution.xla_buffers import XlaModule, live_bytes
-from kerasmemwatch.attribution.xla_runs import Programs, find_runs
+from kerasmemwatch.attribution.events.allocation_events import read_events
+from kerasmemwatch.attribution.xla.buffer_assignment import XlaModule, live_bytes
+from kerasmemwatch.attribution.xla.hlo_proto import _MESSAGES
+from kerasmemwatch.attribution.xla.program_runs import Programs, find_runs
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 layers = keras.layers

@@ -16,7 +16,7 @@ from runs import run_info, samples, traced_steps
 
 import kerasmemwatch
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.sinks.tensorboard import RUN_TAG
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG
 from kerasmemwatch.tensorboard_plugin import views
 from kerasmemwatch.tensorboard_plugin.assets import ASSETS
 from kerasmemwatch.tensorboard_plugin.plugin import MemoryPlugin

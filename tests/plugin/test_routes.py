@@ -16,9 +16,9 @@ from tensorboard.plugins import base_plugin
 from timelines import realistic_step, step, timeline
 
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.schema import encode_json
-from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
-from kerasmemwatch.step_codec import encode_step
+from kerasmemwatch.storage.codecs.row_codec import encode_json
+from kerasmemwatch.storage.codecs.step_codec import encode_step
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 from kerasmemwatch.tensorboard_plugin import assets
 from kerasmemwatch.tensorboard_plugin.assets import ASSETS
 from kerasmemwatch.tensorboard_plugin.loader import MemoryLoader

@@ -9,10 +9,10 @@ import pytest
 from runs import run_info, samples, traced_steps, two_device_steps
 from timelines import step, timeline
 
-from kerasmemwatch.notes import all_notes
+from kerasmemwatch.analysis.caveats import all_notes
 from kerasmemwatch.recording import Recording
+from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
-from kerasmemwatch.timeline import TracedStep
 
 TESTED = step(
     timeline([(500, 0, 1, "head", "temporaries", "forward", "MatMul")], 2, device="GPU:0"), 9, stage="test", epoch=None

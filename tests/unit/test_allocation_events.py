@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from captures import events as made_events
 
-from kerasmemwatch.attribution.allocation_events import read_events
-from kerasmemwatch.attribution.event_order import by_total
+from kerasmemwatch.attribution.events.allocation_events import read_events
+from kerasmemwatch.attribution.events.event_order import by_total
 
 STARTED_NS = 10_000_000
 NAMES = {

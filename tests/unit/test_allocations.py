@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from captures import events, random_lines
 
-from kerasmemwatch.attribution.allocations import pair
+from kerasmemwatch.attribution.events.pairing import pair
 
 
 def pairs(lines: list[tuple[int, int]]) -> list[tuple[int, int, int]]:

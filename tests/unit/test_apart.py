@@ -10,9 +10,9 @@ import pytest
 from runs import lines, run_info, samples
 from timelines import step, timeline
 
-from kerasmemwatch.apart import apart
-from kerasmemwatch.notes import all_notes
-from kerasmemwatch.report import Report, make_report
+from kerasmemwatch.analysis.caveats import all_notes
+from kerasmemwatch.analysis.traced_peaks_apart import apart
+from kerasmemwatch.reports.report import Report, make_report
 from kerasmemwatch.units import MIB
 
 

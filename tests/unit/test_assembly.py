@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from captures import PIPELINE, PYTHON, events, random_lines
 
-from kerasmemwatch.attribution.assembly import Evidence, assemble, in_order
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
-from kerasmemwatch.attribution.weight_gradients import GradientBuffer
-from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.timeline_assembly import Evidence, assemble, in_order
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
+from kerasmemwatch.records.owners import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
 
 STEP = "StatefulPartitionedCall"
 A = Frame("a", "Dense", "forward")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from captures import PIPELINE, chunk, events, random_lines
 
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.baseline import baseline_parts
-from kerasmemwatch.attribution.batch_parts import BatchPart
-from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
-from kerasmemwatch.attribution.variable_parts import Part
+from kerasmemwatch.attribution.events.pairing import pair
+from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, Sighting
+from kerasmemwatch.attribution.owners.preexisting import baseline_parts
+from kerasmemwatch.attribution.owners.variable_parts import Part
 
 KERNEL = KnownBuffer("a", "Dense", "weights", 1024, address=4096, key=1, trainable=True)
 TENSOR = KnownBuffer("eager tensors", "", "other", 512, address=8192)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from captures import COMPUTE, PIPELINE, PYTHON, events
 
-from kerasmemwatch.attribution.batch_parts import BatchPart, batch_parts, output_bytes, rows_in_batch, tensor_specs
+from kerasmemwatch.attribution.live.batch_spec import BatchPart, batch_parts, output_bytes, rows_in_batch, tensor_specs
 
 FLOAT = SimpleNamespace(size=4)
 

@@ -11,10 +11,10 @@ import pytest
 from captures import events
 from timelines import timeline
 
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.baseline import baseline_parts
-from kerasmemwatch.attribution.batch_parts import BatchPart
-from kerasmemwatch.attribution.batches_ahead import ahead_note, batch_ahead
+from kerasmemwatch.attribution.events.pairing import pair
+from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.attribution.owners.batches_ahead import ahead_note, batch_ahead
+from kerasmemwatch.attribution.owners.preexisting import baseline_parts
 
 BATCH = [BatchPart(1024, per_row=False), BatchPart(256, per_row=False)]
 USED = [(4096, -1024), (8192, -256)]

@@ -8,9 +8,9 @@ from typing import Any
 
 from captures import COMPUTE, PIPELINE, PYTHON, THREADS, events
 
-from kerasmemwatch.attribution.call_spans import CallSpan, call_spans, named_by_calls
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, Frame
+from kerasmemwatch.attribution.owners.call_spans import CallSpan, call_spans, named_by_calls
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.records.owners import AFTER_LAYERS, Frame
 
 A, B = Frame("a", "Conv2D", "forward"), Frame("b", "Conv2D", "forward")
 CALL_A, CALL_B, STEP = "m/a/PartitionedCall", "m/b/PartitionedCall", "StatefulPartitionedCall"

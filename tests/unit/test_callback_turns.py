@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kerasmemwatch.attribution.callback_turns import CallbackTurns
+from kerasmemwatch.attribution.hooks.callback_turns import CallbackTurns
 
 
 class Callbacks:

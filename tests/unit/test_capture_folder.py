@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from kerasmemwatch.attribution import capture_folder
-from kerasmemwatch.attribution.capture_folder import CaptureFolder
+from kerasmemwatch.attribution.events import capture_folder
+from kerasmemwatch.attribution.events.capture_folder import CaptureFolder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs flock")
 
 ROOT = Path(__file__).parents[2]
 OTHER = """
 import sys, tempfile
-from kerasmemwatch.attribution import capture_folder
+from kerasmemwatch.attribution.events import capture_folder
 tempfile.tempdir = capture_folder._MEMORY_DISK = sys.argv[1]
 folder = capture_folder.CaptureFolder()
 open(folder.path + "/part", "w").close()

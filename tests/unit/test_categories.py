@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kerasmemwatch.attribution.categories import PHASE_CODES, by_life
-from kerasmemwatch.timeline import CATEGORIES, PHASES
+from kerasmemwatch.attribution.owners.categories import PHASE_CODES, by_life
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES
 
 # Phase, birth, death.
 Life = tuple[str, int, int]

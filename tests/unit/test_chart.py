@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kerasmemwatch.chart import BLOCKS, PLAIN, chart
+from kerasmemwatch.reports.text.text_chart import BLOCKS, PLAIN, chart
 
 NAN = float("nan")
 

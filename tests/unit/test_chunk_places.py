@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kerasmemwatch.attribution.chunk_places import ChunkPlaces, chunk_bytes
+from kerasmemwatch.attribution.events.chunk_addresses import ChunkPlaces, chunk_bytes
 
 REGION = 1 << 30
 

@@ -15,8 +15,8 @@ from runs import two_device_steps
 
 from kerasmemwatch import __version__
 from kerasmemwatch.cli import main
-from kerasmemwatch.schema import VERSION, encode_json
-from kerasmemwatch.sinks.tensorboard import RUN_TAG
+from kerasmemwatch.storage.codecs.row_codec import VERSION, encode_json
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG
 
 ROOT = Path(__file__).parents[2]
 

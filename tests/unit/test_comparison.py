@@ -30,7 +30,7 @@ from kerasmemwatch.cli import main
 from kerasmemwatch.comparison import compare
 from kerasmemwatch.errors import InvalidTypeError, RecordingNotFoundError
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.report import Report, make_report
+from kerasmemwatch.reports.report import Report, make_report
 
 
 def grown(by: int, name: str = "b") -> Report:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from kerasmemwatch.attribution.batch_parts import BatchPart
-from kerasmemwatch.attribution.data_on_gpu import data_on_gpu
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
+from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.attribution.live.data_on_gpu import data_on_gpu
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 
 IMAGES = KnownBuffer("input pipeline", "", "inputs", 40 << 20, address=4096, device="GPU:0")
 LABELS = replace(IMAGES, bytes=20 << 20, address=1 << 30)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kerasmemwatch.demo import reading
-from kerasmemwatch.records import LayerMemory, Peak, RunInfo
-from kerasmemwatch.report import Report
-from kerasmemwatch.schema import to_samples
+from kerasmemwatch.commands.demo import reading
+from kerasmemwatch.records.run import LayerMemory, Peak, RunInfo
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.storage.codecs.row_codec import to_samples
 
 KIB = 1024
 

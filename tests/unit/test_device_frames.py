@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from captures import COMPUTE, events
 
-from kerasmemwatch.attribution.allocation_events import AllocationEvents
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.batch_parts import BatchPart
-from kerasmemwatch.attribution.device_frames import autotuned, device_frames
-from kerasmemwatch.attribution.host_spans import AUTOTUNING, COPY, RUN, Span
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import Frame
-from kerasmemwatch.attribution.row_frames import row_frames
-from kerasmemwatch.attribution.scratch import ops_at_work
+from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
+from kerasmemwatch.attribution.events.host_spans import AUTOTUNING, COPY, RUN, Span
+from kerasmemwatch.attribution.events.pairing import pair
+from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.attribution.owners.allocation_owners import row_frames
+from kerasmemwatch.attribution.owners.device_owners import autotuned, device_frames
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.scratch import ops_at_work
+from kerasmemwatch.records.owners import Frame
 
 CONV = Frame("conv", "Conv2D", "forward")
 OWNERS = OpOwners({"model/conv/Conv2D": [CONV], "Shape": [Frame("metrics", "", "update")]})

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from kerasmemwatch.driver_facts import driver_facts
-from kerasmemwatch.probe_set import BASE_COLUMNS
-from kerasmemwatch.records import Column, DeviceInfo, RunInfo
-from kerasmemwatch.report import make_report
-from kerasmemwatch.schema import to_samples
+from kerasmemwatch.records.run import Column, DeviceInfo, RunInfo
+from kerasmemwatch.reports.report import make_report
+from kerasmemwatch.reports.text.driver_facts import driver_facts
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
+from kerasmemwatch.storage.codecs.row_codec import to_samples
 from kerasmemwatch.units import GIB, MIB
 
 NAN = float("nan")

@@ -11,11 +11,11 @@ from fakes import FakeClock, FakeProbe, device_probe, recorder_on_disk, write_ru
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.tensorflow_stub import errors, pywrap_tensorflow
 
-from kerasmemwatch import files
-from kerasmemwatch.event_file import EventFile, frame, read_records
-from kerasmemwatch.run_codec import decode_run
-from kerasmemwatch.schema import decode_rows
-from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, SCALARS
+from kerasmemwatch.storage.codecs.row_codec import decode_rows
+from kerasmemwatch.storage.codecs.run_codec import decode_run
+from kerasmemwatch.storage.files import file_system
+from kerasmemwatch.storage.files.event_file import EventFile, frame, read_records
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, SCALARS
 from kerasmemwatch.units import MIB
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_cannot_be_begun_is_removed(tmp_path: Path, monkeypatch: pyt
     def full(self: object, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files._LocalFile, "append", full)
+    monkeypatch.setattr(file_system._LocalFile, "append", full)
     for _ in range(3):
         with pytest.raises(OSError, match="No space left"):
             EventFile(str(tmp_path / "events"), 0.0)

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from kerasmemwatch import exact_cpu
+from kerasmemwatch.commands.run.launch import watched_environment
 from kerasmemwatch.environment import configuration
 from kerasmemwatch.exact_cpu import ALLOCATOR_VARIABLE, LIMIT_VARIABLE, exact_variables, is_ours, remedy, turn_on
-from kerasmemwatch.launch import watched_environment
 
 CONTEXT = "tensorflow.python.eager.context"
 

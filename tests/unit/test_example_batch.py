@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.example_batch import concrete_shape, is_sparse_loss
+from kerasmemwatch.watch.model_summary.zero_batch import concrete_shape, is_sparse_loss
 
 
 @pytest.mark.parametrize(

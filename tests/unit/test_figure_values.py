@@ -21,20 +21,20 @@ from runs import (
 )
 from timelines import MADE, STEP, realistic_step, step, timeline
 
+from kerasmemwatch.analysis.live_set import category_series, peak_event, requested_at
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.figures.allocations import allocations
-from kerasmemwatch.figures.comparison import comparison
-from kerasmemwatch.figures.growth import growth, held_more, steps_to_compare
-from kerasmemwatch.figures.layers import layers
-from kerasmemwatch.figures.moments import grouped_series, phase_spans
-from kerasmemwatch.figures.overview import overview
-from kerasmemwatch.figures.peak import is_within, peak
-from kerasmemwatch.figures.step_timeline import step_timeline
-from kerasmemwatch.figures.thinning import drawn_points, drawn_series
-from kerasmemwatch.live_set import category_series, peak_event, requested_at
-from kerasmemwatch.records import LayerMemory, LeakFinding
-from kerasmemwatch.report import make_report
-from kerasmemwatch.timeline import CATEGORIES
+from kerasmemwatch.records.run import LayerMemory, LeakFinding
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.reports.figures.allocations import allocations
+from kerasmemwatch.reports.figures.comparison import comparison
+from kerasmemwatch.reports.figures.growth import growth, held_more, steps_to_compare
+from kerasmemwatch.reports.figures.layers import layers
+from kerasmemwatch.reports.figures.moments import grouped_series, phase_spans
+from kerasmemwatch.reports.figures.overview import overview
+from kerasmemwatch.reports.figures.peak import is_within, peak
+from kerasmemwatch.reports.figures.step_timeline import step_timeline
+from kerasmemwatch.reports.figures.thinning import drawn_points, drawn_series
+from kerasmemwatch.reports.report import make_report
 
 UNITS = {"bytes": 1, "KiB": 1024, "MiB": MIB, "GiB": 2**30, "TiB": 2**40}
 

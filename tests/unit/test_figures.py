@@ -34,12 +34,12 @@ from runs import (
 from timelines import realistic_step
 
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.figures.comparison import comparison
-from kerasmemwatch.figures.labels import byte_unit, layer_label, plain, shortened
-from kerasmemwatch.figures.palette import CATEGORY_COLOURS, LAYER_COLOURS, THEMES, text_on
-from kerasmemwatch.figures.views import VIEWS, traced_step, view_figure
-from kerasmemwatch.report import Report, make_report
-from kerasmemwatch.timeline import CATEGORIES
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.reports.figures.comparison import comparison
+from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, shortened
+from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, LAYER_COLOURS, THEMES, text_on
+from kerasmemwatch.reports.figures.views import VIEWS, traced_step, view_figure
+from kerasmemwatch.reports.report import Report, make_report
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PAYLOAD = 2**20
@@ -275,8 +275,8 @@ def test_figures_are_made_without_plotly() -> None:
     script = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from runs import small_report\n"
-        "from kerasmemwatch.figures.views import VIEWS, view_figure\n"
-        "from kerasmemwatch.figures.comparison import comparison\n"
+        "from kerasmemwatch.reports.figures.views import VIEWS, view_figure\n"
+        "from kerasmemwatch.reports.figures.comparison import comparison\n"
         "for view in VIEWS: view_figure(small_report(), view)\n"
         "comparison([small_report()] * 2)\n"
         "print(*sys.modules)"

@@ -10,13 +10,21 @@ from pathlib import Path
 import pytest
 from fakes import write_run
 
-from kerasmemwatch import files
 from kerasmemwatch.cli import main
 from kerasmemwatch.comparison import compare
 from kerasmemwatch.errors import LogDirError
-from kerasmemwatch.files import check_log_dir, is_remote, join, make_new_dir, open_for_append, read_bytes, walk
-from kerasmemwatch.options import Options
 from kerasmemwatch.recording import load, runs
+from kerasmemwatch.storage.files import file_system
+from kerasmemwatch.storage.files.file_system import (
+    check_log_dir,
+    is_remote,
+    join,
+    make_new_dir,
+    open_for_append,
+    read_bytes,
+    walk,
+)
+from kerasmemwatch.watch.options import Options
 
 
 def test_a_directory_that_exists_or_can_be_made_is_fine(tmp_path: Path) -> None:
@@ -154,7 +162,7 @@ class FullDisk:
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_an_append_is_all_or_nothing(tmp_path: Path, room: int, error: BaseException) -> None:
     path = str(tmp_path / "file")
-    file = files._LocalFile(path)
+    file = file_system._LocalFile(path)
     file.append(b"before")
     disk = FullDisk(file._file, room, error)
     file._file = disk  # type: ignore[assignment]
@@ -169,7 +177,7 @@ def test_an_append_is_all_or_nothing(tmp_path: Path, room: int, error: BaseExcep
 
 def test_short_writes_are_continued(tmp_path: Path) -> None:
     path = str(tmp_path / "file")
-    file = files._LocalFile(path)
+    file = file_system._LocalFile(path)
     file._file = FullDisk(file._file, 100, OSError())  # type: ignore[assignment]
     file.append(b"1234567")
     file.close()

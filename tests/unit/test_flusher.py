@@ -6,7 +6,7 @@ import gc
 import threading
 import weakref
 
-from kerasmemwatch.flusher import Flusher
+from kerasmemwatch.storage.flush_thread import Flusher
 
 # How long to wait for what must happen; nothing waits this long unless it fails.
 PATIENCE_S = 30.0

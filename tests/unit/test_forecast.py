@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from kerasmemwatch.forecast import Forecast
+from kerasmemwatch.analysis.limit_forecast import Forecast
 
 NAN = math.nan
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from runs import MIB, NAN, empty_report, run_info, samples, small_report, untraced_report
 
-from kerasmemwatch.headline import headline
-from kerasmemwatch.outlook import Outlook, outlooks
-from kerasmemwatch.records import DeviceInfo, Growth, LeakFinding
-from kerasmemwatch.report import Report, make_report
+from kerasmemwatch.analysis.growth import Outlook, outlooks
+from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.records.run import DeviceInfo, Growth, LeakFinding
+from kerasmemwatch.reports.report import Report, make_report
 
 
 def tile(report: Report, label: str) -> tuple[str, str, str]:

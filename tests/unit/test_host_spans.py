@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.attribution.host_spans import AUTOTUNING, COPY, RUN, SpanReader, kind_of
+from kerasmemwatch.attribution.events.host_spans import AUTOTUNING, COPY, RUN, SpanReader, kind_of
 
 
 def plane(*spans: tuple[str, int, int]) -> Any:

@@ -29,13 +29,13 @@ from runs import (
 
 from kerasmemwatch.cli import main
 from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
-from kerasmemwatch.figures.views import view_figure
-from kerasmemwatch.html_report import page as page_module
-from kerasmemwatch.html_report.page import html_page, plotly_script
-from kerasmemwatch.html_report.sections import theme_changes
-from kerasmemwatch.html_report.tables import COLUMNS, layer_rows, to_csv
-from kerasmemwatch.records import LeakFinding
-from kerasmemwatch.report import Report
+from kerasmemwatch.records.run import LeakFinding
+from kerasmemwatch.reports.figures.views import view_figure
+from kerasmemwatch.reports.html import page as page_module
+from kerasmemwatch.reports.html.page import html_page, plotly_script
+from kerasmemwatch.reports.html.sections import theme_changes
+from kerasmemwatch.reports.html.tables import COLUMNS, layer_rows, to_csv
+from kerasmemwatch.reports.report import Report
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "input", "br", "img", "link"}

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.journal import JOURNAL_NAME, Journal, read_journal
-from kerasmemwatch.records import Column
+from kerasmemwatch.records.run import Column
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME, Journal, read_journal
 
 LAYOUT = (Column("step"), Column("x", 2))
 ROW_BYTES = 32  # three values and a checksum

@@ -8,11 +8,11 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from kerasmemwatch import records
 from kerasmemwatch.errors import RecordingFormatError
-from kerasmemwatch.json_fields import MAX_JSON_BYTES, checked, dump_json, from_json, parse_json
-from kerasmemwatch.records import DeviceInfo, LayerMemory, RunInfo, WorkerInfo
-from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.records import run
+from kerasmemwatch.records.run import DeviceInfo, LayerMemory, RunInfo, WorkerInfo
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.storage.codecs.json_fields import MAX_JSON_BYTES, checked, dump_json, from_json, parse_json
 
 ODD: tuple[Any, ...] = (
     None,
@@ -93,7 +93,7 @@ def test_every_annotation_of_what_is_stored_is_known() -> None:
                     continue
                 assert hint is Any
     with pytest.raises(TypeError, match="Expected the annotation"):
-        checked(records.Samples.__init__, 1, "x")
+        checked(run.Samples.__init__, 1, "x")
 
 
 def test_what_nobody_looks_into_is_not_deep() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kerasmemwatch.attribution import kept_tapes
-from kerasmemwatch.attribution.kept_tapes import keep, kept_bytes
+from kerasmemwatch.attribution.live import persistent_tapes
+from kerasmemwatch.attribution.live.persistent_tapes import keep, kept_bytes
 
 
 class Tape:
@@ -19,11 +19,11 @@ class Tape:
 @pytest.fixture(autouse=True)
 def _none_before() -> Iterator[None]:
     gc.collect()
-    before = dict(kept_tapes._kept)
-    kept_tapes._kept.clear()
+    before = dict(persistent_tapes._kept)
+    persistent_tapes._kept.clear()
     yield
-    kept_tapes._kept.clear()
-    kept_tapes._kept.update(before)
+    persistent_tapes._kept.clear()
+    persistent_tapes._kept.update(before)
 
 
 def holds(tape: Tape) -> bool:
@@ -54,7 +54,7 @@ def test_it_keeps_no_tape_alive() -> None:
     tape = Tape()
     keep(tape, 100, holds)
     del tape
-    assert len(kept_tapes._kept) == 0
+    assert len(persistent_tapes._kept) == 0
 
 
 def test_tapes_may_come_and_go_in_another_thread() -> None:

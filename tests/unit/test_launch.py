@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kerasmemwatch import launch
+from kerasmemwatch.commands.run import launch
 from kerasmemwatch.errors import InvalidArgumentError, LogDirError, MissingDependencyError
 
 

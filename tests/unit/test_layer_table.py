@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from timelines import MADE, STEP, alive, random_timeline, step, timeline
 
-from kerasmemwatch.layer_table import added_bytes, layer_table, range_maxima
-from kerasmemwatch.live_set import by_layer, peak_event, requested_at
-from kerasmemwatch.records import LayerMemory
-from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline
+from kerasmemwatch.analysis.layer_table import added_bytes, layer_table, range_maxima
+from kerasmemwatch.analysis.live_set import by_layer, peak_event, requested_at
+from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
 
 RANDOM = pytest.mark.parametrize("made", MADE)
 

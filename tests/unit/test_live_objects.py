@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kerasmemwatch.attribution import live_objects as live
-from kerasmemwatch.attribution.live_objects import Census, live_objects
+from kerasmemwatch.attribution.variables import live_objects as live
+from kerasmemwatch.attribution.variables.live_objects import Census, live_objects
 
 WAIT_S = 60
 follows = pytest.mark.skipif(sys.version_info >= (3, 14), reason="generations are others")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from timelines import MADE, STEP, alive, step, timeline
 
-from kerasmemwatch.live_set import (
+from kerasmemwatch.analysis.live_set import (
     born_at,
     by_category,
     by_layer,
@@ -18,8 +18,8 @@ from kerasmemwatch.live_set import (
     requested_at,
     traced_peak,
 )
-from kerasmemwatch.records import LayerMemory
-from kerasmemwatch.timeline import CATEGORIES, Timeline
+from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.timeline import CATEGORIES, Timeline
 
 RANDOM = pytest.mark.parametrize("made", MADE)
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from runs import small_report
 
+from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.comparison import compare
-from kerasmemwatch.figures.growth import steps_to_compare
-from kerasmemwatch.figures.views import view_figure
-from kerasmemwatch.headline import headline
-from kerasmemwatch.html_report.page import html_page
-from kerasmemwatch.peak_place import traced_words
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.report import Report, make_report
+from kerasmemwatch.reports.figures.growth import steps_to_compare
+from kerasmemwatch.reports.figures.views import view_figure
+from kerasmemwatch.reports.html.page import html_page
+from kerasmemwatch.reports.report import Report, make_report
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
 
 NAME = "<b>trial</b>"

@@ -21,10 +21,10 @@ from runs import (
 )
 from timelines import step, timeline
 
+from kerasmemwatch.analysis.caveats import all_notes
 from kerasmemwatch.comparison import compare
-from kerasmemwatch.notes import all_notes
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.report import make_report
+from kerasmemwatch.reports.report import make_report
 
 REPORTS = {
     "small": small_report,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from runs import run_info, samples, traced_steps
 
-from kerasmemwatch.notes import OLDEST, measured
-from kerasmemwatch.report import make_report
+from kerasmemwatch.analysis.caveats import OLDEST, measured
+from kerasmemwatch.reports.report import make_report
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kerasmemwatch.attribution.op_names import frames_by_name
+from kerasmemwatch.attribution.owners.name_scopes import frames_by_name
 
 LAYERS = {
     "model": "Functional", "encoder": "Encoder", "encoder/c1": "Conv2D", "encoder/block": "Block",

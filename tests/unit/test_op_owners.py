@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import LOSS, METRICS, OPTIMIZER, Frame
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.records.owners import LOSS, METRICS, OPTIMIZER, Frame
 
 STEP = "StatefulPartitionedCall"
 

@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeProbe, FakeSink
 
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError, LogDirError
-from kerasmemwatch.options import Options
+from kerasmemwatch.watch.options import Options
 
 
 class NoPath:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kerasmemwatch.attribution import owner_stack
-from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
-from kerasmemwatch.attribution.owner_stack import OwnerStack
+from kerasmemwatch.attribution.hooks import owner_stack
+from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
+from kerasmemwatch.records.owners import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
 
 DENSE = Frame("a", "Dense", "forward")
 INNER = Frame("a/b", "Dense", "forward")

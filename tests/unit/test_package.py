@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,146 +17,93 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "kerasmemwatch"
 FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 
-# From the bottom up. A module imports modules of earlier lines only; those of one line know nothing of each other.
-LAYERS = """
-_version errors switches
-exact_cpu
-units samples notebook_value
+# From the bottom up: packages, and the modules beside them. Imports go to earlier lines, or stay within a package,
+# where they make no circle; those of one line know nothing of each other.
+ORDER = """
+_version errors switches faults
+units exact_cpu
 records
-json_fields
-series schema timeline probes.base files environment directory_lock
-journal event_file run_codec chart cost_share
-run_claim
-probes.peak_window probes.limits probes.cuda_devices forecast faults flusher
-attribution.live_objects attribution.capture_folder
-step_devices trends
-recent_rows live_set step_codec attribution.kept_tapes layer_tree workers
-layer_table step_log shown_step tape_memory step_graphs model_state example_batch trace_schedule
-untraced_peaks
-traced_before
-attribution.hlo_messages attribution.hlo_program
-attribution.hlo_op_names
-attribution.hlo_backward
-attribution.xla_buffers
-attribution.other_fits attribution.allocator_names
-attribution.error_stacks attribution.owner_frames
-attribution.traced_graph
-attribution.patches attribution.owner_stack attribution.event_order attribution.host_spans
-attribution.allocation_events attribution.trace_capture attribution.tensor_places
-attribution.xla_runs attribution.allocations attribution.batch_parts attribution.categories attribution.op_names
-attribution.in_place attribution.op_owners attribution.weight_gradients attribution.waiting_batches
-attribution.device_frames
-attribution.scratch attribution.row_frames attribution.call_spans attribution.rewritten_calls
-attribution.holdings attribution.variable_size attribution.recursion_room
-attribution.layer_paths attribution.optimizer_slots
-attribution.variable_ledger
-attribution.inventory attribution.stack_room
-attribution.armed_step
-attribution.known_buffers attribution.watched
-attribution.data_on_gpu
-attribution.first_calls attribution.chunk_places attribution.xla_categories attribution.variable_parts
-attribution.captured_step attribution.batches_ahead
-attribution.hook_notes attribution.planned_events
-attribution.variable_moves
-attribution.replicas
-attribution.baseline attribution.tensorflow_hooks attribution.awaited_call attribution.earlier_models
-attribution.assembly attribution.layer_hooks attribution.variable_sightings
-attribution.fit_kind
-attribution.xla_expansion
-probes.allocators
-attribution.allocators_by_device
-attribution.silent_allocators
-attribution.step_analysis
-attribution.captures attribution.callback_turns
-attribution.step_tracer attribution.gap_tracer
-alike_fits
-peak_traces
-tracing
-attribution.watched_models
-probes.host probes.nvml probes.tensorflow
-sinks.base
-sinks.tensorboard outbox
-run_parts
-reader
-store
-probe_set row_log snapshot stages
-process_exit
-recorder
-options report
-apart
-notes driver_facts
-peak_place outlook
-peak_story
-peak_text
-figures.palette figures.labels figures.thinning
-figures.layout figures.moments figures.rectangles
-figures.overview figures.peak figures.notebook
-figures.step_timeline figures.layers figures.growth figures.comparison
-figures.allocations
-figures.views
-headline
-text recording
-comparison html_report.tables
-html_report.sections html_report.notebook
-html_report.page
-callback_lists session_step step_loop
-epoch_line
-probes attribution sinks figures html_report tensorboard_plugin
-recording_parts
-random_state
-watcher
-callbacks budget session
-tape_session
-tape
-model_summary
-tensorboard_plugin.assets tensorboard_plugin.queries tensorboard_plugin.choices
-tensorboard_plugin.views
-tensorboard_plugin.plugin
-tensorboard_plugin.loader
-shared_watch doctor demo launch
-autowatch
-_startup.sitecustomize
+environment
+probes analysis
+storage.codecs
+storage.files
+storage.sinks
+storage
+attribution.events
+attribution.variables
+attribution.live
+attribution.hooks
+attribution.owners
+attribution.xla
+attribution
+sampling tracing
+reports.text reports.figures
+reports.html
+reports
+recording
+comparison
+watch
+watch.tapes watch.model_summary
+tensorboard_plugin
+commands.run
+commands
+_startup
 cli
 __main__
 __init__
 """
 # Looked up when called: the report writes itself, and text knows the report.
 KNOWN = {
-    ("notebook_value", "html_report.notebook"),
-    ("report", "text"),
-    ("report", "figures.notebook"),
-    ("report", "figures.views"),
-    ("report", "html_report.page"),
+    ("analysis.caveats", "reports.report"),
+    ("analysis.growth", "reports.report"),
+    ("analysis.key_figures", "reports.report"),
+    ("analysis.merge_workers", "storage.codecs.row_codec"),
+    ("analysis.peak_place", "reports.report"),
+    ("analysis.peak_story", "reports.report"),
+    ("analysis.traced_peaks_apart", "reports.report"),
+    ("reports.figures.comparison", "reports.report"),
+    ("reports.figures.growth", "reports.report"),
+    ("reports.figures.layers", "reports.report"),
+    ("reports.figures.overview", "reports.report"),
+    ("reports.figures.peak", "reports.report"),
+    ("reports.figures.views", "reports.report"),
+    ("reports.html.notebook", "reports.report"),
+    ("reports.html.page", "reports.report"),
+    ("reports.html.sections", "reports.report"),
+    ("reports.html.tables", "reports.report"),
+    ("reports.text.driver_facts", "reports.report"),
+    ("reports.text.layer_text", "reports.report"),
+    ("reports.text.report_text", "reports.report"),
 }
 # Adapters to Keras and TensorFlow; nothing else loads a framework, not even inside a function.
 MAY_LOAD = {
-    "callbacks": {"keras"},
-    "recording_parts": {"keras"},
-    "tape": {"tensorflow"},
-    "tape_session": {"tensorflow"},
-    "budget": {"keras"},
-    "epoch_line": {"keras"},
-    "callback_lists": {"keras"},
-    "autowatch": {"keras"},
-    "demo": {"keras"},
-    "model_summary": {"keras", "tensorflow"},
-    "example_batch": {"keras", "tensorflow"},
-    "model_state": {"keras", "tensorflow"},
-    "random_state": {"keras", "tensorflow"},
-    "step_graphs": {"tensorflow"},
-    "doctor": {"tensorflow"},
+    "attribution.events.profiler_capture": {"tensorflow"},
+    "attribution.function_constants": {"tensorflow"},
+    "attribution.hooks.error_stacks": {"tensorflow"},
+    "attribution.hooks.layer_hooks": {"keras"},
+    "attribution.hooks.rewritten_calls": {"tensorflow"},
+    "attribution.hooks.tensorflow_hooks": {"tensorflow"},
+    "attribution.hooks.variable_sightings": {"tensorflow"},
+    "attribution.live.iterator_buffers": {"tensorflow"},
+    "attribution.live.tensor_places": {"tensorflow"},
+    "attribution.step_attribution": {"tensorflow"},
+    "commands.demo": {"keras"},
+    "commands.doctor": {"tensorflow"},
+    "commands.run.autowatch": {"keras"},
     "probes.allocators": {"tensorflow"},
-    "attribution.layer_hooks": {"keras"},
-    "attribution.tensorflow_hooks": {"tensorflow"},
-    "attribution.error_stacks": {"tensorflow"},
-    "attribution.rewritten_calls": {"tensorflow"},
-    "attribution.trace_capture": {"tensorflow"},
-    "attribution.step_analysis": {"tensorflow"},
-    "attribution.first_calls": {"tensorflow"},
-    "attribution.tensor_places": {"tensorflow"},
-    "attribution.awaited_call": {"tensorflow"},
-    "attribution.variable_sightings": {"tensorflow"},
-    "attribution.waiting_batches": {"tensorflow"},
+    "watch.callback_lists": {"keras"},
+    "watch.factory": {"keras"},
+    "watch.memory_budget": {"keras"},
+    "watch.memory_watch": {"keras"},
+    "watch.model_summary.gradient_registry": {"tensorflow"},
+    "watch.model_summary.model_state": {"keras", "tensorflow"},
+    "watch.model_summary.model_summary": {"keras", "tensorflow"},
+    "watch.model_summary.random_state": {"keras", "tensorflow"},
+    "watch.model_summary.zero_batch": {"keras", "tensorflow"},
+    "watch.progress_bar": {"keras"},
+    "watch.tapes.first_call": {"tensorflow"},
+    "watch.tapes.implicit_session": {"tensorflow"},
+    "watch.tapes.memory_tape": {"tensorflow"},
 }
 
 
@@ -194,15 +142,33 @@ def own_imports(source: str) -> set[str]:
     return {name.removeprefix("kerasmemwatch").removeprefix(".") or "__init__" for name in names}
 
 
-def upward(sources: dict[str, str], layers: str, known: set[tuple[str, str]]) -> list[str]:
-    """The imports that go up or sideways, and the modules without a place."""
-    height = {name: level for level, line in enumerate(layers.split("\n")) for name in line.split()}
-    wrong = [f"{name} has no place" for name in sources if name not in height]
+def upward(sources: dict[str, str], order: str, known: set[tuple[str, str]]) -> list[str]:
+    """The imports that go up, sideways or in a circle, and the modules without a place."""
+    height = {name: level for level, line in enumerate(order.split("\n")) for name in line.split()}
+    places = {name: _place(name, height) for name in sources}
+    wrong = [f"{name} has no place" for name, place in places.items() if not place]
+    within: dict[str, set[str]] = {}
     for name, source in sources.items():
-        for other in own_imports(source):
-            if (name, other) not in known and height.get(other, -1) >= height.get(name, 99):
+        for other in own_imports(source) - {name}:
+            if (name, other) in known:
+                continue
+            here, there = places[name], places.get(other, "")
+            if here == there:
+                within.setdefault(name, set()).add(other)
+            elif height.get(there, -1) >= height.get(here, 99):
                 wrong.append(f"{name} -> {other}")
+    try:
+        graphlib.TopologicalSorter(within).prepare()
+    except graphlib.CycleError as error:
+        wrong.append(" -> ".join(error.args[1]))
     return wrong
+
+
+def _place(name: str, height: dict[str, int]) -> str:
+    """The nearest package with a place, or the module itself; ``""`` if none has."""
+    while name and name not in height:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def frameworks(sources: dict[str, str], may_load: dict[str, set[str]]) -> list[str]:
@@ -216,11 +182,11 @@ def frameworks(sources: dict[str, str], may_load: dict[str, set[str]]) -> list[s
 
 
 def test_imports_go_down_the_layers() -> None:
-    assert upward(modules(), LAYERS, KNOWN) == []
+    assert upward(modules(), ORDER, KNOWN) == []
 
 
 def test_the_known_exceptions_are_still_needed() -> None:
-    found = upward(modules(), LAYERS, set())
+    found = upward(modules(), ORDER, set())
     assert sorted(found) == sorted(f"{name} -> {other}" for name, other in KNOWN)
 
 
@@ -236,8 +202,8 @@ def test_what_adapters_may_load_they_do() -> None:
 def test_probes_and_sinks_never_see_the_recorder() -> None:
     sources = modules()
     for name in sources:
-        if name.split(".")[0] in ("probes", "sinks"):
-            assert not {"recorder", "callbacks"} & reachable(name, sources), name
+        if name.startswith(("probes.", "storage.sinks.")):
+            assert not {"sampling.recorder", "watch.memory_watch"} & reachable(name, sources), name
 
 
 def reachable(name: str, sources: dict[str, str]) -> set[str]:
@@ -269,7 +235,16 @@ def test_the_check_sees_an_arrow_upwards(source: str, tmp_path: Path, monkeypatc
     assert upward({"a": source, "b": ""}, "a b", set()) == ["a -> b"]
     assert upward({"a": source, "b": ""}, "b\na", set()) == []
     assert upward({"a": source, "b": ""}, "a\nb", {("a", "b")}) == []
-    assert upward({"a": source, "b": ""}, "b", set()) == ["a has no place"]
+    assert upward({"a": source, "b": ""}, "b", set())[0] == "a has no place"
+
+
+def test_the_check_sees_arrows_between_packages_and_circles_within() -> None:
+    up = {"low.a": "import kerasmemwatch.high.b", "high.b": ""}
+    assert upward(up, "low\nhigh", set()) == ["low.a -> high.b"]
+    assert upward(up, "high\nlow", set()) == []
+    circle = {"low.a": "import kerasmemwatch.low.b", "low.b": "import kerasmemwatch.low.a"}
+    assert upward(circle, "low", set()) == ["low.a -> low.b -> low.a"]
+    assert upward({**circle, "low.b": ""}, "low", set()) == []
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from kerasmemwatch.attribution.patches import leave_out, patched, unseen
+from kerasmemwatch.attribution.hooks.patching import leave_out, patched, unseen
 
 
 class Base:

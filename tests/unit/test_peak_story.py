@@ -12,16 +12,16 @@ import pytest
 from runs import HOSTILE, MIB, run_info, samples
 from timelines import Line, step, timeline
 
+from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.peak_place import elsewhere, is_untraced, is_very_peak, numbered, traced_words
+from kerasmemwatch.analysis.peak_story import peak_place, peak_story, steady_bytes
 from kerasmemwatch.comparison import compare
-from kerasmemwatch.headline import headline
-from kerasmemwatch.html_report.page import html_page
-from kerasmemwatch.peak_place import elsewhere, is_untraced, is_very_peak, numbered, traced_words
-from kerasmemwatch.peak_story import peak_place, peak_story, steady_bytes
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.report import Report, make_report
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.reports.html.page import html_page
+from kerasmemwatch.reports.report import Report, make_report
+from kerasmemwatch.reports.text.report_text import plain_text
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
-from kerasmemwatch.text import plain_text
-from kerasmemwatch.timeline import TracedStep
 
 WORKSPACE = round(62.8 * MIB)
 FIRST: list[Line] = [

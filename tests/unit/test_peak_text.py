@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from timelines import STEP, Line, step, timeline
 
-from kerasmemwatch.layer_table import layer_table
-from kerasmemwatch.probe_set import BASE_COLUMNS
-from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples
-from kerasmemwatch.report import Report, make_report
-from kerasmemwatch.schema import to_samples
-from kerasmemwatch.text import plain_text
-from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.analysis.layer_table import layer_table
+from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo, Samples
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.reports.report import Report, make_report
+from kerasmemwatch.reports.text.report_text import plain_text
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
+from kerasmemwatch.storage.codecs.row_codec import to_samples
 from kerasmemwatch.units import GIB, KIB, MIB
 
 LAYERS = 500

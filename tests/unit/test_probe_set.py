@@ -10,9 +10,9 @@ import pytest
 from fakes import FakeProbe
 
 from kerasmemwatch.errors import ProbeUnavailableError
-from kerasmemwatch.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.probes.base import begin_nothing
-from kerasmemwatch.records import Column
+from kerasmemwatch.records.run import Column
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS, ProbeSet
 
 
 class Faulty:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from fakes import FakeClock, FakeProbe, NoFlusher, append_payload, event_file, newer, recorder_on_disk, train, write_run
 
-from kerasmemwatch import reader, row_log
 from kerasmemwatch.errors import RecordingVersionError
-from kerasmemwatch.event_file import frame, read_records
-from kerasmemwatch.journal import JOURNAL_NAME
-from kerasmemwatch.reader import StoredRun, is_run_dir, read_run, run_dirs
-from kerasmemwatch.schema import VERSION, decode_rows
-from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG
+from kerasmemwatch.storage import run_reader, run_writer
+from kerasmemwatch.storage.codecs.row_codec import VERSION, decode_rows
+from kerasmemwatch.storage.files.event_file import frame, read_records
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME
+from kerasmemwatch.storage.run_reader import StoredRun, is_run_dir, read_run, run_dirs
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG, SAMPLES_TAG
 
 
 def steps(run: StoredRun) -> list[int]:
@@ -118,7 +118,7 @@ def test_tags_of_others_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_journal_gives_what_is_not_stored_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
     target = recorder_on_disk(tmp_path, probes=(FakeProbe(),))
     target.begin_stage("train")
     for batch in range(5):
@@ -164,7 +164,7 @@ def test_nothing_there_reads_as_nothing(tmp_path: Path) -> None:
 
 def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes, Any]:
     """A run of 300 rows that are in the journal only."""
-    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
     target = recorder_on_disk(tmp_path)
     target.begin_stage("train")
     target.begin_epoch(0)
@@ -200,9 +200,9 @@ def test_a_row_that_is_being_written_is_read_again(
     _, data, target = killed_run(tmp_path, monkeypatch)
     torn = data[:4100] + b"\x55" + data[4101:]
     answers = [torn, data] if writing else [torn] * 2
-    read = reader.read_bytes
+    read = run_reader.read_bytes
     monkeypatch.setattr(
-        reader, "read_bytes", lambda path, *most: answers.pop(0) if JOURNAL_NAME in path else read(path, *most)
+        run_reader, "read_bytes", lambda path, *most: answers.pop(0) if JOURNAL_NAME in path else read(path, *most)
     )
     run = read_run(str(tmp_path / "run"))
     assert run.fresh is not None and (len(run.fresh[1]), len(run.problems)) == ((300, 0) if writing else (299, 1))

@@ -26,22 +26,23 @@ from fakes import (
     write_run,
 )
 
-from kerasmemwatch import process_exit, row_log
-from kerasmemwatch.cost_share import CostShare
 from kerasmemwatch.errors import ProbeUnavailableError, RecordingVersionError
-from kerasmemwatch.process_exit import release
-from kerasmemwatch.recent_rows import recent_peaks
-from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.recording import load
-from kerasmemwatch.records import LayerMemory, Samples
-from kerasmemwatch.store import Store, open_store
+from kerasmemwatch.records.run import LayerMemory, Samples
+from kerasmemwatch.sampling import process_exit
+from kerasmemwatch.sampling.cost_share import CostShare
+from kerasmemwatch.sampling.process_exit import release
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.storage import run_writer
+from kerasmemwatch.storage.run_directory import Store, open_store
+from kerasmemwatch.tracing.recent_rows import recent_peaks
 
 TRAIN, TEST, PREDICT = 0, 1, 2
 
 
 @pytest.fixture(autouse=True)
 def _rows_are_stored_when_the_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
 
 
 def samples(target: Recorder) -> Samples:

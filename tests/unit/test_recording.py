@@ -13,13 +13,13 @@ import pytest
 from fakes import FakeClock, append_payload, event_file, newer, write_run
 
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
-from kerasmemwatch.event_file import frame, read_records
-from kerasmemwatch.journal import JOURNAL_NAME
-from kerasmemwatch.reader import read_run
 from kerasmemwatch.recording import load, runs, unreadable_runs
-from kerasmemwatch.records import WorkerInfo
-from kerasmemwatch.schema import VERSION, encode_json
-from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
+from kerasmemwatch.records.run import WorkerInfo
+from kerasmemwatch.storage.codecs.row_codec import VERSION, encode_json
+from kerasmemwatch.storage.files.event_file import frame, read_records
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME
+from kerasmemwatch.storage.run_reader import read_run
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 
 ROOT = Path(__file__).parents[2]
 

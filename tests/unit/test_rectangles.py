@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from timelines import MADE, STEP, alive, realistic_step, timeline
 
-from kerasmemwatch.figures.rectangles import allocation_rectangles, slots
+from kerasmemwatch.reports.figures.rectangles import allocation_rectangles, slots
 
 BIG = realistic_step().timeline
 

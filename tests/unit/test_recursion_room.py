@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from kerasmemwatch.attribution.recursion_room import RecursionRoom
+from kerasmemwatch.attribution.hooks.recursion_room import RecursionRoom
 
 
 @pytest.fixture(autouse=True)

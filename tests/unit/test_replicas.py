@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from captures import events
 
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
-from kerasmemwatch.attribution.replicas import gradients_on
-from kerasmemwatch.attribution.weight_gradients import GradientBuffer
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
+from kerasmemwatch.attribution.owners.replicas import gradients_on
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
 
 FIRST = replace(events([(256, 400, "call/StatefulPartitionedCall/grad/a")]), allocator="GPU_0_bfc")
 SECOND = replace(events([(256, 400, "StatefulPartitionedCall/replica_1/grad/a")]), allocator="GPU_1_bfc")

@@ -12,14 +12,14 @@ import pytest
 from runs import two_device_steps
 from timelines import STEP, step, timeline
 
+from kerasmemwatch.analysis.layer_table import layer_table
+from kerasmemwatch.analysis.trends import find_growth
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.figures.views import view_figure
-from kerasmemwatch.layer_table import layer_table
-from kerasmemwatch.probe_set import BASE_COLUMNS
-from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples, TracedPeak
-from kerasmemwatch.report import Report, find_peak, make_report
-from kerasmemwatch.schema import to_samples
-from kerasmemwatch.trends import find_growth
+from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo, Samples, TracedPeak
+from kerasmemwatch.reports.figures.views import view_figure
+from kerasmemwatch.reports.report import Report, find_peak, make_report
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
+from kerasmemwatch.storage.codecs.row_codec import to_samples
 
 NAN = float("nan")
 TRAIN, TEST = 0, 1

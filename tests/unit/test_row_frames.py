@@ -7,11 +7,11 @@ from typing import Any
 
 from captures import COMPUTE, PIPELINE, PYTHON, events
 
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import AFTER_LAYERS, BASE, FUNCTIONS, OPTIMIZER, Frame
-from kerasmemwatch.attribution.row_frames import row_frames
-from kerasmemwatch.attribution.scratch import ops_at_work
+from kerasmemwatch.attribution.events.pairing import pair
+from kerasmemwatch.attribution.owners.allocation_owners import row_frames
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.scratch import ops_at_work
+from kerasmemwatch.records.owners import AFTER_LAYERS, BASE, FUNCTIONS, OPTIMIZER, Frame
 
 A, B = Frame("a", "Dense", "forward"), Frame("b", "Dense", "forward")
 UPDATE = Frame(OPTIMIZER, "", "update")

@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from fakes import NAN, FakeClock, FakeSink, NoFlusher
 
-from kerasmemwatch import row_log
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.journal import CAPACITY, read_journal
-from kerasmemwatch.probe_set import BASE_COLUMNS
-from kerasmemwatch.reader import StoredRun
-from kerasmemwatch.records import Column, RunInfo
-from kerasmemwatch.row_log import RowLog
-from kerasmemwatch.schema import encode_rows, to_samples
-from kerasmemwatch.store import Store
+from kerasmemwatch.records.run import Column, RunInfo
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
+from kerasmemwatch.storage import run_writer
+from kerasmemwatch.storage.codecs.row_codec import encode_rows, to_samples
+from kerasmemwatch.storage.files.journal import CAPACITY, read_journal
+from kerasmemwatch.storage.run_directory import Store
+from kerasmemwatch.storage.run_reader import StoredRun
+from kerasmemwatch.storage.run_writer import RowLog
 
 LAYOUT = (*BASE_COLUMNS, Column("host_rss_bytes"), Column("host_uss_bytes"))
 
 
 @pytest.fixture(autouse=True)
 def _rows_are_stored_when_the_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
 
 
 def row(step: int, rss: float = 7.0) -> list[float]:
@@ -267,7 +267,7 @@ def test_the_thread_is_woken_as_the_ring_fills(monkeypatch: pytest.MonkeyPatch) 
         def wake(self) -> None:
             woken.append(1)
 
-    monkeypatch.setattr(row_log, "Flusher", Counting)
+    monkeypatch.setattr(run_writer, "Flusher", Counting)
     log = make()
     fill(log, 1, 2 * CAPACITY + 1)
     assert 2 <= len(woken) <= 8

@@ -18,14 +18,14 @@ from runs import traced_steps
 from timelines import realistic_step
 
 from kerasmemwatch.errors import RecordingFormatError
-from kerasmemwatch.journal import JOURNAL_NAME
 from kerasmemwatch.recording import load
-from kerasmemwatch.records import Column
-from kerasmemwatch.run_codec import decode_run
-from kerasmemwatch.run_parts import Allowance, decode_chunk, possible_rows
-from kerasmemwatch.schema import ALWAYS, VERSION, encode_rows
-from kerasmemwatch.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
-from kerasmemwatch.step_codec import decode_step, encode_step
+from kerasmemwatch.records.run import Column
+from kerasmemwatch.storage.codecs.row_codec import ALWAYS, VERSION, encode_rows
+from kerasmemwatch.storage.codecs.run_codec import decode_run
+from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME
+from kerasmemwatch.storage.run_parts import Allowance, decode_chunk, possible_rows
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 from kerasmemwatch.units import MIB
 
 LAYOUT = (*ALWAYS[:5], Column("x"))

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch import schema
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.probe_set import BASE_COLUMNS
-from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo
-from kerasmemwatch.run_codec import decode_run, encode_run
-from kerasmemwatch.schema import (
+from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
+from kerasmemwatch.storage.codecs import row_codec
+from kerasmemwatch.storage.codecs.row_codec import (
     ENDED,
     VERSION,
     decode_json,
@@ -27,6 +26,7 @@ from kerasmemwatch.schema import (
     layout_to_json,
     to_samples,
 )
+from kerasmemwatch.storage.codecs.run_codec import decode_run, encode_run
 
 NAN = math.nan
 STEP_AND = (*BASE_COLUMNS, Column("host_rss_bytes"))
@@ -149,7 +149,7 @@ def test_wrong_chunks_raise_our_error(payload: bytes) -> None:
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "MAX_DECODED_BYTES", 1 << 16)
+    monkeypatch.setattr(row_codec, "MAX_DECODED_BYTES", 1 << 16)
     for decode in (decode_rows, decode_json, decode_run):
         with pytest.raises(RecordingFormatError):
             decode(zlib.compress(bytes(1 << 20)))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from captures import COMPUTE, PIPELINE, PYTHON, events
 
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.scratch import ops_at_work
+from kerasmemwatch.attribution.events.pairing import pair
+from kerasmemwatch.attribution.owners.scratch import ops_at_work
 
 
 def ops(*lines: Any) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kerasmemwatch.series import DENSE_ROWS, bucket_width, decimate
+from kerasmemwatch.analysis.decimation import DENSE_ROWS, bucket_width, decimate
 
 NAN = math.nan
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kerasmemwatch.session_step import SessionStep, consumers, is_end_of_data
+from kerasmemwatch.watch.session_step import SessionStep, consumers, is_end_of_data
 
 
 class Session:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from kerasmemwatch.shared_watch import SharedWatch
+from kerasmemwatch.commands.run.shared_watch import SharedWatch
 
 
 class FakeWatch:
@@ -61,9 +61,9 @@ class FakeList:
 
 @pytest.fixture(autouse=True)
 def watches(monkeypatch: pytest.MonkeyPatch) -> list[FakeWatch]:
-    module = ModuleType("kerasmemwatch.callbacks")
+    module = ModuleType("kerasmemwatch.watch.memory_watch")
     module.MemoryWatch = FakeWatch  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kerasmemwatch.callbacks", module)
+    monkeypatch.setitem(sys.modules, "kerasmemwatch.watch.memory_watch", module)
     monkeypatch.setattr(FakeWatch, "made", [])
     return FakeWatch.made
 

@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 
-from kerasmemwatch.attribution.stack_room import with_room
+from kerasmemwatch.attribution.hooks.stack_room import with_room
 
 
 def test_it_calls_with_all_arguments() -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from captures import events
 
-from kerasmemwatch.attribution.allocators_by_device import by_device
-from kerasmemwatch.attribution.first_calls import Kept, constants
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import Frame
+from kerasmemwatch.attribution.events.allocators_by_device import by_device
+from kerasmemwatch.attribution.function_constants import Kept, constants
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.records.owners import Frame
 
 OWNERS = OpOwners({"model/a/Mul": [Frame("a", "Dense", "forward")]})
 MADE = events([(256, 10, "again"), (256, -10)], before=0)

@@ -14,11 +14,11 @@ import pytest
 from runs import traced_steps, two_device_steps
 from timelines import MADE, STEP, assert_same_step, realistic_step, step, timeline
 
-from kerasmemwatch import step_codec
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.run_parts import Allowance
-from kerasmemwatch.step_codec import STEP_VERSION, decode_step, encode_step
-from kerasmemwatch.timeline import Timeline
+from kerasmemwatch.records.timeline import Timeline
+from kerasmemwatch.storage.codecs import step_codec
+from kerasmemwatch.storage.codecs.step_codec import STEP_VERSION, decode_step, encode_step
+from kerasmemwatch.storage.run_parts import Allowance
 
 MIB = 2**20
 

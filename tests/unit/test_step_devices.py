@@ -8,11 +8,11 @@ import pytest
 from runs import traced_steps, two_device_steps
 from timelines import assert_same_step
 
+from kerasmemwatch.analysis.layer_table import layer_table
+from kerasmemwatch.analysis.live_set import highest_step, traced_peak
+from kerasmemwatch.analysis.step_devices import device_names, headed, on_device, steps_on
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.layer_table import layer_table
-from kerasmemwatch.live_set import highest_step, traced_peak
-from kerasmemwatch.records import LayerMemory
-from kerasmemwatch.step_devices import device_names, headed, on_device, steps_on
+from kerasmemwatch.records.run import LayerMemory
 
 FIRST, SECOND = two_device_steps()
 PINNED = "GPU host (pinned)"

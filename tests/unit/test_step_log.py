@@ -26,16 +26,16 @@ from fakes import (
 )
 from timelines import STEP, assert_same_step, random_timeline, step, timeline
 
-from kerasmemwatch import row_log, step_log
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.recent_rows import recent_peaks
-from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.recording import load
-from kerasmemwatch.schema import VERSION
-from kerasmemwatch.sinks.tensorboard import STEPS_TAG
-from kerasmemwatch.step_codec import decode_step, encode_step
-from kerasmemwatch.step_log import MOST_STEPS, StepLog
-from kerasmemwatch.timeline import TracedStep
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.storage import run_writer, step_log
+from kerasmemwatch.storage.codecs.row_codec import VERSION
+from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
+from kerasmemwatch.storage.sinks.tensorboard import STEPS_TAG
+from kerasmemwatch.storage.step_log import MOST_STEPS, StepLog
+from kerasmemwatch.tracing.recent_rows import recent_peaks
 
 ROOT = Path(__file__).parents[2]
 
@@ -234,7 +234,7 @@ def test_expected_steps_are_analysed_and_stored_by_the_thread_while_rows_can_be_
 
 @pytest.mark.parametrize("ends", ["end_stage", "close", "snapshot"])
 def test_expected_steps_are_there_at_every_end(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
-    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
     target = recorder(sinks=[FakeSink()])
     target.begin_stage("train")
     target.batch_end(0)
@@ -249,7 +249,7 @@ def test_expected_steps_are_there_at_every_end(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def _stored_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_log, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
 
 
 @pytest.mark.usefixtures("_stored_when_told")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kerasmemwatch import step_loop
-from kerasmemwatch.step_loop import tell_how_loops_end
+from kerasmemwatch.watch import step_loop
+from kerasmemwatch.watch.step_loop import tell_how_loops_end
 
 
 class EpochIterator:

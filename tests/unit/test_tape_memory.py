@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from timelines import Line, step, timeline
 
-from kerasmemwatch.tape_memory import TapeMemory, tensor_bytes, traced_memory
+from kerasmemwatch.watch.tapes.tape_memory import TapeMemory, tensor_bytes, traced_memory
 
 
 def sliced(values: Any, indices: Any) -> SimpleNamespace:

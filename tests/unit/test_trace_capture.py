@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kerasmemwatch.attribution.trace_capture import _OPTIONS, _started
+from kerasmemwatch.attribution.events.profiler_capture import _OPTIONS, _started
 
 
 class Native:

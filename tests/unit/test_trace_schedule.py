@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kerasmemwatch.trace_schedule import TraceBudget, TraceSchedule
+from kerasmemwatch.tracing.schedule import TraceBudget, TraceSchedule
 
 
 def looks(

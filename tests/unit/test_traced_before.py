@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from timelines import STEP, step
 
-from kerasmemwatch.timeline import TracedStep
-from kerasmemwatch.traced_before import TRACED_SHARE, Fit, TracedBefore
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.tracing.traced_before import TRACED_SHARE, Fit, TracedBefore
 
 
 @dataclass

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.recent_rows import Windows, recent_peaks, windows
-from kerasmemwatch.records import Column
-from kerasmemwatch.untraced_peaks import Chance, UntracedPeaks
+from kerasmemwatch.records.run import Column
+from kerasmemwatch.tracing.recent_rows import Windows, recent_peaks, windows
+from kerasmemwatch.tracing.untraced_peaks import Chance, UntracedPeaks
 
 MIB = 1 << 20
 NAN = float("nan")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from captures import events
 
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.known_buffers import KnownBuffer, Sighting
-from kerasmemwatch.attribution.variable_moves import VariablePlaces, variable_places
+from kerasmemwatch.attribution.events.pairing import pair
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, Sighting
+from kerasmemwatch.attribution.owners.variable_moves import VariablePlaces, variable_places
 
 OLD, BETWEEN, NEW, ELSEWHERE = 256, 4096, 8192, 65_536
 KERNEL = KnownBuffer("a", "Dense", "weights", 1024, address=NEW, key=1, trainable=True, before=OLD)

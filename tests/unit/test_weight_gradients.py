@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from captures import events
 
-from kerasmemwatch.attribution.allocations import pair
-from kerasmemwatch.attribution.weight_gradients import GradientBuffer, gradient_bytes, gradient_rows
+from kerasmemwatch.attribution.events.pairing import pair
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer, gradient_bytes, gradient_rows
 
 KERNEL = GradientBuffer("a", "Dense", 400, 1)
 BIAS = GradientBuffer("a", "Dense", 40, 2)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from kerasmemwatch.analysis.merge_workers import group_name
 from kerasmemwatch.environment import worker
 from kerasmemwatch.errors import RecordingFormatError
-from kerasmemwatch.reader import is_run_dir
-from kerasmemwatch.records import RunInfo, WorkerInfo
-from kerasmemwatch.run_codec import decode_run, encode_run
-from kerasmemwatch.schema import decode_json, encode_json
-from kerasmemwatch.store import open_store
-from kerasmemwatch.workers import group_name
+from kerasmemwatch.records.run import RunInfo, WorkerInfo
+from kerasmemwatch.storage.codecs.row_codec import decode_json, encode_json
+from kerasmemwatch.storage.codecs.run_codec import decode_run, encode_run
+from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.storage.run_reader import is_run_dir
 
 TWO = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
 

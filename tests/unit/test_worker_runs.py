@@ -11,12 +11,12 @@ from fakes import FakeClock, FakeProbe, append_payload, device_probe, newer, tra
 
 from kerasmemwatch.cli import main
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
-from kerasmemwatch.recorder import Recorder
 from kerasmemwatch.recording import Recording, load, runs
-from kerasmemwatch.records import WorkerInfo
-from kerasmemwatch.schema import VERSION
-from kerasmemwatch.sinks.tensorboard import RUN_TAG
-from kerasmemwatch.store import open_store
+from kerasmemwatch.records.run import WorkerInfo
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.storage.codecs.row_codec import VERSION
+from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG
 
 Write = Callable[..., None]
 

@@ -12,11 +12,11 @@ import pytest
 from runs import two_device_steps
 from timelines import step, timeline
 
-from kerasmemwatch.probe_set import BASE_COLUMNS
+from kerasmemwatch.analysis.merge_workers import absences, gather, merge
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records import Column, DeviceInfo, LayerMemory, RunInfo, Samples, WorkerInfo
-from kerasmemwatch.schema import as_ended, to_samples
-from kerasmemwatch.workers import absences, gather, merge
+from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo, Samples, WorkerInfo
+from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
+from kerasmemwatch.storage.codecs.row_codec import as_ended, to_samples
 
 NAN = math.nan
 EVIL = "[red]x[/]\x1b[31m\n../<b>"

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.attribution.hlo_messages import parse_hlo
-from kerasmemwatch.attribution.xla_buffers import (
+from kerasmemwatch.attribution.xla.buffer_assignment import (
     UnscheduledModuleError,
     XlaAllocation,
     XlaBuffer,
@@ -22,6 +21,7 @@ from kerasmemwatch.attribution.xla_buffers import (
     open_module,
     requests,
 )
+from kerasmemwatch.attribution.xla.hlo_proto import parse_hlo
 
 DATA = Path(__file__).parents[1] / "data"
 CAPTURED = ["cnn", "lstm", "cond"]

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from timelines import timeline
 
-from kerasmemwatch.attribution.known_buffers import KnownBuffer
-from kerasmemwatch.attribution.op_owners import OpOwners
-from kerasmemwatch.attribution.owner_frames import LOSS, OPTIMIZER, Frame
-from kerasmemwatch.attribution.weight_gradients import GradientBuffer
-from kerasmemwatch.attribution.xla_buffers import XlaAllocation, XlaBuffer, XlaModule
-from kerasmemwatch.attribution.xla_categories import XlaCategories
-from kerasmemwatch.attribution.xla_expansion import CompiledRun, compiled_runs, expand
-from kerasmemwatch.attribution.xla_runs import XlaRun
-from kerasmemwatch.timeline import CATEGORIES, PHASES, Timeline
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
+from kerasmemwatch.attribution.xla.buffer_assignment import XlaAllocation, XlaBuffer, XlaModule
+from kerasmemwatch.attribution.xla.buffer_owners import XlaCategories
+from kerasmemwatch.attribution.xla.program_runs import XlaRun
+from kerasmemwatch.attribution.xla.timeline_expansion import CompiledRun, compiled_runs, expand
+from kerasmemwatch.records.owners import LOSS, OPTIMIZER, Frame
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
 
 A = Frame("a", "Dense", "forward")
 OWNERS = OpOwners(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from captures import COMPUTE, PIPELINE, PYTHON, events
 
-from kerasmemwatch.attribution.host_spans import AUTOTUNING, RUN, Span
-from kerasmemwatch.attribution.xla_buffers import XlaAllocation
-from kerasmemwatch.attribution.xla_runs import Programs, XlaRun, find_runs
+from kerasmemwatch.attribution.events.host_spans import AUTOTUNING, RUN, Span
+from kerasmemwatch.attribution.xla.buffer_assignment import XlaAllocation
+from kerasmemwatch.attribution.xla.program_runs import Programs, XlaRun, find_runs
 
 DATA = Path(__file__).parents[1] / "data"
 STEP, TWIN, OTHER = 5, 6, 7

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kerasmemwatch.probes.base import UNKNOWN
-from kerasmemwatch.recorder import Recorder
-from kerasmemwatch.records import Column
-from kerasmemwatch.store import open_store
+from kerasmemwatch.records.run import Column
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.storage.run_directory import open_store
 
 PEAK_AT = 7  # the batch with the highest peak of all
 

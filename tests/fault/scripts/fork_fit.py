@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import kerasmemwatch as kmw
-from kerasmemwatch.process_exit import _close_all
+from kerasmemwatch.sampling.process_exit import _close_all
 
 warnings.simplefilter("ignore")  # Python 3.12 warns of forks in a process with threads
 log_dir = sys.argv[1]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fault_kit import Messages, end_fit, is_toy_row, toy_recorder, train
 
-from kerasmemwatch.event_file import read_records
 from kerasmemwatch.recording import load
+from kerasmemwatch.storage.files.event_file import read_records
 
 log_dir, full_from = sys.argv[1], int(sys.argv[2])
 run_dir = os.path.join(log_dir, "run")

@@ -9,7 +9,7 @@ from pathlib import Path
 from fault_kit import Messages, end_fit, is_toy_row, toy_recorder, train
 
 from kerasmemwatch.errors import LogDirError
-from kerasmemwatch.options import Options
+from kerasmemwatch.watch.options import Options
 
 top, how = sys.argv[1], sys.argv[2]
 log_dir = os.path.join(top, "logs")

@@ -91,7 +91,7 @@ elif case == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 elif case == "unwritable":
     # No memory disk, and no directory for temporary files.
-    from kerasmemwatch.attribution import capture_folder
+    from kerasmemwatch.attribution.events import capture_folder
 
     capture_folder._MEMORY_DISK = sys.argv[2]
     tempfile.tempdir = sys.argv[3]

@@ -337,7 +337,7 @@ def told(models, recorder):
 
 
 if __name__ == "__main__":
-    import kerasmemwatch.timeline
+    import kerasmemwatch.records.timeline
 
     keras.utils.set_random_seed(0)
     models, step, batch = globals()[which]()

@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 
-from kerasmemwatch.callbacks import MemoryWatch
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 layers = keras.layers
 X, Y = np.ones((32, 64), np.float32), np.ones((32, 1), np.float32)

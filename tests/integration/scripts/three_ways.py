@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 import kerasmemwatch as kmw
-from kerasmemwatch.live_set import peak_event
-from kerasmemwatch.timeline import PHASES
+from kerasmemwatch.analysis.live_set import peak_event
+from kerasmemwatch.records.timeline import PHASES
 
 name, way = sys.argv[1:]
 layers = keras.layers

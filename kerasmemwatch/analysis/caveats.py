@@ -1,0 +1,162 @@
+"""What was not measured of a run, or otherwise than usual, in words: it stands next to the figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from kerasmemwatch.analysis.traced_peaks_apart import apart
+from kerasmemwatch.records.run import PLANNED, SILENT_ALLOCATOR, DeviceInfo, RunInfo
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.units import format_bytes
+
+__all__ = [
+    "OLDEST",
+    "alerts",
+    "all_notes",
+    "at_least",
+    "counting",
+    "died",
+    "in_part",
+    "is_planned",
+    "measured",
+    "untraced",
+]
+
+# As in setup.cfg. What TensorFlow tells of its allocations changes from one version to the next.
+OLDEST = {"tensorflow": "2.20", "keras": "3.12"}
+# How the note of the probe of TensorFlow's allocators begins if there is none that it can read.
+_UNREAD = "Not measured (tensorflow)"
+
+
+def alerts(report: Report) -> tuple[str, ...]:
+    """What makes the figures less than they seem, with its remedy: it stands above them all."""
+    if not report.samples.num_samples:
+        return ()
+    devices: dict[str, list[str]] = {}
+    for device in report.run.devices:
+        if device.counting == "partial":
+            devices.setdefault(device.remedy, []).append(device.name)
+    unread = tuple(note for note in report.run.notes if note.startswith(_UNREAD))
+    return unread + tuple(
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} counted in part"
+        + (f": {remedy[0].lower()}{remedy[1:]}" if remedy else ".")
+        for remedy, names in devices.items()
+    )
+
+
+def in_part(run: RunInfo, device: str | None) -> str:
+    """What to put behind the name of a device's figure: ``" (partial)"`` if that leaves allocations out, else ``""``.
+
+    Args:
+        run: What describes the run.
+        device: The device's name.
+    """
+    return " (partial)" if any(one.name == device and one.counting == "partial" for one in run.devices) else ""
+
+
+def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
+    """A device's bytes in words: ``"at least 1.0 MiB"`` of a partial count, which says nothing if it is 0.
+
+    Args:
+        run: What describes the run.
+        device: The device's name.
+        size: Its bytes, ``None`` if unknown.
+    """
+    if not in_part(run, device):
+        return format_bytes(size)
+    return f"at least {format_bytes(size)}" if size else format_bytes(None)
+
+
+def all_notes(report: Report) -> tuple[str, ...]:
+    """What to mind of a report: what was left out, what could not be measured, and what went wrong."""
+    return (*measured(report), *report.notes)
+
+
+def measured(report: Report) -> Iterator[str]:
+    """What a run's configuration leaves out or makes different, in words."""
+    if not report.samples.num_samples:
+        return
+    yield from died(report)
+    for device in report.run.devices:
+        if device.counting == "partial":
+            yield f"{device.name}: {counting(device)}."
+    if report.run.configuration.get("reset_peak") is False:
+        yield "Peaks are run maxima: reset_peak=False leaves the allocator's own peak alone."
+    if report.run.configuration.get("sample_every", 1) != 1:
+        yield f"A row covers {report.run.configuration['sample_every']} steps; peaks are of all of them (sample_every)."
+    if differs := apart(report):
+        yield differs
+    if report.traced is None and not _silent(report):
+        yield untraced(report)
+    for name, oldest in OLDEST.items():
+        version = report.run.versions.get(name, "")
+        if version and _numbers(version) < _numbers(oldest):
+            yield (
+                f"{name} {version} is older than {oldest}, the oldest that was tested: layers and categories may be "
+                f"wrong or missing. Update it: pip install --upgrade {name}"
+            )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Major and minor version; whatever is no number counts as newest."""
+    return tuple(int(part) if part.isdecimal() else sys.maxsize for part in version.split(".")[:2])
+
+
+def died(report: Report) -> Iterator[str]:
+    """Which steps did not end, in words."""
+    samples = report.samples
+    rows = np.flatnonzero(samples["ended"] == 0) if "ended" in samples else np.empty(0, int)
+    if not len(rows):
+        return
+    last = rows[-1]
+    is_last = ", the run's last," if last == samples.num_samples - 1 else ""
+    others = f" So it was with {len(rows) - 1} before it." if len(rows) > 1 else ""
+    yield (
+        f"Step {int(samples['step'][last])} ({samples['stage'][last]}){is_last} did not end: an exception left it. "
+        f"Its peak was read then; what held it was not traced.{others}"
+    )
+
+
+def counting(device: DeviceInfo) -> str:
+    """What of a device is counted, in words."""
+    if device.counting == "exact":
+        return "exact count of every allocation"
+    counted = f"partial: only allocations of {format_bytes(device.counted_from_bytes)} or more are counted"
+    if device.covered_share is None:
+        return counted
+    return f"{counted}, {device.covered_share:.1%} of the model's variable bytes"
+
+
+def untraced(report: Report) -> str:
+    """Why nothing is known by layer and category."""
+    if silent := _silent(report):
+        return silent
+    trace = report.run.configuration.get("trace", "auto")
+    what = "What layers hold at the peak is not known: "
+    devices = report.run.devices
+    if trace and any(note.startswith(_UNREAD) for note in report.run.notes):
+        return what + "no allocator could be read; the notes say why."
+    if trace and devices and all(device.counting == "partial" for device in devices):
+        least = format_bytes(max(device.counted_from_bytes for device in devices))
+        return what + f"allocations below {least} are not counted, and no traced step had a larger one."
+    if trace == "auto" and not np.any(report.samples["ended"]):
+        return what + "no step has ended, and what is traced is a step that ends."
+    if trace == "auto":
+        return what + "no step has been traced yet. Train a few steps more; if that does not help, see the notes."
+    if not trace:
+        return what + "tracing is off. Turn it on with MemoryWatch(trace='auto')."
+    return what + f"none of the steps asked for has been traced yet (trace={trace!r}); the notes may say why."
+
+
+def is_planned(report: Report) -> bool:
+    """Whether what is shown of a step was not measured, but is what XLA had planned."""
+    device = report.traced.device if report.traced else ""
+    return any(PLANNED in note and note.startswith(f"{device}:") for note in report.notes)
+
+
+def _silent(report: Report) -> str:
+    """The run's note of an allocator that tells nothing of single allocations; ``""`` without one."""
+    return next((note for note in report.run.notes if SILENT_ALLOCATOR in note), "")

@@ -1,0 +1,106 @@
+"""Where growth leads: for each trend of a report, the limit before it and the step at which that will be met."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasmemwatch.analysis.caveats import in_part
+from kerasmemwatch.records.run import Growth, Samples
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["Outlook", "outlooks"]
+
+_DEVICE, _HOST = "device_in_use_bytes", "host_rss_bytes"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A trend, and where it leads.
+
+    Attributes:
+        growth: The trend.
+        name: What grows, in words: ``"CPU:0 in use"``, ``"host RSS"``.
+        newest_bytes: The newest value; ``None`` if unknown.
+        newest_step: Its step.
+        limit_bytes: What it may come to; ``None`` if unknown.
+        limit_step: The step at which the limit is met at this pace; ``None`` if nothing is known to grow, or no limit.
+        earliest_step: The same at the upper end of the interval.
+        latest_step: The same at the lower end.
+    """
+
+    growth: Growth
+    name: str
+    newest_bytes: int | None
+    newest_step: int | None
+    limit_bytes: int | None
+    limit_step: int | None
+    earliest_step: int | None
+    latest_step: int | None
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether the whole interval is above 0."""
+        return self.growth.low > 0
+
+    @property
+    def words(self) -> str:
+        """What it says, in a sentence."""
+        low, high = (format_bytes(end, signed=True) for end in (self.growth.low, self.growth.high))
+        if not self.is_growing:
+            return f"no steady growth of {self.name} (95 % interval {low} to {high} a step)"
+        pace = format_bytes(self.growth.bytes_per_step, signed=True)
+        grows = f"{self.name} grows by {pace} a step (95 % interval {low} to {high})"
+        if self.limit_step is None:
+            return f"{grows}; its limit is not known" if self.limit_bytes is None else grows
+        if self.newest_step is not None and self.limit_step <= self.newest_step:
+            return f"{grows}; it is at its limit of {format_bytes(self.limit_bytes)}"
+        when = f"step {self.limit_step:,} ({self.earliest_step:,} to {self.latest_step:,})"
+        return f"{grows}; at this pace it meets its limit of {format_bytes(self.limit_bytes)} at {when}"
+
+
+def outlooks(report: Report) -> tuple[Outlook, ...]:
+    """An outlook for each of ``report.growth``, in order."""
+    return tuple(_outlook(report, growth) for growth in report.growth)
+
+
+def _outlook(report: Report, growth: Growth) -> Outlook:
+    column, _, whose = growth.series.partition(" ")
+    newest: tuple[int | None, int | None] = (None, None)
+    limit: object = None
+    if column == _DEVICE:
+        names = [device.name for device in report.run.devices]
+        if whose in names:
+            limit = report.run.devices[names.index(whose)].limit_bytes
+            newest = _newest(report.samples, column, names.index(whose))
+        name = f"{whose} in use{in_part(report.run, whose)}"
+    elif column == _HOST:
+        name = f"host RSS of {whose}" if whose else "host RSS"
+        if not whose:  # of several workers the samples have the maximum only, and each its own limit
+            limit, newest = report.run.host.get("limit_bytes"), _newest(report.samples, column, None)
+    else:
+        name = growth.series
+    known = int(limit) if isinstance(limit, (int, float)) and limit > 0 else None
+    steps = [_meets(newest, known, pace) for pace in (growth.bytes_per_step, growth.high, growth.low)]
+    if growth.low <= 0:
+        steps = [None, None, None]
+    return Outlook(growth, name, *newest, known, *steps)
+
+
+def _newest(samples: Samples, column: str, index: int | None) -> tuple[int | None, int | None]:
+    values = samples.get(column)
+    if values is None or (index is not None and (values.ndim < 2 or index >= values.shape[1])):
+        return None, None
+    own = (values if index is None else values[:, index]).astype(float)
+    known = np.flatnonzero(~np.isnan(own))
+    return (int(own[known[-1]]), int(samples["step"][known[-1]])) if len(known) else (None, None)
+
+
+def _meets(newest: tuple[int | None, int | None], limit: int | None, pace: float) -> int | None:
+    size, step = newest
+    if size is None or step is None or limit is None or not pace > 0:
+        return None
+    return step + max(0, math.ceil((limit - size) / pace))

@@ -1,0 +1,118 @@
+"""The first figures of a report, each with what it means in plain words: for people who look rather than read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasmemwatch.analysis.caveats import all_notes, at_least, in_part, is_planned, untraced
+from kerasmemwatch.analysis.growth import outlooks
+from kerasmemwatch.analysis.peak_story import peak_place, peak_story
+from kerasmemwatch.reports.report import ENOUGH_COVERAGE, Report
+from kerasmemwatch.units import floored_percent, format_bytes
+
+__all__ = ["Tile", "headline"]
+
+_HIGH, _TIGHT = 0.9, 0.75
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure.
+
+    Attributes:
+        label: What it is.
+        value: The figure, with its unit; ``"unknown"`` if it is.
+        detail: What it means.
+        tone: ``""``, ``"good"`` or ``"warning"``.
+    """
+
+    label: str
+    value: str
+    detail: str
+    tone: str = ""
+
+
+def headline(report: Report) -> tuple[Tile, ...]:
+    """The tiles of a report: device peak, share of its limit, host RSS, growth, coverage, and what to mind.
+
+    Names in them are the user's, as they are: whoever shows them escapes them.
+    """
+    return (_device(report), _limit(report), _host(report), *_growth(report), _coverage(report), _warnings(report))
+
+
+def _device(report: Report) -> Tile:
+    peak = report.peak
+    if peak.bytes is None:
+        return Tile("Device peak", "unknown", "no allocator could be read; the notes say why", "warning")
+    part, place = in_part(report.run, peak.device), peak_place(report, brief=True) + peak_story(report)
+    return Tile(f"Device peak{part}", at_least(report.run, peak.device, peak.bytes), place, "warning" if part else "")
+
+
+def _limit(report: Report) -> Tile:
+    label = "Share of the device limit"
+    limit = next((device.limit_bytes for device in report.run.devices if device.name == report.peak.device), None)
+    if report.peak.bytes is None or not limit:
+        return Tile(label, "unknown", "the allocator tells no limit")
+    if in_part(report.run, report.peak.device):
+        return Tile(label, "unknown", f"of {format_bytes(limit)}; the peak is counted in part", "warning")
+    share = report.peak.bytes / limit
+    left = format_bytes(max(0, limit - report.peak.bytes))
+    return Tile(label, f"{share:.1%}", f"of {format_bytes(limit)}; {left} were left at the peak", _tone(share))
+
+
+def _host(report: Report) -> Tile:
+    values = report.samples["host_rss_bytes"].astype(float)
+    if np.isnan(values).all():
+        return Tile("Host RSS", "unknown", "the process's resident memory could not be read", "warning")
+    highest, limit = float(np.nanmax(values)), report.run.host.get("limit_bytes")
+    worker = ", of one worker" if report.workers else ""
+    if not isinstance(limit, (int, float)) or limit <= 0:
+        return Tile("Host RSS", format_bytes(highest), f"resident at most{worker}")
+    share = highest / limit
+    source = report.run.host.get("limit_source")
+    of = f"{share:.1%} of {format_bytes(limit)}" + (f" ({source})" if source else "")
+    return Tile("Host RSS", format_bytes(highest), f"resident at most{worker}, {of}", _tone(share))
+
+
+def _growth(report: Report) -> Iterator[Tile]:
+    found = outlooks(report)
+    if not found:
+        yield Tile("Growth a step", "unknown", "too few samples to tell")
+        return
+    # The first that grows, devices before the host: the rest is in the figure of growth.
+    shown = next((one for one in found if one.is_growing), found[0])
+    pace = format_bytes(shown.growth.bytes_per_step, signed=True)
+    if not shown.is_growing:
+        yield Tile("Growth a step", "none seen", shown.words, "good")
+    else:
+        yield Tile("Growth a step", pace, shown.words, "warning" if shown.limit_step is not None else "")
+
+
+def _coverage(report: Report) -> Tile:
+    label = "Known by layer"
+    if report.coverage is None:
+        return Tile(label, "unknown", untraced(report))
+    share = floored_percent(report.coverage)
+    part = in_part(report.run, report.traced.device) if report.traced else ""
+    tone = "good" if report.coverage >= ENOUGH_COVERAGE and not part else "warning"
+    return Tile(
+        label,
+        share,
+        f"of the {'planned' if is_planned(report) else 'traced'} peak{part} has a known layer and category",
+        tone,
+    )
+
+
+def _warnings(report: Report) -> Tile:
+    leaks = [leak.cause for leak in report.leaks]
+    notes = [*leaks, *all_notes(report)]
+    if not notes:
+        return Tile("To mind", "nothing", "everything was measured as it should be", "good")
+    return Tile("To mind", f"{len(notes)} note{'s' if len(notes) > 1 else ''}", notes[0], "warning" if leaks else "")
+
+
+def _tone(share: float) -> str:
+    return "warning" if share >= _HIGH else "" if share >= _TIGHT else "good"

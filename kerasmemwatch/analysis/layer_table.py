@@ -1,0 +1,256 @@
+"""Each layer over a whole step: its own maxima, the peaks while it runs, and what it adds to the step's peak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.analysis.live_set import peak_event, requested_at
+from kerasmemwatch.analysis.step_devices import on_device
+from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+
+__all__ = ["added_bytes", "layer_table", "range_maxima"]
+
+_Integers = NDArray[np.int64]
+_Key = tuple[str, bool]
+# What a model holds at all times, so that a model's inventory knows it too.
+_HELD = ("weights", "optimizer", "other")
+# A variable that moves to a new buffer is there twice for a moment; these are of one owner what they are at rest.
+_VARIABLES = ("weights", "optimizer")
+
+
+def layer_table(
+    step: TracedStep, inventory: Sequence[LayerMemory] = (), *, device: str | None = None
+) -> tuple[LayerMemory, ...]:
+    """Each owner over a whole step.
+
+    A row has the maximum over time of each category by itself, so its columns may sum to more than ``total_bytes``,
+    the maximum of what the owner had alive at once; no column is below what was alive at the step's peak.
+    Weights and optimizer variables are counted at rest, before or after the step: what an update keeps of one in two
+    buffers for a moment counts if that moment is the peak, and in the total. Gradients of a layer are counted once for
+    each variable, also where they were never all alive together; a step that does not train has none, ``None``.
+    Where the step lacks an owner's variables (they live on another device, or could not be told from the rest), they
+    are the inventory's, and ``total_bytes`` and ``added_bytes`` are unknown. If a device is named, that is so of
+    variables only that are on no device of the step, and owners that hold nothing there are left out.
+
+    Args:
+        step: The step.
+        inventory: The model's variables by owner, in the model's order.
+        device: What is on this device only; if ``None``, of the device that heads the step, and the other variables.
+
+    Returns:
+        A row for each owner of the step or the inventory, exclusive of sub-layers: layers in the model's order, then
+        those that are no layers.
+
+    Raises:
+        InvalidArgumentError: If nothing was allocated on that device.
+    """
+    if device is not None:
+        step = on_device(step, device)
+        inventory = _without_others(step, inventory)
+    measured = {_key(row): row for row in _measured(step)}
+    listed = {_key(row): row for row in inventory}
+    rows = [
+        _completed(measured.get(key) or _idle(listed[key], step), listed.get(key))
+        for key in _merged(list(listed), list(measured))
+    ]
+    if step.stage != "train":
+        # What a step of the user's own differentiated in a validation, say, stays.
+        rows = [row if row.gradients_bytes else replace(row, gradients_bytes=None) for row in rows]
+    return tuple(sorted(rows, key=lambda row: not row.class_name))
+
+
+def added_bytes(timeline: Timeline) -> _Integers:
+    """By how much the step's peak falls if one owner's allocations are taken away.
+
+    Returns:
+        ``int64[num_owners]``: the peak, less the maximum over all moments of the total without the owner.
+    """
+    total = requested_at(timeline)
+    owner, start, own = _steps(timeline, timeline.owner, len(timeline.owners))
+    # Between two changes of its own an owner's share is constant, so the highest total of the interval decides.
+    last = np.append(owner[1:] != owner[:-1], True)[: len(owner)]
+    begin, end = start[~last], np.append(start[1:], 0)[: len(start)][~last]
+    without = range_maxima(total, begin, end) - own[~last]
+    highest = np.zeros(len(timeline.owners), np.int64)
+    np.maximum.at(highest, owner[~last], without)
+    added: _Integers = total.max() - highest
+    return added
+
+
+def range_maxima(values: _Integers, begin: _Integers, end: _Integers) -> _Integers:
+    """Maxima of many ranges ``values[begin:end]``, none of them empty.
+
+    Two ranges whose length is a power of two cover any range. Those of each power are made from those of the power
+    before and used at once, so that they take no more memory than the values themselves.
+
+    Example:
+        >>> range_maxima(np.array([3, 1, 4, 1, 5]), np.array([0, 1, 3]), np.array([2, 4, 5])).tolist()
+        [3, 4, 5]
+    """
+    found = np.empty(len(begin), values.dtype)
+    power = np.frexp(np.asarray(end - begin, float))[1] - 1
+    maxima = values
+    for exponent in range(int(power.max(initial=-1)) + 1):
+        asked = np.flatnonzero(power == exponent)
+        found[asked] = np.maximum(maxima[begin[asked]], maxima[end[asked] - (1 << exponent)])
+        maxima = np.maximum(maxima[: -(1 << exponent)], maxima[1 << exponent :])
+    return found
+
+
+def _measured(step: TracedStep) -> list[LayerMemory]:
+    """A row for each owner of the step, of what the step itself tells."""
+    timeline = step.timeline
+    num_owners, num_categories = len(timeline.owners), len(CATEGORIES)
+    kind = timeline.owner.astype(np.int64) * num_categories + timeline.category
+    highest = _own_maxima(timeline, kind, num_owners * num_categories).reshape(num_owners, num_categories)
+    at_rest = _at_rest(timeline, kind, highest.size).reshape(highest.shape)
+    event = peak_event(timeline)
+    at_peak = _bytes_of(kind, timeline, (timeline.birth <= event) & (timeline.death > event), highest.size)
+    for name in _VARIABLES:
+        code = CATEGORIES.index(name)
+        least = np.maximum(at_rest[:, code], at_peak.reshape(highest.shape)[:, code])
+        highest[:, code] = np.where(at_rest[:, code] > 0, least, highest[:, code])
+    gradients = CATEGORIES.index("gradients")
+    for index, path in enumerate(timeline.owners):
+        if timeline.classes[index]:
+            highest[index, gradients] = max(step.gradient_bytes.get(path, 0), int(highest[index, gradients]))
+    totals = _own_maxima(timeline, timeline.owner, num_owners).tolist()
+    added = added_bytes(timeline).tolist()
+    forward, backward = (_peak_while_born(timeline, phase) for phase in ("forward", "backward"))
+    return [
+        LayerMemory(
+            path,
+            class_name,
+            output_bytes=step.output_bytes.get(path) if class_name else None,
+            total_bytes=totals[index],
+            added_bytes=added[index],
+            forward_peak_bytes=forward[index],
+            backward_peak_bytes=backward[index],
+            **{f"{name}_bytes": size for name, size in zip(CATEGORIES, highest[index].tolist(), strict=True)},
+        )
+        for index, (path, class_name) in enumerate(zip(timeline.owners, timeline.classes, strict=True))
+    ]
+
+
+def _without_others(step: TracedStep, inventory: Sequence[LayerMemory]) -> list[LayerMemory]:
+    """The inventory without the variables that other devices than the step's hold, and without idle owners."""
+    here = set(_owners(step.timeline, np.arange(step.timeline.num_allocations)))
+    codes = [CATEGORIES.index(name) for name in _HELD]
+    elsewhere = {key for other in step.others for key in _owners(other, np.flatnonzero(np.isin(other.category, codes)))}
+    none: dict[str, Any] = {f"{name}_bytes": 0 for name in _HELD}
+    rows = [replace(row, **none) if _key(row) in elsewhere else row for row in inventory]
+    return [row for row in rows if _key(row) in here or any(getattr(row, name) != 0 for name in none)]
+
+
+def _owners(timeline: Timeline, chosen: NDArray[np.intp]) -> list[_Key]:
+    """The owners of some allocations."""
+    codes = np.unique(timeline.owner[chosen]).tolist()
+    return [(timeline.owners[code], bool(timeline.classes[code])) for code in codes]
+
+
+def _idle(listed: LayerMemory, step: TracedStep) -> LayerMemory:
+    """A row for an owner that the step does not know, as it allocated nothing."""
+    return LayerMemory(
+        listed.path,
+        listed.class_name,
+        output_bytes=step.output_bytes.get(listed.path) if listed.class_name else None,
+        total_bytes=0,
+        added_bytes=0,
+        **{f"{name}_bytes": 0 for name in CATEGORIES},
+    )
+
+
+def _completed(row: LayerMemory, listed: LayerMemory | None) -> LayerMemory:
+    """A row with what only the inventory knows of its variables."""
+    if listed is None:
+        return row
+    held = {f"{name}_bytes": getattr(listed, f"{name}_bytes") for name in _HELD}
+    lacking = {name: size for name, size in held.items() if not getattr(row, name) and size != 0}
+    row = replace(row, num_variables=listed.num_variables, **lacking)
+    is_whole = not any(f"{name}_bytes" in lacking for name in _VARIABLES)
+    return row if is_whole else replace(row, total_bytes=None, added_bytes=None)
+
+
+def _merged(spine: list[_Key], others: list[_Key]) -> list[_Key]:
+    """The keys of both lists: the first in order, and each that it lacks after its predecessor in the second."""
+    behind: dict[_Key | None, list[_Key]] = {}
+    known, previous = set(spine), None
+    for key in others:
+        if key in known:
+            previous = key
+        else:
+            behind.setdefault(previous, []).append(key)
+    return [key for place in (None, *spine) for key in ([place] if place else []) + behind.get(place, [])]
+
+
+def _key(row: LayerMemory) -> _Key:
+    # A layer may be called "metrics".
+    return row.path, bool(row.class_name)
+
+
+def _own_maxima(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> _Integers:
+    """Of every group of allocations, the maximum over time of its live requested bytes."""
+    found, _, own = _steps(timeline, group, num_groups)
+    highest = np.zeros(num_groups, np.int64)
+    np.maximum.at(highest, found, own)
+    return highest
+
+
+def _at_rest(timeline: Timeline, group: _Integers, num_groups: int) -> _Integers:
+    """Of every group, its live requested bytes before the first event or after the last, whichever is more."""
+    before, after = timeline.birth < 0, timeline.death >= timeline.num_events
+    held: _Integers = np.maximum(*(_bytes_of(group, timeline, alive, num_groups) for alive in (before, after)))
+    return held
+
+
+def _bytes_of(group: _Integers, timeline: Timeline, alive: NDArray[np.bool_], num_groups: int) -> _Integers:
+    """Of every group, the requested bytes of some allocations."""
+    sizes = np.zeros(num_groups, np.int64)
+    np.add.at(sizes, group[alive], timeline.requested_bytes[alive])
+    return sizes
+
+
+def _steps(
+    timeline: Timeline, group: NDArray[np.integer], num_groups: int
+) -> tuple[NDArray[np.int64], _Integers, _Integers]:
+    """The live requested bytes of every group of allocations as steps: group, first moment (counted from 0), bytes.
+
+    Each group has a step at moment 0 and one of 0 bytes after the last moment.
+    """
+    num_moments = timeline.num_events + 1
+    ends = np.arange(num_groups, dtype=np.int64) * (num_moments + 1)
+    offset = group.astype(np.int64) * (num_moments + 1)
+    key = np.concatenate([ends, ends + num_moments, offset + timeline.birth + 1, offset + timeline.death + 1])
+    nothing, sizes = np.zeros(2 * num_groups, np.int64), timeline.requested_bytes
+    change = np.concatenate([nothing, sizes, -sizes])
+    order = np.argsort(key)
+    key, change = key[order], change[order]
+    # Births and deaths of one event are one step.
+    first = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.empty(0, np.int64)
+    # Every group ends at 0, so one running sum serves all of them.
+    own = np.cumsum(np.add.reduceat(change, first)) if len(first) else change
+    found, moment = np.divmod(key[first], num_moments + 1)
+    return found, moment, own
+
+
+def _peak_while_born(timeline: Timeline, phase: str) -> list[int | None]:
+    """Of every owner, the highest live total from its first to its last allocation in a phase."""
+    found: list[int | None] = [None] * len(timeline.owners)
+    born = np.flatnonzero((timeline.phase == PHASES.index(phase)) & (timeline.birth >= 0))
+    if not len(born):
+        return found
+    first = np.full(len(timeline.owners), timeline.num_events, np.int64)
+    last = np.full(len(timeline.owners), -1, np.int64)
+    np.minimum.at(first, timeline.owner[born], timeline.birth[born])
+    np.maximum.at(last, timeline.owner[born], timeline.birth[born])
+    owners = np.flatnonzero(last >= 0)
+    highest = range_maxima(requested_at(timeline), first[owners] + 1, last[owners] + 2)
+    for index, value in zip(owners.tolist(), highest.tolist(), strict=True):
+        found[index] = value
+    return found

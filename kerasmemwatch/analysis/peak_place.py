@@ -1,0 +1,191 @@
+"""Where the run's peak was and where the traced one: two moments, of which every table and figure names its own."""
+
+from __future__ import annotations
+
+from kerasmemwatch.analysis.caveats import at_least, is_planned
+from kerasmemwatch.analysis.live_set import by_layer, highest_step, peak_event, requested_at
+from kerasmemwatch.analysis.shown_step import is_explained, is_very_moment, is_well_above
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.reports.report import Report, find_peak
+from kerasmemwatch.units import format_bytes
+
+__all__ = [
+    "columns_left_out",
+    "during",
+    "elsewhere",
+    "is_between",
+    "is_shown",
+    "is_untraced",
+    "is_very_peak",
+    "kind_words",
+    "numbered",
+    "step_shown",
+    "step_words",
+    "traced_words",
+]
+
+_OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
+_LONGEST = 60
+_STAGES = {"train": "training step", "predict": "prediction step"}
+
+
+def step_words(report: Report, stage: str | None, step: int | None) -> str:
+    """A step by its kind: ``"training step 7"``, ``"validation step 30"``, ``"evaluation step 3"``."""
+    # A test step of a run that trains is a validation.
+    tested = "validation step" if "train" in report.samples["stage"] else "evaluation step"
+    kind = _STAGES.get(stage or "", tested if stage == "test" else "step")
+    return kind if step is None else f"{kind} {step:,}"
+
+
+def traced_words(report: Report) -> str:
+    """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace.
+
+    With its device, if there is another one that they could be about: ``"training step 7 on GPU:0"``.
+    """
+    traced = report.traced
+    if traced is None:
+        return "the step"
+    devices = {*report.devices, *(device.name for device in report.run.devices)}
+    device = f" on {traced.device}" if len(devices) > 1 or not is_shown(report) else ""
+    if traced.after is not None:
+        return _gap_words(traced.step, traced.after) + device
+    planned = ", as XLA planned it" if is_planned(report) else ""
+    return f"{step_words(report, traced.stage, traced.step)}{_origin(traced.measured_in)}{device}{planned}"
+
+
+def numbered(step: TracedStep) -> str:
+    """What was traced by its number, and by its run if that is not this one.
+
+    ``"step 2"``, ``"step 2 of run 'first'"``, or ``"the gap between step 20 and 21"``.
+    """
+    if step.after is not None:
+        return _gap_words(step.step, step.after)
+    return f"step {step.step:,}{_origin(step.measured_in)}"
+
+
+def kind_words(step: TracedStep) -> str:
+    """The stage of what was traced, and its mode if it is a step: ``"train, graph"``."""
+    return f"{step.stage}, {step.mode}" if step.after is None else step.stage
+
+
+def _gap_words(step: int, after: int) -> str:
+    if step <= after:
+        return f"the gap after step {after:,}"
+    return f"the gap between step {after:,} and {after + 1:,}" if after else f"the gap before step {after + 1:,}"
+
+
+def _origin(measured_in: str | None) -> str:
+    """Where a traced step was measured, to be put behind its number; nothing if in this run."""
+    return "" if measured_in is None else f" of run {measured_in!r}" if measured_in else " of an earlier fit"
+
+
+def columns_left_out(report: Report) -> frozenset[str]:
+    """Attributes of ``LayerMemory`` that only training fills, if what is shown did not train and has nothing there."""
+    if report.traced is None or (report.traced.stage == "train" and report.traced.after is None):
+        return frozenset()
+    return frozenset(name for name in _OF_TRAINING if not any(getattr(row, name) for row in report.layers))
+
+
+def is_between(report: Report) -> bool:
+    """Whether the run's peak was between two batches, as the samples tell."""
+    return find_peak(report.run, report.samples).phase == "between"
+
+
+def is_shown(report: Report) -> bool:
+    """Whether what is shown is of the device that had the run's peak, as far as that is known."""
+    return report.traced is None or report.peak.device in (None, report.traced.device)
+
+
+def step_shown(report: Report) -> TracedStep | None:
+    """The traced step or gap that ``report.traced`` is about."""
+    traced = report.traced
+    if traced is None:
+        return None
+    place = (traced.step, traced.after, traced.measured_in)
+    # Several workers may have traced the same one.
+    found = [one for one in report.steps if (one.step, one.after, one.measured_in) == place]
+    return highest_step(found, traced.device)
+
+
+def is_very_peak(report: Report) -> bool:
+    """Whether what is shown is the very step or gap in which the run's peak was."""
+    shown = step_shown(report)
+    return shown is not None and is_very_moment(find_peak(report.run, report.samples), shown)
+
+
+def is_untraced(report: Report) -> bool:
+    """Whether the run's peak is neither in what is shown nor in a step like it: of steps that did not end not said."""
+    shown, peak = step_shown(report), find_peak(report.run, report.samples)
+    if shown is None or peak.bytes is None or not peak.ended or shown.measured_in is not None or not is_shown(report):
+        return False  # or it may be traced on its own device
+    return not is_very_moment(peak, shown) and not is_explained(peak, shown)
+
+
+def during(report: Report) -> str:
+    """What was going on at the run's peak, to be put behind its place; nothing if only another kind of step tells."""
+    traced = report.traced
+    if is_between(report):
+        return "" if is_very_peak(report) else ", between two batches"
+    if not report.peak.ended:
+        return ", which did not end"
+    if traced is None or traced.phase == "between" or traced.stage != report.peak.stage:
+        return ""
+    if is_untraced(report) or not is_shown(report):
+        return ""
+    if traced.measured_in is not None:
+        return f"; {traced_words(report)} was highest during {traced.phase}"
+    if traced.step == report.peak.step:
+        return f", during {traced.phase}"
+    return f"; traced step {traced.step:,} was highest during {traced.phase}"
+
+
+def elsewhere(report: Report) -> str:
+    """A sentence of the moment that is not shown, if there is something to say of one.
+
+    If the run's peak was not the traced one, that; if what is shown is the run's peak, and well above a training step,
+    which layer holds most in that.
+    """
+    peak, traced = report.peak, report.traced
+    if traced is None or peak.bytes is None:
+        return ""
+    if is_very_peak(report):
+        return _in_lower_step(report)
+    if is_between(report):
+        place = f"between two batches, before {step_words(report, peak.stage, peak.step)}"
+    elif (
+        peak.stage != traced.stage
+        or not peak.ended
+        or traced.after is not None
+        or is_untraced(report)
+        or not is_shown(report)
+    ):
+        place = f"in {step_words(report, peak.stage, peak.step)}"
+    else:
+        return "" if traced.measured_in is None else _not_of_this_run(report)
+    untraced = ", which was not traced" if is_between(report) or peak.step not in report.traced_steps else ""
+    size = at_least(report.run, peak.device, peak.bytes)
+    if not is_shown(report):
+        return f"The run's peak of {size} was on {peak.device}, {place}. Shown is {traced_words(report)}."
+    alike = ", which was as high" if traced.after is not None and not is_untraced(report) else ""
+    return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}{alike}."
+
+
+def _in_lower_step(report: Report) -> str:
+    """Which layer holds most in the training step that is highest of those that the peak is well above; if any is."""
+    trained = [step for step in report.steps if (step.stage, step.after, step.measured_in) == ("train", None, None)]
+    lower = highest_step([step for step in trained if is_well_above(report.peak, step)])
+    if lower is None:
+        return ""
+    event = peak_event(lower.timeline)
+    size = int(requested_at(lower.timeline)[event + 1])
+    layer = next((row for row in by_layer(lower.timeline, event) if row.class_name), None)
+    if layer is None:
+        return ""
+    path = layer.path if len(layer.path) <= _LONGEST else f"{layer.path[:30]}...{layer.path[-27:]}"
+    held = f"{format_bytes(layer.total_bytes)} of {format_bytes(size)} requested"
+    return f"In {step_words(report, lower.stage, lower.step)}, {path} held most of all layers: {held}."
+
+
+def _not_of_this_run(report: Report) -> str:
+    shown = traced_words(report)
+    return f"This fit was not traced. Shown is {shown}: model, shapes, optimizer and batch are the same."

@@ -1,0 +1,59 @@
+"""Traced steps by device: which devices there are, and a step or several as one of them saw it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.records.timeline import TracedStep
+
+__all__ = ["device_names", "headed", "on_device", "steps_on"]
+
+
+def device_names(steps: Iterable[TracedStep]) -> tuple[str, ...]:
+    """The devices on which anything was allocated in some steps, those that head a step first."""
+    steps = list(steps)
+    heads = [step.timeline.device for step in steps]
+    return tuple(dict.fromkeys([*heads, *(name for step in steps for name in step.timelines)]))
+
+
+def on_device(step: TracedStep, device: str | None) -> TracedStep:
+    """A traced step with the timeline of another device as ``timeline``; as it is if that is ``None``.
+
+    Raises:
+        InvalidArgumentError: If the step has no timeline of the device.
+    """
+    if device is None or device == step.timeline.device:
+        return step
+    chosen = step.timelines.get(device)
+    if chosen is None:
+        raise _unknown(device, step.timelines)
+    before = replace(step.timeline, gradient_bytes=step.gradient_bytes)
+    rest = tuple(each for each in step.others if each is not chosen)
+    head = replace(chosen, gradient_bytes={})
+    return replace(step, timeline=head, gradient_bytes=chosen.gradient_bytes, others=(before, *rest))
+
+
+def headed(steps: Iterable[TracedStep], device: str | None) -> tuple[TracedStep, ...]:
+    """The steps, those of a device that have one of it by that device and the others as they are."""
+    return tuple(on_device(step, device) if device in step.timelines else step for step in steps)
+
+
+def steps_on(steps: Iterable[TracedStep], device: str) -> tuple[TracedStep, ...]:
+    """Those of the steps that allocated on a device, by that device.
+
+    Raises:
+        InvalidArgumentError: If none did.
+    """
+    steps = tuple(steps)
+    found = tuple(on_device(step, device) for step in steps if device in step.timelines)
+    if not found:
+        raise _unknown(device, device_names(steps))
+    return found
+
+
+def _unknown(device: object, known: Iterable[str]) -> InvalidArgumentError:
+    names = ", ".join(map(repr, known))
+    expected = f"one of {names}" if names else "that of a traced step, of which there is none"
+    return InvalidArgumentError(f"Expected device to be {expected}. Received: device={device!r}.")

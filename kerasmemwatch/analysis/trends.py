@@ -1,0 +1,64 @@
+"""How fast a run's memory grows: slopes of its samples, with what they rest on. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.records.run import Growth, RunInfo, Samples
+
+__all__ = ["FEWEST_SAMPLES", "find_growth", "worker_name"]
+
+# A slope needs this many samples after the warm-up; more than _MOST are thinned out, as it looks at all pairs.
+FEWEST_SAMPLES = 10
+_MOST_SAMPLES = 400
+_WARM_UP = 0.1
+
+
+def find_growth(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo, Samples]] = ()) -> list[Growth]:
+    """Median slopes of in-use bytes and RSS at the ends of training batches (of all batches if none trained).
+
+    The slope is the Theil-Sen estimator with its 95 % interval (P. K. Sen, Journal of the American Statistical
+    Association 63, 1968), after the first tenth of the rows, which is warm-up.
+
+    Of several workers each one's RSS is judged by itself: the maximum over workers falls as one of them ends, and
+    hides what grows in a smaller one.
+    """
+    rows = _trained(samples)
+    found = []
+    in_use = samples.get("device_in_use_bytes")
+    for index, device in enumerate(run.devices):
+        if in_use is not None and index < in_use.shape[1]:
+            found.append(_slope(f"device_in_use_bytes {device.name}", samples["step"][rows], in_use[rows, index]))
+    for name, own in [(f" {worker_name(each)}", own) for each, own in workers] or [("", samples)]:
+        if "host_rss_bytes" in own:
+            rows = _trained(own)
+            found.append(_slope(f"host_rss_bytes{name}", own["step"][rows], own["host_rss_bytes"][rows]))
+    return [growth for growth in found if growth is not None]
+
+
+def _trained(samples: Samples) -> NDArray[np.intp]:
+    trained = samples.get("stage") == "train" if "stage" in samples else np.zeros(0, bool)
+    # What is in use where an exception left a step is not what stays after one.
+    ended = samples["ended"] != 0 if "ended" in samples else np.ones(samples.num_samples, bool)
+    return np.flatnonzero(trained & ended) if np.any(trained) else np.flatnonzero(ended)
+
+
+def worker_name(run: RunInfo) -> str:
+    """What a worker is called; of an ordinary run the run's name."""
+    return run.worker.name if run.worker else run.name
+
+
+def _slope(series: str, steps: NDArray[Any], values: NDArray[Any]) -> Growth | None:
+    known = np.flatnonzero(~np.isnan(values.astype(float)))
+    known = known[int(len(known) * _WARM_UP) :]
+    if len(known) < FEWEST_SAMPLES:
+        return None
+    thinned = known[np.unique(np.linspace(0, len(known) - 1, _MOST_SAMPLES).astype(int))]
+    from scipy.stats import theilslopes
+
+    slope, _, low, high = theilslopes(values[thinned].astype(float), steps[thinned].astype(float), alpha=0.95)
+    return Growth(series, float(slope), float(low), float(high), len(known))

@@ -1,0 +1,138 @@
+"""Captures a step's allocator events with TensorFlow's profiler, in this process and without leaving a file.
+
+There is one profiler session in a process. Whoever else has one, or asks for one, has precedence.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from kerasmemwatch.attribution.events.capture_folder import CaptureFolder
+from kerasmemwatch.errors import MemWatchError
+
+__all__ = ["Capture", "ProfilerBusyError", "ProfilerUnsafeError"]
+
+
+class _Number:
+    """A whole number without a truth value.
+
+    From TensorFlow 2.20 on the native session takes whatever has one for a ``bool``, Python's numbers too, and then
+    records as if it had been told nothing.
+    """
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+# By default it records at host tracer level 2, the lowest that has the allocator's events. The tracer of a GPU's
+# kernels would add a plane that nobody reads, and there may be one of its kind in a process: nsys has precedence.
+_OPTIONS = {"device_tracer_level": _Number(0)}
+
+
+class ProfilerBusyError(MemWatchError):
+    """Somebody else's profiler session is active."""
+
+
+class ProfilerUnsafeError(MemWatchError):
+    """A profiler session could end the process."""
+
+
+class Capture:
+    """One profiler session, from ``start`` to ``stop``.
+
+    Attributes:
+        preempted: Whether somebody else asked for a session in the meantime, and got it.
+    """
+
+    def __init__(self) -> None:
+        self.preempted = False
+        self._session: Any = None
+        self._session_class: Any = None
+
+    def start(self) -> None:
+        """Begin to record.
+
+        Raises:
+            ProfilerBusyError: If another session is active.
+            ProfilerUnsafeError: If this process's operations talk to those of another: with two workers under
+                ``tf.distribute.MultiWorkerMirroredStrategy``, sessions of TensorFlow's profiler, also without us, ended
+                in a corrupted heap now and then.
+        """
+        if _spans_processes():
+            raise ProfilerUnsafeError("several processes train together, and TensorFlow's profiler may crash them")
+        from tensorflow.python.profiler import profiler_v2
+        from tensorflow.python.profiler.internal import _pywrap_profiler as native
+
+        # In place of the class stands a method of another capture.
+        if profiler_v2._profiler is not None or not isinstance(native.ProfilerSession, type):
+            raise ProfilerBusyError("another profiler session is active")
+        self._folder, self._pid = CaptureFolder(), os.getpid()
+        try:
+            session = _started(native, self._folder.path)
+        except Exception as error:
+            self._folder.remove()
+            if type(error).__name__ == "AlreadyExistsError":
+                raise ProfilerBusyError("another profiler session is active") from error
+            raise
+        self._session, self._native, self._session_class = session, native, native.ProfilerSession
+        native.ProfilerSession = self._give_way
+
+    def stop(self) -> bytes | None:
+        """End the session.
+
+        Returns:
+            A serialized ``XSpace``; ``None`` if somebody else took over in the meantime.
+        """
+        session = self._end()
+        if session is None:
+            return None
+        try:
+            session.export_to_tb()
+            found = sorted(Path(self._folder.path).rglob("*.xplane.pb"))
+            return found[0].read_bytes() if found else None
+        finally:
+            self._folder.remove()
+
+    def discard(self) -> None:
+        """End the session, if it has not ended yet, for nothing."""
+        if self._end() is not None:
+            self._folder.remove()
+
+    def _end(self) -> Any:
+        """The session, for the last time; ``None`` in a forked process too, to which it does not belong."""
+        session, self._session = self._session, None
+        if self._session_class is not None:
+            self._native.ProfilerSession, self._session_class = self._session_class, None
+        if session is not None and os.getpid() != self._pid:
+            self._folder.leave()
+            return None
+        return session
+
+    def _give_way(self) -> Any:
+        """What whoever asks for a session of their own gets, in place of the class."""
+        session_class = self._session_class or self._native.ProfilerSession
+        self.preempted = self.preempted or self._session is not None
+        self.discard()
+        return session_class()
+
+
+def _started(native: Any, path: str) -> Any:
+    session = native.ProfilerSession()
+    try:
+        session.start(path, _OPTIONS)
+    except (TypeError, ValueError, RuntimeError):  # another TensorFlow, which takes options otherwise
+        session = native.ProfilerSession()
+        session.start(path, {})
+    return session
+
+
+def _spans_processes() -> bool:
+    """Whether collective operations of this process take part in a cluster."""
+    from tensorflow.python.eager import context
+
+    return getattr(context.context(), "_collective_ops_server_def", None) is not None

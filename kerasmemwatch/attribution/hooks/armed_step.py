@@ -1,0 +1,69 @@
+"""One call of a model's step function that runs within a context: the wrapper takes itself out before it runs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import Any
+
+from kerasmemwatch.attribution.hooks.patching import unseen
+from kerasmemwatch.attribution.hooks.stack_room import with_room
+
+__all__ = ["ArmedStep"]
+
+_FUNCTIONS = {"train": "train_function", "test": "test_function", "predict": "predict_function"}
+
+
+class ArmedStep:
+    """Wraps the next call of a step function; at most one at a time."""
+
+    def __init__(self) -> None:
+        self._armed: tuple[Any, str, Any, Any] | None = None
+
+    def arm(
+        self,
+        model: Any,
+        stage: str,
+        around: Callable[[tuple[Any, ...]], AbstractContextManager[None]],
+        is_spared: Callable[[tuple[Any, ...], FrameType], bool],
+    ) -> None:
+        """Have the next call of the model's step function run within a context.
+
+        Args:
+            model: The model that runs it.
+            stage: ``"train"``, ``"test"`` or ``"predict"``.
+            around: Gives the context, from what the function is called with.
+            is_spared: Says, of what the function is called with and the frame that calls it, whether it is to run as
+                it is.
+        """
+        self.disarm()
+        name = _FUNCTIONS[stage]
+        original = getattr(model, name, None)
+        if original is None:
+            return
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            with unseen:
+                if self._armed is None or self._armed[2] is not once:
+                    # Another watch's wrapper, by now removed, was around this one when this was to be.
+                    if getattr(model, name, None) is once:
+                        setattr(model, name, original)
+                    return original(*args, **kwargs)
+                self.disarm()
+                if is_spared(args, sys._getframe(1)):
+                    return original(*args, **kwargs)
+                with around(args):
+                    return with_room(original, args, kwargs)
+
+        setattr(model, name, once)
+        self._armed = (model, name, once, original)
+
+    def disarm(self) -> None:
+        """Take the wrapper out, if it is still there."""
+        armed, self._armed = self._armed, None
+        if armed is not None:
+            model, name, once, original = armed
+            if getattr(model, name, None) is once:
+                setattr(model, name, original)

@@ -1,0 +1,37 @@
+"""Keeps our functions out of the stacks that TensorFlow puts into its errors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["left_out_of_stacks"]
+
+
+@contextmanager
+def left_out_of_stacks(_: object) -> Iterator[None]:
+    """TensorFlow writes into its errors under which stack an operation was made; our functions are no part of it."""
+    from tensorflow.python.framework import ops
+    from tensorflow.python.util import tf_stack
+
+    if ops.inside_function():
+        # Somebody begins in the middle of a tracing, and its own filters would end before this one.
+        yield
+        return
+    files = _our_files()
+
+    class Filter(tf_stack.StackTraceFilter):
+        def get_filtered_filenames(self) -> Any:
+            return files | self.parent.get_filtered_filenames()
+
+    with Filter():
+        yield
+
+
+@functools.cache
+def _our_files() -> frozenset[str]:
+    package = Path(__file__).parents[2]
+    return frozenset(map(str, package.rglob("*.py")))

@@ -1,0 +1,33 @@
+"""Who makes the operations of a function's graph, and what is noted about the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kerasmemwatch.records.owners import Frame
+
+__all__ = ["Reference", "TracedGraph"]
+
+Reference = Callable[[], Any]
+
+
+@dataclass
+class TracedGraph:
+    """What a function's graph is made of; it keeps neither the graph nor a variable alive.
+
+    Attributes:
+        stage: The stage in which it was traced.
+        ops: By name of the operation, who made it.
+        variables: By name of an operation that assigns, a reference to the variable's handle.
+        gradients: By name of a tensor, a reference to the variable whose gradient it gives, whether that is
+            sparse, and the operations whose buffer it may be in.
+        calls: By name of an operation that calls a function, the function's.
+    """
+
+    stage: str
+    ops: dict[str, Frame] = field(default_factory=dict)
+    variables: dict[str, Reference] = field(default_factory=dict)
+    gradients: dict[str, tuple[Reference, bool, tuple[str, ...]]] = field(default_factory=dict)
+    calls: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,32 @@
+"""Notes that an operation calls another function than it was made to call."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
+from kerasmemwatch.attribution.hooks.patching import patched, unseen
+
+__all__ = ["rewritten_calls"]
+
+
+@contextmanager
+def rewritten_calls(stack: OwnerStack) -> Iterator[None]:
+    """Note the rewriting of calls: of one that has a gradient, to a function that returns what the gradient needs."""
+    from tensorflow.python.framework.ops import Operation
+
+    original = Operation._set_func_attr
+
+    @functools.wraps(original)
+    def hooked(self: Any, attribute: Any, function: Any) -> None:
+        with unseen:
+            original(self, attribute, function)
+        calls = stack.graph(self.graph).calls
+        if self.name in calls:
+            calls[self.name] = function.decode() if isinstance(function, bytes) else str(function)
+
+    with patched(Operation, "_set_func_attr", hooked):
+        yield

@@ -1,0 +1,80 @@
+"""Where variables lie that are made within a step, as an optimizer's are in the first, or that no model holds."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from kerasmemwatch.attribution.hooks.patching import patched, unseen
+from kerasmemwatch.attribution.hooks.tensorflow_hooks import traced_functions
+from kerasmemwatch.attribution.live.live_buffers import Sighting, variable_addresses
+from kerasmemwatch.attribution.live.tensor_places import host_address, resource_place, unwatched
+from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.faults import Faults
+
+__all__ = ["variable_sightings"]
+
+
+@contextmanager
+def variable_sightings(before: Container[int], watched: Watched, faults: Faults) -> Iterator[list[Sighting]]:
+    """Note the buffers of variables in here: that eager code assigns to, or that are there after a function is made.
+
+    Args:
+        before: Keys of the variables that were there before.
+        watched: Whose variables to look for.
+        faults: Where faults are reported.
+
+    Yields:
+        What was seen, in order of time; nothing in a TensorFlow that does these things in another way.
+    """
+    found: list[Sighting] = []
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        yield
+        # A function that makes variables is traced once more when they have their first values.
+        if sys.modules["tensorflow"].executing_eagerly():
+            with faults.guard("trace", "Variables made in this step are known from its end on."):
+                places = variable_addresses(watched.ledger(), in_step=True)
+                now = time.time_ns()
+                found.extend(Sighting(key, address, now) for key, address in places.items() if key not in before)
+
+    with ExitStack() as exits:
+        try:
+            exits.enter_context(traced_functions(around))
+            exits.enter_context(_assignments(found, before))
+        except (ImportError, AttributeError):
+            pass
+        yield found
+
+
+@contextmanager
+def _assignments(found: list[Sighting], before: Container[int]) -> Iterator[None]:
+    from tensorflow.python.ops import gen_resource_variable_ops
+
+    original, known = gen_resource_variable_ops.assign_variable_op, set[int]()
+
+    def note(resource: Any, address: int) -> None:
+        if address:
+            found.append(Sighting(id(resource), address, time.time_ns()))
+
+    @functools.wraps(original)
+    def hooked(resource: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        is_eager = type(value).__name__ == "EagerTensor"
+        if is_eager and id(resource) not in known and id(resource) not in before:
+            known.add(id(resource))
+            with unwatched():
+                # If it has a value yet.
+                note(resource, resource_place(resource, value.dtype, in_step=True).address)
+        with unseen:
+            done = original(resource, value, *args, **kwargs)
+        if is_eager:
+            note(resource, host_address(value))
+        return done
+
+    with patched(gen_resource_variable_ops, "assign_variable_op", hooked):
+        yield

@@ -1,0 +1,130 @@
+"""The tensors of a batch: how large each may be, which tells them among allocations, and how many rows it has."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
+
+__all__ = [
+    "BatchPart",
+    "Spec",
+    "batch_parts",
+    "batch_sizes",
+    "eager_tensors",
+    "output_bytes",
+    "rows_in_batch",
+    "tensor_specs",
+]
+
+Spec = tuple[tuple[int | None, ...], int]
+
+
+class BatchPart(NamedTuple):
+    """One tensor of a batch.
+
+    Attributes:
+        bytes: Its size, or that of one row if the number of rows is not known beforehand.
+        per_row: Whether it is one row's.
+    """
+
+    bytes: int
+    per_row: bool
+
+    def rows(self, size: int) -> int:
+        """How many rows a buffer of so many bytes would have; 0 if it cannot be this tensor.
+
+        Example:
+            >>> BatchPart(12, True).rows(48), BatchPart(12, True).rows(50), BatchPart(12, False).rows(12)
+            (4, 0, 1)
+        """
+        if self.per_row:
+            return size // self.bytes if size % self.bytes == 0 else 0
+        return int(size == self.bytes)
+
+
+def batch_parts(arguments: Any) -> list[BatchPart]:
+    """What a step function is called with: an iterator, or the tensors themselves."""
+    parts = []
+    for item in _flat(arguments):
+        spec = getattr(item, "element_spec", None)
+        parts += [
+            part for part in [_part(*found) for found in tensor_specs(item if spec is None else spec)] if part.bytes
+        ]
+    return parts
+
+
+def rows_in_batch(parts: Sequence[BatchPart], events: AllocationEvents) -> int | None:
+    """Rows of the step's batch: the number that fits most parts, of buffers the input pipeline made or that died."""
+    sizes = set(np.unique(events.requested_bytes[~events.births | events.piped]).tolist())
+    votes = Counter(rows for part in parts if part.per_row for rows in {part.rows(size) for size in sizes} if rows)
+    # The smallest parts fit many sizes; the largest fits few.
+    largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)
+    candidates = {largest.rows(size) for size in sizes} - {0} if largest else set()
+    return max(candidates, key=lambda rows: votes[rows], default=None)
+
+
+def batch_sizes(parts: Sequence[BatchPart], events: AllocationEvents) -> list[int]:
+    """Bytes of each tensor of the step's batch; of those with a known number of rows only, if that isn't found."""
+    rows = rows_in_batch(parts, events) or 0
+    return [size for size in (part.bytes * (rows if part.per_row else 1) for part in parts) if size]
+
+
+def output_bytes(outputs: Mapping[str, Iterable[Spec]], rows: int | None) -> dict[str, int]:
+    """Bytes of each layer's outputs, where they are known."""
+    found = {}
+    for path, specs in outputs.items():
+        sizes = [_bytes(shape, item, rows) for shape, item in specs]
+        if sizes and all(size is not None for size in sizes):
+            found[path] = sum(size for size in sizes if size is not None)
+    return found
+
+
+def tensor_specs(value: Any) -> list[Spec]:
+    """What is known of each tensor in a structure."""
+    return [spec for spec in map(_spec, _flat(value)) if spec is not None]
+
+
+def eager_tensors(value: Any) -> list[Any]:
+    """The tensors in a structure that have a value."""
+    return [tensor for tensor in _flat(value) if type(tensor).__name__ == "EagerTensor"]
+
+
+def _spec(tensor: Any) -> Spec | None:
+    """Shape (``None`` where it is not known) and bytes of an item."""
+    shape, dtype = getattr(tensor, "shape", None), getattr(tensor, "dtype", None)
+    try:
+        dimensions = tuple(None if size is None else int(size) for size in shape)  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        return None
+    size = getattr(dtype, "size", None) or getattr(dtype, "itemsize", None)
+    return (dimensions, int(size)) if size else None
+
+
+def _bytes(shape: tuple[int | None, ...], item: int, rows: int | None) -> int | None:
+    known = [size for size in shape if size is not None]
+    if len(known) == len(shape):
+        return math.prod(known) * item
+    if shape[0] is None and len(known) == len(shape) - 1 and rows is not None:
+        return math.prod(known) * item * rows
+    return None
+
+
+def _part(shape: tuple[int | None, ...], item: int) -> BatchPart:
+    known = [size for size in shape if size is not None]
+    return BatchPart(math.prod(known) * item, per_row=len(known) < len(shape))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        yield value
+        return
+    for item in value:
+        yield from _flat(item)

@@ -1,0 +1,44 @@
+"""Data sets that lie on a GPU as a whole, of which a step needs one batch. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["data_on_gpu"]
+
+
+def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: int | None) -> str:
+    """How many bytes of data sets lie on GPUs, in words; empty if none do, or no more than a batch.
+
+    Of a batch of unknown size nothing tells whether the data set is larger.
+
+    Args:
+        known: Buffers with a name: those that datasets hold have the category ``"inputs"``.
+        batch: The tensors of a batch.
+        rows: How many rows it has, if known.
+
+    Example:
+        >>> held = KnownBuffer("input pipeline", "", "inputs", 1 << 30, address=4096, device="GPU:0")
+        >>> data_on_gpu([held], [BatchPart(1 << 20, False)], None).partition(". ")[0]
+        'A whole data set lies on GPU:0 (1.0 GiB), of which a step needs 1.0 MiB'
+    """
+    held: dict[str, int] = defaultdict(int)
+    for buffer in known:
+        if buffer.category == "inputs" and buffer.device.startswith("GPU"):
+            held[buffer.device] += buffer.bytes
+    if rows is None and any(part.per_row for part in batch):
+        return ""
+    batch_bytes = sum(part.bytes * (rows if rows and part.per_row else 1) for part in batch)
+    places = [f"{device} ({format_bytes(size)})" for device, size in sorted(held.items()) if size > batch_bytes]
+    if not places:
+        return ""
+    return (
+        f"A whole data set lies on {' and '.join(places)}, of which a step needs {format_bytes(batch_bytes)}. "
+        "TensorFlow copies arrays there that fit(x=array) is given. Fit a data set from host memory: "
+        "with tf.device('CPU:0'): data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)"
+    )

@@ -1,0 +1,117 @@
+"""Who made each allocation: by the operation that asked for it, else by who was at work at that time. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
+from kerasmemwatch.attribution.events.pairing import Allocations
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.records.owners import FUNCTIONS, INPUT_PIPELINE, Frame
+
+__all__ = ["row_frames", "within_calls"]
+
+_UNKNOWN = Frame("unattributed", "", "between")
+# How TensorFlow names what it makes of a function.
+_FUNCTION = "__inference_"
+_PIPELINE = Frame(INPUT_PIPELINE, "", "input")
+
+
+def row_frames(
+    events: AllocationEvents,
+    rows: Allocations,
+    ops: NDArray[np.int32],
+    owners: OpOwners,
+    log: Sequence[tuple[int, Frame]] = (),
+    calls: Sequence[tuple[int, int]] = (),
+    told: Mapping[int, Frame] | None = None,
+) -> tuple[list[Frame], NDArray[np.int64]]:
+    """Find who made each allocation.
+
+    Args:
+        events: The allocator's events.
+        rows: They, paired.
+        ops: The operation of each row, index into the events' names.
+        owners: Who made each operation.
+        log: UNIX times in nanoseconds and who was on top of the stack from then, on Python's thread.
+        calls: UNIX times at which functions began and ended that this thread called.
+        told: By event, who made what it gives out, where that is known by other means.
+
+    Returns:
+        Frames, of which the first stands for unknown, and ``int64[num_rows]``, each row's index into them.
+    """
+    codes: dict[Frame, int] = {_UNKNOWN: 0, _PIPELINE: 1}
+    event = rows.event
+    piped = events.piped[event]
+    # Python's have the name of the process, whatever that is; TensorFlow's have a number.
+    python = _threads(events, event, ["/" not in name for name in events.threads])
+    tops, top = _tops(log, events.time_ns[event])
+    # Others work for Python's thread while it waits within a layer.
+    top = np.where(python | np.array([_is_at_work(frame) for frame in tops])[top], top, 0)
+    top = np.where(piped, 0, top)
+    which = np.zeros(len(event), np.int64)
+    called = within_calls(calls, events.time_ns[event])
+    keys = (ops.astype(np.int64) * len(tops) + top) * 2 + called
+    pairs, inverse = np.unique(keys, return_inverse=True)
+    found = np.zeros(len(pairs), np.int64)
+    for index, code in enumerate(pairs.tolist()):
+        op, frame_code = divmod(code // 2, len(tops))
+        frame = _whose(owners, events.ops[op], tops[frame_code], called=bool(code % 2))
+        found[index] = codes.setdefault(frame, len(codes))
+    which = np.where(piped, codes[_PIPELINE], found[inverse.reshape(-1)])
+    # The input pipeline's functions run under ids of their own, on whatever thread.
+    runs = np.unique(events.run[event][piped & (events.run[event] != 0)])
+    which[(which == 0) & np.isin(events.run[event], runs)] = codes[_PIPELINE]
+    row_of = dict(zip(rows.birth.tolist(), range(len(event)), strict=True))
+    of_layers = np.flatnonzero([bool(frame.class_name) for frame in codes])
+    for birth, frame in (told or {}).items():
+        # A program that a layer calls is the layer's.
+        if frame.owner != FUNCTIONS or which[row_of[birth]] not in of_layers:
+            which[row_of[birth]] = codes.setdefault(frame, len(codes))
+    which[rows.birth < 0] = 0
+    # A frame may tell the phase only.
+    return [frame if frame.owner else frame._replace(owner=_UNKNOWN.owner) for frame in codes], which
+
+
+def within_calls(calls: Sequence[tuple[int, int]], time_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """``bool[n]``, whether a function ran at each of some times."""
+    # A function may call another in Python.
+    marks = sorted((time, step) for begun, ended in calls for time, step in ((begun, 1), (ended, -1)))
+    times = np.array([time for time, _ in marks], np.int64)
+    depth = np.concatenate([[0], np.cumsum([step for _, step in marks], dtype=np.int64)])
+    found: NDArray[np.bool_] = depth[np.searchsorted(times, time_ns, side="right")] > 0
+    return found
+
+
+def _whose(owners: OpOwners, op: str, top: Frame, *, called: bool) -> Frame:
+    """Who made an allocation, given who was on top of the stack at that time; unknown stands for nobody."""
+    if op.startswith(_FUNCTION) and not top.class_name:
+        # What the call of a compiled function takes besides its blocks: tables of pointers.
+        return Frame(FUNCTIONS, "", "update")
+    is_busy = _is_at_work(top)
+    # In eager mode an operation's name tells its kind only, as may that of one in some graph.
+    if top is not _UNKNOWN and "/" not in op and not (called and owners.exact(op)):
+        return top
+    frame = owners.find(op, top.owner if is_busy else "") if op else None
+    return top if frame is None or not frame.owner else frame
+
+
+def _is_at_work(frame: Frame) -> bool:
+    """Whether somebody is known to be at work, not merely what comes between two."""
+    is_callback = frame.phase == "between" and frame != _UNKNOWN
+    return bool(frame.class_name) or frame.phase in ("backward", "update") or is_callback
+
+
+def _threads(events: AllocationEvents, event: NDArray[np.int64], flags: list[bool]) -> NDArray[np.bool_]:
+    return np.array(flags or [False])[events.thread[event]]
+
+
+def _tops(log: Sequence[tuple[int, Frame]], time_ns: NDArray[np.int64]) -> tuple[list[Frame], NDArray[np.int64]]:
+    """Who was on top at each time: frames, of which the first stands for unknown, and indices into them."""
+    codes: dict[Frame, int] = {_UNKNOWN: 0}
+    tops = np.array([0, *(codes.setdefault(frame, len(codes)) for _, frame in log)], np.int64)
+    times = np.array([time for time, _ in log], np.int64)
+    return list(codes), tops[np.searchsorted(times, time_ns, side="right")]

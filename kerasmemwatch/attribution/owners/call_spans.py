@@ -1,0 +1,103 @@
+"""Which operations were calling compiled programs, in a step that is not compiled as a whole.
+
+TensorFlow's executor calls such a program in one operation, whose name the allocations of the program lack. A capture
+has the span of the call, unless it ended before the call did: a thread may be kept waiting when the program has run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+
+__all__ = ["CallSpan", "call_spans", "named_by_calls"]
+
+_HOST_PLANE = "/host:CPU"
+_CALL = "ExecutorState::ProcessAsync::Start"
+_NAME_STAT = "name"
+
+
+@dataclass(frozen=True)
+class CallSpan:
+    """One call.
+
+    Attributes:
+        op: Name of the operation.
+        thread: Name of the thread.
+        begin_ns: When it began, since the capture began.
+        end_ns: When it ended.
+    """
+
+    op: str
+    thread: str
+    begin_ns: int
+    end_ns: int
+
+
+def call_spans(space: Any) -> Iterator[CallSpan]:
+    """Find the operations that TensorFlow waited for, calls of compiled programs among them.
+
+    One that had not ended when the capture did is missing.
+
+    Args:
+        space: An ``XSpace`` message.
+    """
+    for plane in space.planes:
+        calls = {key for key, event in plane.event_metadata.items() if event.name == _CALL}
+        if plane.name != _HOST_PLANE or not calls:
+            continue
+        names = {key: stat.name for key, stat in plane.stat_metadata.items()}
+        for line in plane.lines:
+            for event in line.events:
+                if event.metadata_id in calls:
+                    of_op = (stat for stat in event.stats if names[stat.metadata_id] == _NAME_STAT)
+                    op = next((stat.str_value or names.get(stat.ref_value, "") for stat in of_op), "")
+                    begin_ps = line.timestamp_ns * 1000 + event.offset_ps
+                    yield CallSpan(op, line.name, begin_ps // 1000, (begin_ps + event.duration_ps) // 1000)
+
+
+def named_by_calls(
+    events: AllocationEvents,
+    spans: Iterable[CallSpan],
+    owners: OpOwners,
+    runs: Iterable[tuple[str, Sequence[int]]] = (),
+    calls: Mapping[str, str] | None = None,
+) -> AllocationEvents:
+    """Give allocations without a name that of the layer's operation which was calling on their thread.
+
+    Args:
+        events: The allocator's events.
+        spans: Calls.
+        owners: Who made each operation.
+        runs: Of each run of a program, the program's name and the allocations that it made.
+        calls: By name of an operation that calls a function, the function's.
+    """
+    ops, op = {name: code for code, name in enumerate(events.ops)}, events.op.copy()
+    nameless = np.flatnonzero(events.births & (events.op == 0) & ~events.piped)
+    times = events.time_ns[nameless] - events.began_ns
+    ended = set()
+    # Of calls within one another the innermost counts, which begins last.
+    for span in sorted(spans, key=lambda span: span.begin_ns):
+        ended.add(owners.exact(span.op))
+        frame = owners.find(span.op) if span.thread in events.threads else None
+        if frame is not None and frame.class_name:
+            first, last = np.searchsorted(times, span.begin_ns), np.searchsorted(times, span.end_ns, side="right")
+            within = nameless[first:last]
+            mine = within[events.thread[within] == events.threads.index(span.thread)]
+            op[mine] = ops.setdefault(span.op, len(ops))
+    for program, births in runs:
+        # A call that is not known to have ended: if it is the only one of its function, it is the one.
+        left = [name for name, function in (calls or {}).items() if _is_of(program, function) and name not in ended]
+        if len(left) == 1 and not op[births].any():
+            op[births] = ops.setdefault(left[0], len(ops))
+    return replace(events, op=op, ops=tuple(ops))
+
+
+def _is_of(program: str, function: str) -> bool:
+    """Whether a program, ``"a_inference_gelu_12__.7"``, is made of a function, ``"__inference_gelu_12"``."""
+    return program.startswith(f"a{function[1:]}__")

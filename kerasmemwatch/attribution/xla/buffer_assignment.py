@@ -1,0 +1,307 @@
+"""What is inside the memory of a step that XLA compiled: its logical buffers, each with an operation and a lifetime.
+
+XLA plans the memory of a program ahead: a few allocations, of which the largest, the temp block, holds nearly all that
+lives during a step, at fixed offsets. A profiler capture carries that plan, the buffer assignment, for every program.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.attribution.xla.hlo_backward import backward_from
+from kerasmemwatch.attribution.xla.hlo_op_names import OpNames, in_gradient_tape
+from kerasmemwatch.attribution.xla.hlo_program import HloProgram, Index
+from kerasmemwatch.errors import MemWatchError
+
+__all__ = ["XlaAllocation", "XlaBuffer", "XlaModule", "live_bytes", "open_module", "requests"]
+
+
+class UnscheduledModuleError(MemWatchError, ValueError):
+    """A program without schedule or buffer assignment, of which nothing can be told."""
+
+
+@dataclass(frozen=True)
+class XlaAllocation:
+    """A piece of memory that a program works in.
+
+    Attributes:
+        index: Its number in the buffer assignment.
+        bytes: Its size.
+        kind: ``"parameter"``: passed in by the caller; ``"constant"``: part of the program; ``"output"`` and
+            ``"temp"``: asked of the allocator, in the order of ``index``, each time that the program runs. An output
+            is the caller's afterwards, what is temp is given back.
+        parameter: Number of the parameter, ``None`` for other kinds.
+        is_output: Whether a result lies in it. For a parameter: the caller gives it away (donates it), and a result
+            takes its place, as a weight's new value does. Where the caller keeps it after all, the run asks for as
+            much again.
+    """
+
+    index: int
+    bytes: int
+    kind: str
+    parameter: int | None
+    is_output: bool
+
+
+@dataclass(frozen=True)
+class XlaBuffer:
+    """What one instruction writes into one place.
+
+    Attributes:
+        name: The instruction, with ``{index}`` for a part of a tuple: ``"fusion.3{1}"``.
+        op_name: The model's operation, as a name scope; ``""`` if unknown.
+        op_from: How that was found: ``"own"``, ``"fusion"``, ``"operand"`` or ``"user"`` (see ``OpNames``); ``""`` if
+            unknown. A name from a user tells the layer, and not when the buffer was written.
+        bytes: Its size.
+        shape: Its dimensions; empty for a scalar and a tuple.
+        allocation_index: Of the ``XlaAllocation`` that it lies in.
+        offset: Where in that, in bytes.
+        kind: ``"parameter"``, ``"constant"``, ``"output"`` (a result of the program) or ``"temp"``. One that is temp
+            may lie in a parameter's allocation, before a result does.
+        first: The position in the schedule that writes it. What is there before the program runs has 0.
+        last: The last position that needs it, inclusive.
+        copy_of: Number of the parameter that it repeats, in another place, layout or type: made of it alone, with as
+            many elements, as a weight before it is overwritten. ``None`` for all else.
+        in_parameter: Number of the parameter in whose memory it lies, ``None`` if in none.
+        alias_of: Index of the buffer that holds the same bytes at the same time and is counted, ``None`` if this is.
+        used_by: The operations that read it; for a loop's variable, at any time: before, in and after the loop.
+    """
+
+    name: str
+    op_name: str
+    op_from: str
+    bytes: int
+    shape: tuple[int, ...]
+    allocation_index: int
+    offset: int
+    kind: str
+    first: int
+    last: int
+    copy_of: int | None
+    in_parameter: int | None
+    alias_of: int | None
+    used_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class XlaModule:
+    """A compiled program and its memory.
+
+    Attributes:
+        name: The program's.
+        program_id: What a capture's events call it.
+        length: Number of positions in the schedule. The body of a loop stands in it once, before the loop itself, and
+            so do the branches of a conditional.
+        instructions: Name of the instruction at each position.
+        op_names: The model's operation of each instruction, ``""`` where unknown.
+        backward_from: The position where the backward pass begins, ``None`` without one. XLA moves what it can ahead:
+            an earlier position may have a name of the backward pass, and the other way round.
+        allocations: All but those on a thread's stack, by index.
+        buffers: Those that lie in them.
+        conflicts: Number of pairs of buffers that overlap in place and time though nothing says why. Other than 0
+            means that the lifetimes cannot be trusted.
+    """
+
+    name: str
+    program_id: int
+    length: int
+    instructions: tuple[str, ...] = field(repr=False)
+    op_names: tuple[str, ...] = field(repr=False)
+    backward_from: int | None
+    allocations: tuple[XlaAllocation, ...] = field(repr=False)
+    buffers: tuple[XlaBuffer, ...] = field(repr=False)
+    conflicts: int
+
+    @property
+    def temp_bytes(self) -> int:
+        """Size of the temp block, 0 without one."""
+        return max((allocation.bytes for allocation in self.allocations if allocation.kind == "temp"), default=0)
+
+    @property
+    def requests(self) -> tuple[XlaAllocation, ...]:
+        """What the allocator is asked for first at each run, in that order."""
+        return _requests(self.allocations)
+
+
+def requests(proto: Any) -> tuple[XlaAllocation, ...]:
+    """The ``requests`` of a program that is not opened, which takes far less time.
+
+    Args:
+        proto: An ``HloProto`` message.
+    """
+    assigned = proto.buffer_assignment.buffer_allocations
+    return _requests(_allocation(allocation) for allocation in assigned if not allocation.is_thread_local)
+
+
+def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tape) -> XlaModule:
+    """Work out the buffers of a program.
+
+    Args:
+        proto: An ``HloProto`` message.
+        is_backward: Tells by an operation's name whether it belongs to the backward pass.
+
+    Raises:
+        UnscheduledModuleError: If the program has no schedule or no buffer assignment.
+    """
+    module, assignment = proto.hlo_module, proto.buffer_assignment
+    if not module.schedule.sequences or not assignment.buffer_allocations:
+        raise UnscheduledModuleError(
+            f"Expected a scheduled program with a buffer assignment. Received: {module.name!r}."
+        )
+    places = {buffer.id: _place(buffer) for buffer in assignment.logical_buffers}
+    program = HloProgram(module, {place: value for value, place in places.items()})
+    names = OpNames(program, is_backward)
+    allocations, buffers, values = [], [], []
+    for allocation in assignment.buffer_allocations:
+        if allocation.is_thread_local:
+            continue
+        allocations.append(_allocation(allocation))
+        for assigned in allocation.assigned:
+            value = assigned.logical_buffer_id
+            if value in program.first:
+                buffers.append(_buffer(program, names, allocations[-1], places[value], assigned))
+                values.append(value)
+    buffers, conflicts = _share(buffers, values, program)
+    return XlaModule(
+        name=str(module.name),
+        program_id=int(module.id),
+        length=len(program),
+        instructions=tuple(str(program.instructions[id].name) for id in program.order),
+        op_names=tuple(name for name, _ in names.of_positions()),
+        backward_from=backward_from(program, names.of_positions()),
+        allocations=tuple(allocations),
+        buffers=tuple(buffers),
+        conflicts=conflicts,
+    )
+
+
+def live_bytes(module: XlaModule, allocation_index: int) -> NDArray[np.int64]:
+    """How much of an allocation is in use at each position of the schedule; the rest of it is unused.
+
+    Returns:
+        ``int64[module.length]``.
+    """
+    change = np.zeros(module.length + 1, np.int64)
+    for buffer in module.buffers:
+        if buffer.allocation_index == allocation_index and buffer.alias_of is None:
+            change[buffer.first] += buffer.bytes
+            change[buffer.last + 1] -= buffer.bytes
+    return np.cumsum(change)[:-1]
+
+
+def _requests(allocations: Iterable[XlaAllocation]) -> tuple[XlaAllocation, ...]:
+    return tuple(allocation for allocation in allocations if allocation.kind in ("output", "temp"))
+
+
+def _place(buffer: Any) -> tuple[int, Index]:
+    return buffer.defined_at.instruction_id, tuple(buffer.defined_at.shape_index)
+
+
+def _allocation(allocation: Any) -> XlaAllocation:
+    if allocation.is_entry_computation_parameter:
+        kind = "parameter"
+    elif allocation.is_constant:
+        kind = "constant"
+    else:
+        kind = "output" if allocation.maybe_live_out else "temp"
+    parameter = int(allocation.parameter_number) if kind == "parameter" else None
+    return XlaAllocation(int(allocation.index), int(allocation.size), kind, parameter, bool(allocation.maybe_live_out))
+
+
+def _buffer(
+    program: HloProgram, names: OpNames, allocation: XlaAllocation, place: tuple[int, Index], assigned: Any
+) -> XlaBuffer:
+    value = assigned.logical_buffer_id
+    instruction_id, index = place
+    instruction = program.instructions[instruction_id]
+    shape = instruction.shape
+    for number in index:
+        shape = shape.tuple_shapes[number]
+    is_parameter = instruction.opcode == "parameter" and allocation.kind == "parameter"
+    if is_parameter and program.first[value] == 0:
+        kind = "parameter"
+    elif allocation.kind == "constant":
+        kind = "constant"
+    else:
+        kind = "output" if value in program.results else "temp"
+    # What the program does not own is there for as long as it runs.
+    is_kept = kind == "constant" or (kind == "parameter" and not allocation.is_output)
+    op_name, op_from = names.of(value)
+    same = program.versions.get(program.variables.get(value, value), [value])
+    return XlaBuffer(
+        name=instruction.name + ("{" + ",".join(map(str, index)) + "}" if index else ""),
+        op_name=op_name,
+        op_from=op_from,
+        bytes=int(assigned.size),
+        shape=tuple(shape.dimensions),
+        allocation_index=allocation.index,
+        offset=int(assigned.offset),
+        kind=kind,
+        first=0 if is_kept else program.first[value],
+        last=len(program) - 1 if is_kept else program.last[value],
+        copy_of=_copied(program, value, shape) if kind == "temp" else None,
+        in_parameter=allocation.parameter,
+        alias_of=None,
+        used_by=tuple(dict.fromkeys(name for each in same for name in names.of_users(each))),
+    )
+
+
+def _copied(program: HloProgram, value: int, shape: Any) -> int | None:
+    origin = program.origins.get(value)
+    if origin is not None:
+        parameter = program.instructions[origin]
+        same_size = math.prod(shape.dimensions) == math.prod(parameter.shape.dimensions)
+        if same_size and not shape.tuple_shapes:
+            return int(parameter.parameter_number)
+    return None
+
+
+def _share(buffers: list[XlaBuffer], values: list[int], program: HloProgram) -> tuple[list[XlaBuffer], int]:
+    """Let no two buffers count the same bytes at the same time.
+
+    An instruction that works in place writes where its operand is, and a loop's variable stays where it was: there the
+    older buffer ends as the newer begins, or the newer is an alias of one that outlives it.
+    """
+    first, last = ([getattr(buffer, name) for buffer in buffers] for name in ("first", "last"))
+    begins = [buffer.offset for buffer in buffers]
+    ends = [buffer.offset + buffer.bytes for buffer in buffers]
+    alias_of: dict[int, int] = {}
+    conflicts = 0
+    by_allocation: dict[int, list[int]] = {}
+    for number in sorted(range(len(buffers)), key=first.__getitem__):
+        by_allocation.setdefault(buffers[number].allocation_index, []).append(number)
+    for numbers in by_allocation.values():
+        active: list[int] = []
+        for new in numbers:
+            position, begin, end = first[new], begins[new], ends[new]
+            active = [old for old in active if last[old] >= position]
+            for old in [old for old in active if begins[old] < end and begin < ends[old]]:
+                if begins[old] != begin or not _may_share(values[old], values[new], position, program):
+                    conflicts += 1
+                elif last[new] < last[old] or position == first[old]:
+                    alias_of[new] = old
+                    last[old] = max(last[old], last[new])
+                    break
+                else:
+                    last[old] = position - 1
+            if new not in alias_of:
+                active.append(new)
+    shared = [
+        buffer
+        if last[number] == buffer.last and number not in alias_of
+        else replace(buffer, last=last[number], alias_of=alias_of.get(number))
+        for number, buffer in enumerate(buffers)
+    ]
+    return shared, conflicts
+
+
+def _may_share(old: int, new: int, position: int, program: HloProgram) -> bool:
+    if program.variables.get(old, old) == program.variables.get(new, new):
+        return True
+    return any(old in read for read in program.reads[position])

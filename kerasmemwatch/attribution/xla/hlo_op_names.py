@@ -1,0 +1,208 @@
+"""Which operation of the model each value of a compiled program comes from.
+
+XLA keeps an operation's name as an instruction's metadata, and loses it where it rewrites: copies, transposes, the
+pieces of an expanded operation. Such an instruction takes its name from its neighbours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kerasmemwatch.attribution.xla.hlo_program import HloProgram
+
+__all__ = ["Named", "OpNames", "in_gradient_tape"]
+
+# What TensorFlow's bridge to XLA calls each argument of a program.
+_NO_NAMES = ("", "XLA_Args", "XLA_Retvals")
+# The gradient of a function that is called within the step.
+_OF_FUNCTION = re.compile(r"(?:^|/)gradients(?:_\d+)?/.+_grad/")
+
+Named = tuple[str, str]
+_UNKNOWN: Named = ("", "")
+
+
+def in_gradient_tape(op_name: str) -> bool:
+    """Tell whether an operation of TensorFlow belongs to the backward pass.
+
+    Example:
+        >>> in_gradient_tape("gradient_tape/mlp/dense/MatMul/MatMul_1"), in_gradient_tape("mlp/dense/MatMul")
+        (True, False)
+    """
+    return "gradient_tape/" in op_name or _OF_FUNCTION.search(op_name) is not None
+
+
+@dataclass(frozen=True)
+class _Fusion:
+    """The instructions of a fusion by id, the last of them, and the operations that read each of its operands."""
+
+    instructions: dict[int, Any]
+    root: Any
+    readers: dict[int, list[str]]
+
+    def nearest_name(self, instruction_id: int) -> str:
+        """The first name found from an instruction on through its operands, breadth first."""
+        waiting, seen = [instruction_id], {instruction_id}
+        for current in waiting:
+            name = _own(self.instructions[current])
+            if name:
+                return name
+            found = [id for id in dict.fromkeys(self.instructions[current].operand_ids) if id not in seen]
+            waiting.extend(found)
+            seen.update(found)
+        return ""
+
+
+class OpNames:
+    """The operation of each value, and how it was found.
+
+    In this order: ``"own"``, the instruction's; ``"fusion"``, of the nearest to the result of the instructions fused
+    into it; ``"operand"``, of the latest in the schedule of those it reads; ``"user"``, of the first that reads it.
+    A value that only the backward pass reads belongs to its readers, not to the forward operation before it: so do the
+    parts of a gradient that are computed ahead.
+
+    Args:
+        program: The program.
+        is_backward: Tells by an operation's name whether it belongs to the backward pass.
+    """
+
+    def __init__(self, program: HloProgram, is_backward: Callable[[str], bool] = in_gradient_tape) -> None:
+        self._program = program
+        self._is_backward = is_backward
+        self._fusions: dict[int, _Fusion] = {}
+        self._of_position = [self._in_metadata(program.instructions[id]) for id in program.order]
+        # Only of those that do not go by their instruction: a loop's variables, and parts of a fusion's result.
+        self._of_value: dict[int, Named] = {}
+        self._position = {value: position for position, values in enumerate(program.writes) for value in values}
+        self._merged_into: dict[int, list[int]] = {}
+        for merged, sources in program.merges.items():
+            for source in sources:
+                self._merged_into.setdefault(source, []).append(merged)
+        self._look_into_fusions()
+        self._ask_operands()
+        self._ask_users()
+
+    def of(self, value: int) -> Named:
+        """The operation's name and where it is from, both empty if unknown."""
+        if value in self._program.merges or value in self._of_value:
+            return self._of_value.get(value, _UNKNOWN)
+        position = self._position.get(value)
+        return _UNKNOWN if position is None else self._of_position[position]
+
+    def of_positions(self) -> tuple[Named, ...]:
+        """The operation's name of each instruction in the schedule, and how it was found."""
+        return tuple(self._of_position)
+
+    def of_users(self, value: int) -> tuple[str, ...]:
+        """The names of the operations that read a value, also inside a fusion, without repetition."""
+        names: dict[str, None] = {}
+        for position in self._readers(value):
+            names.update(dict.fromkeys((*self._readers_in_fusion(value, position), self._of_position[position][0])))
+        names.pop("", None)
+        return tuple(names)
+
+    def _look_into_fusions(self) -> None:
+        for (instruction_id, index), value in self._program.definitions.items():
+            instruction = self._program.instructions.get(instruction_id)
+            if len(index) == 1 and instruction is not None and instruction.opcode == "fusion":
+                fusion = self._fusion(instruction)
+                if fusion.root.opcode == "tuple":
+                    name = fusion.nearest_name(fusion.root.operand_ids[index[0]])
+                    if name:
+                        self._of_value[value] = name, "fusion"
+
+    def _in_metadata(self, instruction: Any) -> Named:
+        name = _own(instruction)
+        if name or instruction.opcode != "fusion":
+            return name, "own" if name else ""
+        fusion = self._fusion(instruction)
+        name = fusion.nearest_name(fusion.root.id)
+        return name, "fusion" if name else ""
+
+    def _ask_operands(self) -> None:
+        for position, read in enumerate(self._program.reads):
+            for value in self._program.writes[position]:
+                if value in self._program.merges:
+                    self._of_value[value] = self._latest(self._program.merges[value], position)
+            if not self._of_position[position][0]:
+                self._of_position[position] = self._latest([value for group in read for value in group], position)
+
+    def _latest(self, values: Sequence[int], position: int) -> Named:
+        # A loop's variable is named before the body that writes it anew.
+        named = [value for value in values if self._position.get(value, position) < position and self.of(value)[0]]
+        if not named:
+            return _UNKNOWN
+        return self.of(max(named, key=lambda value: self._position[value]))[0], "operand"
+
+    def _ask_users(self) -> None:
+        for position in reversed(range(len(self._program))):
+            parts = [value for value in self._program.writes[position] if value in self._program.merges]
+            for value in parts:
+                # A loop's variable is its layer's, whoever reads it afterwards.
+                if not self.of(value)[0]:
+                    self._of_value[value] = self._by_users([value], _UNKNOWN)
+            if not parts:
+                self._of_position[position] = self._by_users(
+                    self._program.writes[position], self._of_position[position]
+                )
+
+    def _by_users(self, values: list[int], named: Named) -> Named:
+        name, how = named
+        if how not in ("", "operand"):
+            return named
+        names = [name for value in values for name in self._names_of_users(value)]
+        made_for_backward = not self._is_backward(name) and all(map(self._is_backward, names))
+        return (names[0], "user") if names and (not name or made_for_backward) else named
+
+    def _names_of_users(self, value: int) -> Iterator[str]:
+        for position in self._readers(value):
+            # In a fusion, the operation that reads it says more than the one at the end.
+            inside = next(filter(None, self._readers_in_fusion(value, position)), "")
+            if inside or self._of_position[position][0]:
+                yield inside or self._of_position[position][0]
+        yield from (self.of(merged)[0] for merged in self._merged_into.get(value, ()) if self.of(merged)[0])
+
+    def _readers(self, value: int) -> list[int]:
+        # Who writes nothing merely passes it on.
+        return [
+            position for position in dict.fromkeys(self._program.uses.get(value, ())) if self._program.writes[position]
+        ]
+
+    def _readers_in_fusion(self, value: int, position: int) -> Iterator[str]:
+        instruction = self._program.instructions[self._program.order[position]]
+        if instruction.opcode == "fusion":
+            readers = self._fusion(instruction).readers
+            for operand, values in enumerate(self._program.reads[position]):
+                if value in values:
+                    yield from readers.get(operand, ())
+
+    def _fusion(self, instruction: Any) -> _Fusion:
+        called = instruction.called_computation_ids[0]
+        if called not in self._fusions:
+            self._fusions[called] = _open_fusion(self._program.computations[called])
+        return self._fusions[called]
+
+
+def _open_fusion(computation: Any) -> _Fusion:
+    instructions: dict[int, Any] = {}
+    parameters: dict[int, int] = {}
+    readers: dict[int, list[str]] = {}
+    # Operands come first.
+    for instruction in computation.instructions:
+        instruction_id = instruction.id
+        instructions[instruction_id] = instruction
+        if instruction.opcode == "parameter":
+            parameters[instruction_id] = instruction.parameter_number
+        elif read := parameters.keys() & instruction.operand_ids:
+            name = _own(instruction)
+            for operand_id in read:
+                readers.setdefault(parameters[operand_id], []).append(name)
+    return _Fusion(instructions, instructions[computation.root_id], readers)
+
+
+def _own(instruction: Any) -> str:
+    # Of an operation in a function that was called, its own name comes first, then the one below the caller's.
+    name = str(instruction.metadata.op_name).rpartition(";")[2]
+    return "" if name in _NO_NAMES else name

@@ -1,0 +1,135 @@
+"""One watch for all that a process does with Keras, put where none is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kerasmemwatch.watch.memory_watch import MemoryWatch
+
+__all__ = ["SharedWatch"]
+
+_logger = logging.getLogger(__name__)
+
+
+class SharedWatch:
+    """The watch of this process, made when first needed; a forked child makes its own.
+
+    Inside a watched call nothing is added, as the figures of that call include what runs within.
+
+    Args:
+        log_dir: Where it records.
+        loop_files: The source files whose frames on a stack mean that a loop of Keras is running there.
+    """
+
+    def __init__(self, log_dir: str, loop_files: set[str]) -> None:
+        self._log_dir = log_dir
+        self._loop_files = loop_files
+        self._failed = False
+        self._pid = -1
+
+    def join(self, callback_list: Any, caller: FrameType) -> AbstractContextManager[None]:
+        """Put the watch first into a list that begins, unless the list or something around it has a watch.
+
+        Args:
+            callback_list: A ``keras.callbacks.CallbackList``.
+            caller: The frame that begins it; what runs around that frame is outside.
+
+        Returns:
+            A context that does nothing.
+        """
+        try:
+            self._heed_fork()
+            # Not `.model`: on JAX each access copies the state of training back.
+            model = getattr(callback_list, "_model", None)
+            if model and not self._has_watch(callback_list.callbacks) and not self._inside_watched(caller.f_back):
+                watch = self._get()
+                watch.set_params(callback_list.params)
+                watch.set_model(model)
+                callback_list.callbacks.insert(0, watch)
+        except Exception as error:
+            self._fail(error)
+        return nullcontext()
+
+    def batch(self, model: Any, caller: FrameType, *, stage: str) -> AbstractContextManager[None]:
+        """The context that records one call of ``train_on_batch`` and the like.
+
+        Args:
+            model: The model whose method is called.
+            caller: The frame that calls it.
+            stage: ``"train"``, ``"test"`` or ``"predict"``.
+
+        Returns:
+            The watch's context, or one that does nothing.
+        """
+        try:
+            self._heed_fork()
+            return nullcontext() if self._inside_watched(caller) else self._batch(self._get(), model, stage)
+        except Exception as error:
+            self._fail(error)
+            return nullcontext()
+
+    def _heed_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._watch: MemoryWatch | None = None
+            self._seen: weakref.WeakSet[MemoryWatch] = weakref.WeakSet()
+
+    def _get(self) -> MemoryWatch:
+        if self._watch is None:
+            from kerasmemwatch.watch.memory_watch import MemoryWatch
+
+            self._watch = MemoryWatch(self._log_dir, verbose=0)
+            self._seen.add(self._watch)
+        return self._watch
+
+    @contextmanager
+    def _batch(self, watch: MemoryWatch, model: Any, stage: str) -> Iterator[None]:
+        if watch.active:
+            # Left over from a fit that raised; new parameters tell the watch that something else begins.
+            watch.set_params(watch.params)
+        with watch.batch(model, stage):
+            yield
+
+    def _has_watch(self, callbacks: Iterable[Any]) -> bool:
+        from kerasmemwatch.watch.memory_watch import MemoryWatch
+
+        watches = [callback for callback in _flatten(callbacks) if isinstance(callback, MemoryWatch)]
+        self._seen.update(watches)
+        return bool(watches)
+
+    def _inside_watched(self, frame: FrameType | None) -> bool:
+        # Keras does not tell callbacks that a fit has raised, so an active watch may be a left-over: ask the stacks.
+        return any(watch.active for watch in self._seen) and any(
+            outer.f_code.co_filename in self._loop_files for outer in _frames_around(frame)
+        )
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failed:
+            _logger.warning("Training is not recorded.", exc_info=error)
+        self._failed = True
+
+
+def _flatten(callbacks: Iterable[Any]) -> Iterator[Any]:
+    for callback in callbacks:
+        yield callback
+        yield from _flatten(getattr(callback, "callbacks", None) or ())
+
+
+def _frames_around(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames from ``frame`` outwards, then those of the other threads: generators of batches run there."""
+    others = sys._current_frames()
+    others.pop(threading.get_ident(), None)
+    for start in (frame, *others.values()):
+        step = start
+        while step is not None:
+            yield step
+            step = step.f_back

@@ -1,0 +1,198 @@
+"""What grows: each series' slope with its interval, and what is held between two traced steps by layer and category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kerasmemwatch.analysis.growth import Outlook, outlooks
+from kerasmemwatch.analysis.live_set import by_layer
+from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
+from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, shortened
+from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note, panels
+from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
+from kerasmemwatch.reports.figures.peak import is_within
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["growth", "held_more", "steps_to_compare"]
+
+_MOST_BARS = 25
+_TREND_HEIGHT, _BAR_HEIGHT = 52, 24
+Change = dict[tuple[str, bool], dict[str, int]]
+
+
+def growth(report: Report, *, theme: str = "light", layer: str | None = None, most: int = _MOST_BARS) -> Figure:
+    """Draw each trend with its 95 % interval and forecast, and what the newest traced step began with more or less.
+
+    Args:
+        report: The report.
+        theme: ``"light"`` or ``"dark"``.
+        layer: Of what is held, draw this layer and the layers in it only.
+        most: How many layers are drawn at most.
+
+    Returns:
+        A plotly figure as a JSON-able dict; ``customdata[0]`` of a bar is the layer's path.
+    """
+    colours = theme_named(theme)
+    found = outlooks(report)
+    pair = steps_to_compare(report.steps)
+    change = held_more(*pair) if pair else {}
+    rows = [
+        (key, sizes)
+        for key, sizes in sorted(change.items(), key=lambda item: -sum(map(abs, item[1].values())))
+        if layer is None or is_within(key[0], layer)
+    ]
+    if not found and not pair:
+        why = "Too few samples to tell whether anything grows, and no two steps of one kind were traced."
+        return empty_figure(colours, "growth", why)
+    data: list[Figure] = []
+    layout: Figure = {"annotations": []}
+    heights = {
+        "trends": _TREND_HEIGHT * len(found) + 75 if found else 0,
+        "held": _BAR_HEIGHT * max(2, min(len(rows), most)) + 55 if pair else 0,
+    }
+    places = panels(heights)
+    if found:
+        _add_trends(data, layout, found, places["trends"], colours)
+    if pair:
+        _add_bars(data, layout, rows[:most], pair, places["held"], colours)
+    summary = "; ".join(one.words for one in found) or "Too few samples to tell whether anything grows"
+    layout |= {
+        "barmode": "relative",
+        "hovermode": "closest",
+        "height": sum(heights.values()) + 90,
+        "margin": {"l": 64, "r": 24, "t": 40, "b": 50},
+        "legend": {"orientation": "h", "x": 0, "y": places["held"][1] if pair else 1, "yanchor": "bottom"},
+    }
+    return figure(data, colours, "growth", f"{summary}.", **layout)
+
+
+def steps_to_compare(steps: Sequence[TracedStep]) -> tuple[TracedStep, TracedStep] | None:
+    """The first and the last traced step of the same stage, mode and device, training before others."""
+    kinds: dict[tuple[str, str, str], list[TracedStep]] = {}
+    own = [step for step in steps if step.measured_in is None and step.after is None]
+    for step in sorted(own, key=lambda one: (one.stage != "train", one.step)):
+        kinds.setdefault((step.stage, step.mode, step.timeline.device), []).append(step)
+    return next(((same[0], same[-1]) for same in kinds.values() if same[-1].step > same[0].step), None)
+
+
+def held_more(first: TracedStep, last: TracedStep) -> Change:
+    """By how much what was alive as the steps began differs, by owner and category; what is equal is left out."""
+    sizes: list[Change] = [
+        {
+            (row.path, bool(row.class_name)): {name: getattr(row, f"{name}_bytes") or 0 for name in CATEGORIES}
+            for row in by_layer(step.timeline, -1)
+        }
+        for step in (first, last)
+    ]
+    found = {}
+    for key in dict.fromkeys([*sizes[0], *sizes[1]]):
+        before, after = (one.get(key, dict.fromkeys(CATEGORIES, 0)) for one in sizes)
+        change = {name: after[name] - before[name] for name in CATEGORIES if after[name] != before[name]}
+        if change:
+            found[key] = change
+    return found
+
+
+def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Outlook], place: list[float], theme: Theme) -> None:
+    """A point for each series with its interval; its label says what it leads to."""
+    unit = byte_unit(max(max(abs(one.growth.low), abs(one.growth.high)) for one in found))
+    for row, one in enumerate(found):
+        trend, colour = one.growth, theme.mark if one.is_growing else theme.series[2]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(one.name),
+                "showlegend": False,
+                "x": unit.of([trend.bytes_per_step]),
+                "y": [row],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": unit.of([trend.high - trend.bytes_per_step]),
+                    "arrayminus": unit.of([trend.bytes_per_step - trend.low]),
+                    "color": colour,
+                    "thickness": 2,
+                    "width": 6,
+                },
+                "marker": {"size": 10, "color": colour, "symbol": "diamond" if one.is_growing else "circle"},
+                "hovertext": ["<br>".join([*map(plain, one.words.split("; ")), f"{trend.num_samples:,} samples"])],
+                "hoverinfo": "text",
+                "xaxis": "x",
+                "yaxis": "y",
+            }
+        )
+    zero = {"zeroline": True, "zerolinecolor": theme.faint}
+    layout["xaxis"] = byte_axis(
+        theme, unit, "growth a step, 95 % interval", rangemode="tozero", tickformat="~g", anchor="y", **zero
+    )
+    layout["yaxis"] = axis(
+        theme,
+        range=[len(found) - 0.4, -0.6],
+        tickvals=list(range(len(found))),
+        ticktext=[f"{plain(shortened(one.name, 28))}<br>{_brief(one)}" for one in found],
+        showgrid=False,
+        domain=place,
+    )
+
+
+def _brief(one: Outlook) -> str:
+    pace = format_bytes(one.growth.bytes_per_step, signed=True)
+    if not one.is_growing:
+        return "no steady growth"
+    if one.limit_step is None:
+        return f"{pace} a step"
+    if one.newest_step is not None and one.limit_step <= one.newest_step:
+        return f"{pace} a step, at its limit"
+    return f"{pace} a step,<br>limit at step {one.limit_step:,}"
+
+
+def _add_bars(
+    data: list[Figure],
+    layout: Figure,
+    rows: Sequence[tuple[tuple[str, bool], dict[str, int]]],
+    pair: tuple[TracedStep, TracedStep],
+    place: list[float],
+    theme: Theme,
+) -> None:
+    """For each layer what it holds more, to the right, and less, to the left."""
+    unit = byte_unit(float(max((sum(map(abs, sizes.values())) for _, sizes in rows), default=0)))
+    for name in CATEGORIES:
+        changed = [(row, path, sizes[name]) for row, ((path, _), sizes) in enumerate(rows) if name in sizes]
+        if not changed:
+            continue
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": name,
+                "x": unit.of(size for *_, size in changed),
+                "y": [row for row, *_ in changed],
+                "hovertext": [
+                    f"{layer_label(path, 70)}<br>{name}: {format_bytes(size, signed=True)} ({size:+,} bytes)"
+                    for _, path, size in changed
+                ],
+                "hoverinfo": "text",
+                "customdata": [[path] for _, path, _ in changed],
+                "marker": {"color": CATEGORY_COLOURS[name], "line": {"width": 0.5, "color": theme.outline}},
+                "xaxis": "x2",
+                "yaxis": "y2",
+            }
+        )
+    first, last = (f"step {step.step:,}" for step in pair)
+    if not rows:
+        words = f"As {last} began, the same was held as when {first} began."
+        layout["annotations"].append(note(words, theme, x=0, y=sum(place) / 2, xanchor="left"))
+    zero = {"zeroline": True, "zerolinecolor": theme.faint}
+    title = f"held more as {last} began than as {first} did"
+    layout["xaxis2"] = byte_axis(theme, unit, title, rangemode="tozero", anchor="y2", **zero)
+    layout["yaxis2"] = axis(
+        theme,
+        range=[max(len(rows), 1) - 0.4, -0.6],
+        tickvals=list(range(len(rows))),
+        ticktext=[layer_label(path, 28) for (path, _), _ in rows],
+        showgrid=False,
+        domain=place,
+        anchor="x2",
+    )

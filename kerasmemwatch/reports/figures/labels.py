@@ -1,0 +1,90 @@
+"""Words in figures: names of the user's as inert text, and one unit of bytes for an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.units import GIB, KIB, MIB, format_bytes
+
+__all__ = ["ByteUnit", "byte_unit", "category_lines", "layer_label", "plain", "shortened"]
+
+# plotly reads some HTML and entities in every text, and TeX between dollars where MathJax is loaded, as in notebooks.
+_MEANINGFUL = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;", "{": "&#123;"})
+_UNITS = (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
+
+
+@dataclass(frozen=True)
+class ByteUnit:
+    """The unit of an axis: a power of two, so that dividing by it loses no bit.
+
+    Attributes:
+        name: ``"MiB"``.
+        size: Its bytes.
+    """
+
+    name: str
+    size: int
+
+    def of(self, values: Iterable[Any]) -> list[float | None]:
+        """Bytes in this unit; ``None`` where unknown."""
+        return [
+            None if value is None or value != value else int(value) if self.size == 1 else value / self.size
+            for value in (values.tolist() if isinstance(values, np.ndarray) else values)
+        ]
+
+
+def byte_unit(largest: float | None) -> ByteUnit:
+    """The largest unit of which there is at least one.
+
+    Example:
+        >>> byte_unit(5_000_000)
+        ByteUnit(name='MiB', size=1048576)
+        >>> byte_unit(None).name
+        'bytes'
+    """
+    if largest is None or largest != largest:
+        return ByteUnit("bytes", 1)
+    return next((ByteUnit(name, size) for name, size in _UNITS if abs(largest) >= size), ByteUnit("bytes", 1))
+
+
+def plain(text: object) -> str:
+    """A text that plotly shows as it is: no markup, no TeX, no template, no control character.
+
+    Example:
+        >>> plain("<b>%{y}</b> $x$")
+        '&lt;b&gt;&#37;&#123;y}&lt;/b&gt; &#36;x&#36;'
+    """
+    shown = str(text)
+    if not shown.isprintable():
+        shown = "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in shown)
+    return shown.translate(_MEANINGFUL)
+
+
+def shortened(name: str, most: int = 32) -> str:
+    """A name of at most so many characters; its end tells more than its middle.
+
+    Example:
+        >>> shortened("encoder/block_11/attention/query", 20)
+        'encode…tention/query'
+    """
+    if len(name) <= most:
+        return name
+    head = most // 3
+    return f"{name[:head]}…{name[len(name) - (most - head - 1) :]}"
+
+
+def layer_label(path: str, most: int = 32) -> str:
+    """A layer's path as a label."""
+    return plain(shortened(path, most)) or "(no name)"
+
+
+def category_lines(row: Any) -> list[str]:
+    """A ``LayerMemory`` by category, for a label: what is unknown is said to be; categories of 0 bytes are left out."""
+    sizes = {name: getattr(row, f"{name}_bytes") for name in CATEGORIES}
+    # Inputs and the rest are unknown of every layer without a trace, which the figure says once.
+    return [f"{name} {format_bytes(size)}" for name, size in sizes.items() if size != 0]

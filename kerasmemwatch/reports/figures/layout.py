@@ -1,0 +1,121 @@
+"""What all figures have in common: fonts, colours, legends, axes of bytes, and a figure that says why it is empty."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kerasmemwatch.reports.figures.labels import ByteUnit, plain
+from kerasmemwatch.reports.figures.palette import Theme
+
+__all__ = ["Figure", "axis", "byte_axis", "empty_figure", "figure", "note", "panels", "span"]
+
+Figure = dict[str, Any]
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def figure(data: Sequence[Figure], theme: Theme, name: str, summary: str, **layout: Any) -> Figure:
+    """Put a figure together.
+
+    Args:
+        data: The traces.
+        theme: Its theme.
+        name: Name of the view; the same one keeps its zoom when it is drawn anew.
+        summary: What it shows, in a sentence, for those who cannot see it; plain text, in ``layout.meta.summary``.
+        **layout: More of plotly's layout.
+    """
+    base: Figure = {
+        "paper_bgcolor": theme.background,
+        "plot_bgcolor": theme.background,
+        "font": {"family": _FONT, "size": 12, "color": theme.text},
+        "margin": {"l": 64, "r": 16, "t": 36, "b": 48},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        "hoverlabel": {"bgcolor": theme.background, "bordercolor": theme.faint, "font": {"color": theme.text}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.faint, "activecolor": theme.text},
+        "uirevision": name,
+        "meta": {"view": name, "summary": summary},
+    }
+    return {"data": list(data), "layout": {**base, **layout}}
+
+
+def empty_figure(theme: Theme, name: str, why: str) -> Figure:
+    """A figure without data that says why, in words of ours."""
+    hidden = {"visible": False}
+    words = note(why, theme, x=0.5, y=0.5, xanchor="center", yanchor="middle", font={"size": 14, "color": theme.text})
+    return figure([], theme, name, why, xaxis=hidden, yaxis=hidden, height=220, annotations=[words])
+
+
+def axis(theme: Theme, title: str = "", **more: Any) -> Figure:
+    """An axis of numbers."""
+    return {
+        "type": "linear",
+        "title": {"text": title},
+        "gridcolor": theme.grid,
+        "linecolor": theme.grid,
+        "zeroline": False,
+        "automargin": True,
+        "hoverformat": ",",
+        **more,
+    }
+
+
+def byte_axis(theme: Theme, unit: ByteUnit, title: str = "", **more: Any) -> Figure:
+    """An axis of bytes in one unit; from 0 on, as an area or a bar means its length."""
+    words = f"{title} ({unit.name})" if title else unit.name
+    return axis(theme, words, **{"rangemode": "tozero", "separatethousands": True, **more})
+
+
+def note(text: str, theme: Theme, *, x: float, y: float, **more: Any) -> Figure:
+    """Words in the figure, placed by its area unless told otherwise; wrapped, as a figure may be narrow."""
+    return {
+        "text": "<br>".join(plain(line) for line in _wrapped(text)),
+        "x": x,
+        "y": y,
+        "xref": "paper",
+        "yref": "paper",
+        "showarrow": False,
+        "font": {"size": 11, "color": theme.faint},
+        **more,
+    }
+
+
+def panels(heights: Mapping[str, float], below: float = 55) -> dict[str, list[float]]:
+    """Where panels one below the other are, as shares of the figure's area.
+
+    Args:
+        heights: Of each its pixels, with its labels; 0 for one that is not there.
+        below: Pixels that the labels below a panel take; those of the last are in the margin.
+
+    Example:
+        >>> panels({"above": 150, "none": 0, "below": 50}, below=50)
+        {'above': [0.5, 1.0], 'below': [0.0, 0.25]}
+    """
+    there = [name for name, height in heights.items() if height]
+    total, top, places = sum(heights.values()), 1.0, {}
+    for name in there:
+        bottom = top - heights[name] / total
+        places[name] = [0.0 if name == there[-1] else min(bottom + below / total, top - 0.02), top]
+        top = bottom
+    return places
+
+
+def span(theme: Theme, begin: float, end: float, colour: str, **more: Any) -> Figure:
+    """A shaded stretch of the x axis, behind the data."""
+    return {
+        "type": "rect",
+        "xref": "x",
+        "yref": "paper",
+        "x0": begin,
+        "x1": end,
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": colour,
+        "line": {"width": 0},
+        "layer": "below",
+        **more,
+    }
+
+
+def _wrapped(text: str, width: int = 64) -> list[str]:
+    return textwrap.wrap(text, width) or [""]

@@ -1,0 +1,134 @@
+"""The moments of a step that are drawn: which ones, what was alive then by group, and in which phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.records.timeline import PHASES, Timeline
+from kerasmemwatch.reports.figures.thinning import drawn_points
+
+__all__ = ["AXES", "grouped_series", "moments_drawn", "phase_spans", "positions"]
+
+AXES = ("event", "time")
+_SHOWN_PHASES = ("forward", "backward", "update")
+_PHASE_BUCKETS = 240
+# Of all weight, how much a change of the phase has to win: less is an operation that runs beside the others.
+_CHANGE = 0.02
+
+
+@dataclass(frozen=True)
+class PhaseSpan:
+    """A stretch of a step in which most buffers were born in one phase.
+
+    Attributes:
+        phase: ``"forward"``, ``"backward"`` or ``"update"``.
+        begin: Number of its first moment.
+        end: Number of the first moment after it.
+    """
+
+    phase: str
+    begin: int
+    end: int
+
+
+def grouped_series(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> NDArray[np.int64]:
+    """Live requested bytes of groups of allocations at every moment.
+
+    Args:
+        timeline: The step.
+        group: ``[num_allocations]``; what is in no group has -1.
+        num_groups: How many there are.
+
+    Returns:
+        ``int64[num_groups, num_events + 1]``: before the first event, and after each.
+    """
+    width = timeline.num_events + 2
+    chosen = np.flatnonzero(group >= 0)
+    change = np.zeros(num_groups * width, np.int64)
+    row, sizes = group[chosen].astype(np.int64) * width, timeline.requested_bytes[chosen]
+    np.add.at(change, row + timeline.birth[chosen] + 1, sizes)
+    np.subtract.at(change, row + timeline.death[chosen] + 1, sizes)
+    return np.cumsum(change.reshape(num_groups, width)[:, :-1], axis=1)
+
+
+def positions(timeline: Timeline, x: str) -> NDArray[np.float64]:
+    """Where every moment is on the x axis: its number, or milliseconds since the step began.
+
+    Raises:
+        InvalidArgumentError: If ``x`` is neither.
+    """
+    if x not in AXES:
+        raise InvalidArgumentError(f"Expected x to be 'event' or 'time'. Received: x={x!r}.")
+    if x == "event":
+        return np.arange(timeline.num_events + 1, dtype=np.float64)
+    return np.append(0.0, timeline.time_ns / 1e6)
+
+
+def moments_drawn(
+    total: NDArray[np.int64], at: NDArray[np.float64], window: tuple[float, float] | None, most: int
+) -> NDArray[np.intp]:
+    """Choose moments: within the window about ``most`` with the highest among them, and one beyond either end.
+
+    Args:
+        total: ``[num_moments]``, by which the highest is meant.
+        at: ``[num_moments]``, where each is on the x axis; not decreasing.
+        window: From where to where; all of it if ``None``.
+        most: About how many.
+
+    Returns:
+        Their numbers, increasing.
+    """
+    if window is None:
+        return drawn_points(total.astype(float), most)
+    begin = max(int(np.searchsorted(at, min(window), "left")) - 1, 0)
+    end = min(int(np.searchsorted(at, max(window), "right")) + 1, len(total))
+    begin = min(begin, end - 1)
+    inside: NDArray[np.intp] = begin + drawn_points(total[begin:end].astype(float), most)
+    return inside
+
+
+def phase_spans(timeline: Timeline) -> list[PhaseSpan]:
+    """When a step is going forward, backward and updating, by the phase of what is born.
+
+    Operations of several phases run at once, such as the update of one layer and the backward pass of another: a
+    stretch is of the phase that most of what is born then belongs to, and a short one is left out.
+    """
+    codes = [PHASES.index(phase) for phase in _SHOWN_PHASES]
+    is_born = (timeline.birth >= 0) & (timeline.requested_bytes > 0)
+    born = np.flatnonzero(is_born & np.isin(timeline.phase, codes))
+    if not len(born):
+        return []
+    width = -(-timeline.num_events // _PHASE_BUCKETS)
+    weights = np.zeros((-(-timeline.num_events // width), len(codes)))
+    # Roots, so that neither one large buffer nor many numbers of a few bytes each decide alone.
+    roots = np.sqrt(timeline.requested_bytes[born].astype(float))
+    np.add.at(weights, (timeline.birth[born] // width, np.searchsorted(codes, timeline.phase[born])), roots)
+    phase = _smoothed(weights, _CHANGE * float(weights.sum()))
+    changes = [0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), len(phase)]
+    # A phase begins with its first buffer, and lasts until the next one does.
+    begins = [begin + int(np.flatnonzero(weights[begin:, phase[begin]])[0]) for begin in changes[:-1]]
+    ends = [*begins[1:], len(phase)]
+    spans = [
+        PhaseSpan(_SHOWN_PHASES[phase[change]], begin * width + 1, min(end * width, timeline.num_events) + 1)
+        for change, begin, end in zip(changes[:-1], begins, ends, strict=True)
+    ]
+    return spans
+
+
+def _smoothed(weights: NDArray[np.float64], change: float) -> NDArray[np.intp]:
+    """The phase of each bucket: those with most weight in all, less so much for each change (Viterbi's algorithm)."""
+    best, came_from = weights[0].copy(), np.zeros(weights.shape, np.intp)
+    for bucket in range(1, len(weights)):
+        other = int(best.argmax())
+        changed = best[other] - change > best
+        came_from[bucket] = np.where(changed, other, np.arange(len(best)))
+        best = np.where(changed, best[other] - change, best) + weights[bucket]
+    phase = np.zeros(len(weights), np.intp)
+    phase[-1] = best.argmax()
+    for bucket in range(len(weights) - 1, 0, -1):
+        phase[bucket - 1] = came_from[bucket, phase[bucket]]
+    return phase

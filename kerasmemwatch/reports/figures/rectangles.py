@@ -1,0 +1,155 @@
+"""Single buffers as rectangles: address or slot against time. The largest of a window; the rest as one sum."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.records.timeline import Timeline
+
+__all__ = ["Rectangles", "allocation_rectangles"]
+
+MOST_RECTANGLES = 1000
+_Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rectangles:
+    """The buffers of a window; a moment is numbered by the events before it.
+
+    Attributes:
+        window: The first moment, and the first after the window.
+        index: ``int64[num_rectangles]``, which allocation of the timeline each is, the largest first.
+        begin: ``int64[num_rectangles]``, the first moment that it is alive at.
+        end: ``int64[num_rectangles]``, the first at which it is not.
+        low: ``int64[num_rectangles]``, its lower edge in bytes: its address, unused stretches left out, or a free slot
+            where the address is not known.
+        high: ``int64[num_rectangles]``, its upper edge: its requested bytes above.
+        rest_at: ``int64[num_columns + 1]``, where the columns of the rest begin, and the end of the last.
+        rest_bytes: ``int64[num_columns]``, the most that all other buffers had alive at once, by column.
+        num_rest: How many others live in the window.
+    """
+
+    window: tuple[int, int]
+    index: _Integers
+    begin: _Integers
+    end: _Integers
+    low: _Integers
+    high: _Integers
+    rest_at: _Integers
+    rest_bytes: _Integers
+    num_rest: int
+
+
+def allocation_rectangles(
+    timeline: Timeline,
+    window: tuple[int, int] | None = None,
+    pixels: int = 1000,
+    *,
+    most: int = MOST_RECTANGLES,
+    mine: NDArray[np.bool_] | None = None,
+) -> Rectangles:
+    """Lay out the buffers that live in a window.
+
+    Args:
+        timeline: The step.
+        window: The first moment and the first after it; all of the step if ``None``.
+        pixels: How wide it is drawn: so many columns the rest has at most.
+        most: How many buffers are drawn by themselves at most, those with most bytes.
+        mine: ``bool[num_allocations]``, of which ones to draw; all if ``None``.
+    """
+    last = timeline.num_events + 1
+    first, stop = (0, last) if window is None else (int(window[0]), int(window[1]))
+    first = min(max(first, 0), last - 1)
+    stop = min(max(stop, first + 1), last)
+    begin, end, sizes = timeline.birth + 1, timeline.death + 1, timeline.requested_bytes
+    lives = (begin < stop) & (end > first) & (begin < end) & (sizes > 0)
+    living = np.flatnonzero(lives if mine is None else lives & mine)
+    if len(living) > most:
+        largest = np.argpartition(-sizes[living], most - 1)[:most]
+        chosen, is_rest = living[largest], np.ones(len(living), bool)
+        is_rest[largest] = False
+        rest = living[is_rest]
+    else:
+        chosen, rest = living, living[:0]
+    chosen = chosen[np.lexsort((chosen, -sizes[chosen]))]
+    low = _places(timeline.address[chosen], sizes[chosen], begin[chosen], end[chosen])
+    rest_at, rest_bytes = _rest(begin[rest], end[rest], sizes[rest], (first, stop), max(1, pixels))
+    return Rectangles(
+        (first, stop), chosen, begin[chosen], end[chosen], low, low + sizes[chosen], rest_at, rest_bytes, len(rest)
+    )
+
+
+def _places(addresses: NDArray[np.uint64], sizes: _Integers, begin: _Integers, end: _Integers) -> _Integers:
+    """The lower edge of each: those without an address in slots at the bottom, above them the addresses."""
+    low = np.zeros(len(sizes), np.int64)
+    unknown = np.flatnonzero(addresses == 0)
+    low[unknown] = slots(sizes[unknown], begin[unknown], end[unknown])
+    floor = int((low[unknown] + sizes[unknown]).max(initial=0))
+    known = np.flatnonzero(addresses != 0)
+    low[known] = floor + _compact(addresses[known].astype(np.int64), sizes[known])
+    return low
+
+
+def _compact(addresses: _Integers, sizes: _Integers) -> _Integers:
+    """Addresses counted from 0, with all stretches that nothing uses left out."""
+    if not len(addresses):
+        return addresses
+    order = np.argsort(addresses, kind="stable")
+    starts, ends = addresses[order], addresses[order] + sizes[order]
+    reached = np.maximum.accumulate(ends)
+    gap = np.append(0, np.maximum(starts[1:] - reached[:-1], 0))
+    compact = np.empty_like(addresses)
+    compact[order] = starts - starts[0] - np.cumsum(gap)
+    return compact
+
+
+def slots(sizes: _Integers, begin: _Integers, end: _Integers) -> _Integers:
+    """Lay buffers out so that no two that live at once overlap: each in the first gap that it fits, as they are born.
+
+    Example:
+        >>> slots(np.array([4, 2, 3]), np.array([0, 0, 5]), np.array([5, 9, 9])).tolist()
+        [0, 4, 0]
+    """
+    low = np.zeros(len(sizes), np.int64)
+    free: list[tuple[int, int]] = [(0, 1 << 62)]  # gaps as (low, high), in order
+    births = np.lexsort((-sizes, begin)).tolist()
+    deaths = np.argsort(end, kind="stable").tolist()
+    next_death = 0
+    for index in births:
+        while next_death < len(deaths) and end[deaths[next_death]] <= begin[index]:
+            dead = deaths[next_death]
+            _give_back(free, int(low[dead]), int(low[dead] + sizes[dead]))
+            next_death += 1
+        size = int(sizes[index])
+        place = next(number for number, (start, stop) in enumerate(free) if stop - start >= size)
+        start, stop = free[place]
+        low[index] = start
+        free[place : place + 1] = [(start + size, stop)] if stop - start > size else []
+    return low
+
+
+def _give_back(free: list[tuple[int, int]], low: int, high: int) -> None:
+    place = bisect_left(free, (low, high))
+    if place < len(free) and free[place][0] == high:
+        high = free.pop(place)[1]
+    if place and free[place - 1][1] == low:
+        place -= 1
+        low = free.pop(place)[0]
+    free.insert(place, (low, high))
+
+
+def _rest(
+    begin: _Integers, end: _Integers, sizes: _Integers, window: tuple[int, int], columns: int
+) -> tuple[_Integers, _Integers]:
+    """The most alive at once in each column of the window."""
+    first, stop = window
+    change = np.zeros(stop - first + 1, np.int64)
+    np.add.at(change, np.maximum(begin - first, 0), sizes)
+    np.subtract.at(change, np.minimum(end - first, stop - first), sizes)
+    alive = np.cumsum(change[:-1])
+    edges = np.unique(np.linspace(0, stop - first, min(columns, stop - first) + 1).astype(np.int64))
+    return first + edges, np.maximum.reduceat(alive, edges[:-1])

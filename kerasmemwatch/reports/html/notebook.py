@@ -1,0 +1,118 @@
+"""A report as a notebook shows it: a piece of HTML without scripts, in the notebook's own colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from io import BytesIO, TextIOWrapper
+from typing import Any
+
+from kerasmemwatch.analysis.caveats import all_notes
+from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
+from kerasmemwatch.reports.html.tables import columns_of, layer_rows, visible
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.reports.text.report_text import plain_text
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["mime_bundle", "report_html"]
+
+_MOST_ROWS = 20
+_LINE = "1px solid rgba(128,128,128,0.45)"
+_TILE = f"flex:1 1 170px;border:{_LINE};border-radius:6px;padding:6px 10px;overflow-wrap:anywhere"
+
+
+def report_html(report: Report) -> str:
+    """The report's figures, its largest layers and its notes. Names in them are text."""
+    parts = [
+        '<div style="max-width:1100px;text-align:left">',
+        f"<p><b>Memory of run {escape(visible(report.run.name) or '(none yet)')}</b></p>",
+        *(_figures(report) if report.samples.num_samples else _nothing()),
+        *_layers(report),
+        *_notes(report),
+        "<p><small>More of it: <code>print(report)</code>, <code>report.plot()</code>, "
+        "<code>report.to_html(path)</code></small></p></div>",
+    ]
+    return "".join(parts)
+
+
+def mime_bundle(value: Any, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    """What a notebook asks of a value, by MIME type: its text and its HTML; a recording's are its report's.
+
+    Args:
+        value: A report, what has one, or anything with a text.
+        include: The types that are wanted; all if empty.
+        exclude: Those that are not.
+    """
+    report = value if isinstance(value, Report) else getattr(value, "report", None)
+    if isinstance(report, Report):
+        # A notebook has all characters, whatever standard output can write.
+        text, html = plain_text(report, file=TextIOWrapper(BytesIO(), encoding="utf-8")), report_html(report)
+    else:
+        text = str(value)
+        html = f'<pre style="text-align:left;overflow-x:auto">{escape(text)}</pre>'
+    found = {"text/plain": text, "text/html": html}
+    return {
+        name: data for name, data in found.items() if (not include or name in include) and name not in (exclude or ())
+    }
+
+
+def _nothing() -> Iterator[str]:
+    yield "<p>Nothing was recorded. Train with <code>callbacks=[MemoryWatch()]</code>.</p>"
+
+
+def _figures(report: Report) -> Iterator[str]:
+    yield '<div style="display:flex;flex-wrap:wrap;gap:8px">'
+    for tile in headline(report):
+        mark = "Warning: " if tile.tone == "warning" else ""
+        yield (
+            f'<div style="{_TILE}"><small>{escape(tile.label)}</small><br><b style="font-size:1.3em">'
+            f"{escape(mark + tile.value)}</b><br><small>{escape(visible(tile.detail))}</small></div>"
+        )
+    yield "</div>"
+
+
+def _layers(report: Report) -> Iterator[str]:
+    rows, columns = layer_rows(report), columns_of(report)
+    if not rows:
+        return
+    names = [name for name, _ in columns]
+    by = names[2:].index("at the peak") if report.traced else names[2:].index("weights")
+    ranked = sorted(rows, key=lambda row: -(row.sizes[by] or 0))
+    where = f" in {escape(traced_words(report))}" if report.traced else ""
+    other = f"{escape(words)} " if (words := elsewhere(report)) else ""
+    yield f'<p style="margin:10px 0 4px">{other}The largest layers and other owners{where}:</p>'
+    yield '<div style="overflow-x:auto"><table style="border-collapse:collapse"><thead><tr>'
+    for index, (name, meaning) in enumerate(columns):
+        yield f'<th style="{_cell_style(index)}" title="{escape(meaning)}">{escape(name)}</th>'
+    yield "</tr></thead><tbody>"
+    for row in ranked[:_MOST_ROWS]:
+        cells = [visible(row.path), visible(row.class_name), *map(_words, names[2:], row.sizes)]
+        yield "<tr>"
+        yield from (f'<td style="{_cell_style(index)}">{escape(cell)}</td>' for index, cell in enumerate(cells))
+        yield "</tr>"
+    yield "</tbody></table></div>"
+    if len(rows) > _MOST_ROWS:
+        yield f"<p>and {len(rows) - _MOST_ROWS:,} more</p>"
+
+
+def _cell_style(index: int) -> str:
+    side = "left;min-width:130px;overflow-wrap:anywhere" if not index else "left" if index == 1 else "right"
+    side += ";white-space:nowrap" if index else ""
+    return f"padding:2px 8px;border-bottom:{_LINE};text-align:{side}"
+
+
+def _words(name: str, size: float | None) -> str:
+    if size is None:
+        return "unknown"
+    if not size:
+        return "-"
+    return f"{size:.1%}" if name == "share" else format_bytes(size)
+
+
+def _notes(report: Report) -> Iterator[str]:
+    notes = all_notes(report)
+    if notes:
+        yield '<p style="margin:10px 0 4px"><b>To mind</b></p><ul>'
+        yield from (f"<li>{escape(visible(note))}</li>" for note in notes)
+        yield "</ul>"

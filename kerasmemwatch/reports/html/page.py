@@ -1,0 +1,177 @@
+"""The page itself: all text escaped, all figures inside, no address outside."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from io import BytesIO, TextIOWrapper
+from os import PathLike
+
+from kerasmemwatch._version import __version__
+from kerasmemwatch.analysis.caveats import alerts, all_notes
+from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.peak_place import traced_words
+from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
+from kerasmemwatch.reports.html.sections import sections
+from kerasmemwatch.reports.html.tables import visible
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.reports.text.report_text import plain_text
+from kerasmemwatch.storage.files.file_system import check_working_dir
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["THEMES", "html_page", "plotly_script", "write_page"]
+
+THEMES = ("auto", "light", "dark")
+
+
+def write_page(report: Report, path: str | PathLike[str], *, theme: str = "auto") -> None:
+    """Write ``html_page`` to a file.
+
+    Raises:
+        LogDirError: If the path is relative to a working directory that was deleted.
+    """
+    check_working_dir(os.fsdecode(path), "the report's path")
+    page = html_page(report, theme=theme)
+    with open(path, "wb") as file:
+        # A name that is no proper text, as a file's may be, must not keep the report from being written.
+        file.write(page.encode("utf-8", "replace"))
+
+
+def html_page(report: Report, *, theme: str = "auto") -> str:
+    """The report as one HTML page.
+
+    Args:
+        report: The report.
+        theme: ``"light"``, ``"dark"``, or ``"auto"``, which follows the reader's system.
+
+    Raises:
+        InvalidArgumentError: If there is no such theme.
+        MissingDependencyError: If plotly is not installed.
+    """
+    if theme not in THEMES:
+        raise InvalidArgumentError(f"Expected theme to be 'auto', 'light' or 'dark'. Received: theme={theme!r}.")
+    assets = files("kerasmemwatch.reports.html")
+    style, code = (assets.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    library = plotly_script()
+    # Only these two scripts run, whatever else should ever get into the page, and nothing is fetched from anywhere.
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in (library, code))
+    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
+    name = report.run.name or "(no name)"
+    # Without JavaScript the theme is the system's, unless one was asked for.
+    shown = "" if theme == "auto" else f' data-shown="{theme}"'
+    return "\n".join(
+        [
+            "<!doctype html>",
+            f'<html lang="en" data-theme="{theme}"{shown}>',
+            "<head>",
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>Memory of {escape(name)}</title>",
+            f"<style>{style}</style>",
+            "</head>",
+            "<body>",
+            *_header(report, name),
+            "<main>",
+            *(f'<p class="alert" role="note">{escape(visible(alert))}</p>' for alert in alerts(report)),
+            *_tiles(report),
+            *_leaks(report),
+            *sections(report),
+            *_notes(report),
+            *_text(report),
+            "</main>",
+            f"<footer>Written by kerasmemwatch {escape(__version__)}.</footer>",
+            f"<script>{library}</script>",
+            f"<script>{code}</script>",
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def plotly_script() -> str:
+    """The JavaScript library that draws the figures, from the plotly package; plotly itself is not imported.
+
+    Raises:
+        MissingDependencyError: If plotly is not installed.
+    """
+    from importlib.util import find_spec
+
+    found = find_spec("plotly")
+    for place in (found.submodule_search_locations or ()) if found else ():
+        path = os.path.join(place, "package_data", "plotly.min.js")
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                # An end tag within a string would end the script.
+                return file.read().replace("</script", "<\\/script")
+    raise MissingDependencyError(
+        "Expected plotly with its plotly.min.js to be installed. Received: none. Install it with `pip install plotly`."
+    )
+
+
+def _digest(script: str) -> str:
+    import hashlib
+
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _header(report: Report, name: str) -> Iterator[str]:
+    samples = report.samples
+    told = []
+    if samples.num_samples:
+        told.append(f"{int(samples['step'][-1]):,} steps")
+    if report.traced and (report.traced.after is not None or not report.traced_steps):
+        told.append(f"shown: {traced_words(report)}")
+    if report.traced_steps:
+        steps = ", ".join(map(str, report.traced_steps))
+        told.append(f"traced: step{'s' if len(report.traced_steps) > 1 else ''} {steps}")
+    told += [f"{key} {value}" for key, value in report.run.versions.items()]
+    yield "<header>"
+    yield f"<h1>Memory of <b>{escape(name)}</b></h1>"
+    yield '<button type="button" id="theme" hidden>Dark theme</button>'
+    yield f"<p>{escape(' · '.join(told))}</p>" if told else ""
+    yield "</header>"
+
+
+def _tiles(report: Report) -> Iterator[str]:
+    yield '<dl class="tiles">'
+    for tile in headline(report):
+        yield (
+            f'<div class="tile {tile.tone}"><dt>{escape(tile.label)}</dt><dd><strong>{escape(tile.value)}</strong>'
+            f"<span>{escape(tile.detail)}</span></dd></div>"
+        )
+    yield "</dl>"
+
+
+def _leaks(report: Report) -> Iterator[str]:
+    if not report.leaks:
+        return
+    yield '<section id="leaks"><h2>Causes of growth</h2><ul>'
+    for leak in report.leaks:
+        since = "" if leak.since_step is None else f" since step {leak.since_step:,}"
+        pace = f"{format_bytes(leak.bytes_per_step, signed=True)} a step{since}"
+        where = f" in {leak.where}" if leak.where else ""
+        yield (
+            f"<li><strong>{escape(leak.cause)}</strong>{escape(where)}: {escape(pace)}. {escape(leak.evidence)} "
+            f"<em>{escape(leak.fix)}</em></li>"
+        )
+    yield "</ul></section>"
+
+
+def _notes(report: Report) -> Iterator[str]:
+    notes = all_notes(report)
+    if notes:
+        yield '<section id="notes"><h2>To mind</h2><ul>'
+        yield from (f"<li>{escape(visible(note))}</li>" for note in notes)
+        yield "</ul></section>"
+
+
+def _text(report: Report) -> Iterator[str]:
+    # The page is UTF-8, whatever standard output may be.
+    words = plain_text(report, everything=True, width=118, file=TextIOWrapper(BytesIO(), encoding="utf-8"))
+    yield '<section id="text"><h2>As text</h2><details><summary>The report as plain text</summary>'
+    yield f"<pre>{escape(words)}</pre></details></section>"

@@ -1,0 +1,173 @@
+"""What the page shows one after the other: figures, and the table of layers; of a traced step, by device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
+from kerasmemwatch.reports.figures.views import view_figure
+from kerasmemwatch.reports.html.tables import columns_of, layer_rows, table_html, to_csv, visible
+from kerasmemwatch.reports.report import Report
+
+__all__ = ["sections", "theme_changes"]
+
+
+class _Section(NamedTuple):
+    name: str
+    title: str
+    help: str
+    view: str
+    options: dict[str, Any]
+
+
+_RUN = (
+    _Section("overview", "Over the steps", "Vertical lines are epochs; a diamond is the run's peak.", "overview", {}),
+)
+# Of a traced step on one device.
+_STEP = (
+    _Section(
+        "peak",
+        "Alive at the peak",
+        "Each area is bytes; layers lie within layers. Click one to look into it.",
+        "peak",
+        {},
+    ),
+    _Section(
+        "step",
+        "Within the traced step, by category",
+        "Bytes that the operations asked for; shaded: forward, backward and update.",
+        "step",
+        {},
+    ),
+    _Section("step-layers", "Within the traced step, by layer", "", "step", {"by": "layer"}),
+    _Section(
+        "allocations",
+        "Single buffers",
+        "Each rectangle is a buffer: how long it lived, and where it lay. Drag to zoom.",
+        "allocations",
+        {},
+    ),
+    _Section(
+        "layers",
+        "Layers",
+        "Of each category the most over the step; these moments differ, so a bar may be longer than the mark for the "
+        "most at once.",
+        "layers",
+        {},
+    ),
+)
+_GROWTH = (
+    _Section(
+        "growth",
+        "Growth",
+        "Slopes with their 95 % intervals. Below: what the last traced step began with more than the first.",
+        "growth",
+        {},
+    ),
+)
+
+
+def sections(report: Report) -> Iterator[str]:
+    """The sections of a report as HTML, in parts.
+
+    Where several devices held something in a traced step, there is a choice of them, and what is shown of each; all
+    but the report's own are hidden until they are chosen.
+    """
+    shown = [report, *(report.on_device(device) for device in report.devices[1:])]
+    yield '<p class="help" id="script">The figures need JavaScript; the table and the text below do not.</p>'
+    yield from _figures(report, _RUN)
+    yield from _choice(report.devices)
+    for index, each in enumerate(shown):
+        yield from _of_device(index, len(shown), _figures(each, _STEP, index))
+    yield from _figures(report, _GROWTH)
+    for index, each in enumerate(shown):
+        yield from _of_device(index, len(shown), _table(each, index))
+
+
+def _choice(devices: Sequence[str]) -> Iterator[str]:
+    if len(devices) < 2:
+        return
+    yield '<p class="controls" id="devices" hidden><label>Device <select id="device">'
+    for index, device in enumerate(devices):
+        yield f'<option value="{index}">{escape(visible(device))}</option>'
+    yield "</select></label></p>"
+
+
+def _of_device(index: int, count: int, parts: Iterator[str]) -> Iterator[str]:
+    """What is of one device, to be shown and hidden together if there are several."""
+    if count < 2:
+        yield from parts
+        return
+    yield f'<div data-device="{index}"{" hidden" if index else ""}>'
+    yield from parts
+    yield "</div>"
+
+
+def _figures(report: Report, wanted: Sequence[_Section], index: int = 0) -> Iterator[str]:
+    """Figures; the ids of those of other devices have a number behind them."""
+    for section in wanted:
+        if section.name in ("step-layers", "allocations") and not report.steps:
+            continue  # the section before says that no step was traced
+        name = _numbered(section.name, index)
+        light, dark = (view_figure(report, section.view, theme=theme, **section.options) for theme in ("light", "dark"))
+        summary = light["layout"]["meta"]["summary"]
+        height = light["layout"]["height"]
+        yield f'<section id="{name}"><h2>{section.title}</h2>'
+        yield f'<p class="help">{section.help}</p>' if section.help and light["data"] else ""
+        yield (
+            f'<div class="plot" role="img" aria-label="{escape(summary)}" data-figure="{name}-figure" '
+            f'style="min-height:{int(height)}px"></div>'
+        )
+        value = {"figure": light, "dark": theme_changes(light, dark)}
+        yield f'<script type="application/json" id="{name}-figure">{_inert_json(value)}</script></section>'
+
+
+def _numbered(name: str, index: int) -> str:
+    return f"{name}-{index}" if index else name
+
+
+def theme_changes(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> list[list[Any]]:
+    """What differs between a figure in the light and in the dark theme, as ``[path, dark value]``.
+
+    Example:
+        >>> theme_changes({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]})
+        [[['a', 1, 'b'], 3]]
+    """
+    if isinstance(light, dict) and isinstance(dark, dict) and light.keys() == dark.keys():
+        return [change for key in light for change in theme_changes(light[key], dark[key], (*path, key))]
+    if isinstance(light, list) and isinstance(dark, list) and len(light) == len(dark):
+        if light == dark:
+            return []
+        pairs = enumerate(zip(light, dark, strict=True))
+        return [change for index, pair in pairs for change in theme_changes(*pair, (*path, index))]
+    return [] if light == dark else [[list(path), dark]]
+
+
+def _inert_json(value: Any) -> str:
+    """JSON without a character that means something to HTML; NaN would be no JSON."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _table(report: Report, index: int) -> Iterator[str]:
+    rows, columns = layer_rows(report), columns_of(report)
+    where = f" in {escape(traced_words(report))}" if report.traced else ""
+    table, search, count = (_numbered(name, index) for name in ("table", "search", "count"))
+    yield f'<section id="{table}" class="layers"><h2>Every layer{where}</h2>'
+    yield f'<p class="help">{escape(words)}</p>' if (words := elsewhere(report)) else ""
+    if not rows:
+        yield '<p class="help">No model was seen.</p></section>'
+        return
+    csv = quote(to_csv(rows, columns).encode("utf-8", "replace"))
+    yield (
+        f'<p class="controls"><label>Search <input type="search" id="{search}" autocomplete="off"></label> '
+        f'<a download="layers.csv" href="data:text/csv;charset=utf-8,{csv}">Download CSV</a> '
+        f'<span id="{count}" role="status"></span></p>'
+    )
+    yield '<div class="scroll" tabindex="0" role="region" aria-label="Every layer">'
+    yield from table_html(rows, columns)
+    yield "</div></section>"

@@ -1,0 +1,292 @@
+"""A report for people: rich on a terminal, the same lines as plain text elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TextIO
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kerasmemwatch.analysis.caveats import alerts, all_notes, at_least, counting, in_part
+from kerasmemwatch.analysis.peak_story import peak_place, peak_story
+from kerasmemwatch.records.run import LayerMemory, Samples
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.reports.report import Report
+from kerasmemwatch.reports.text.driver_facts import driver_facts
+from kerasmemwatch.reports.text.layer_text import layer_rows, moment, shortened
+from kerasmemwatch.reports.text.text_chart import BLOCKS, PLAIN, chart
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["plain_text", "print_report", "renderable"]
+
+_TOP_LAYERS = 8
+_BRIEF_NOTES = 4
+
+
+def plain_text(
+    report: Report, *, everything: bool = False, title: str = "", width: int = 100, file: TextIO | None = None
+) -> str:
+    """The report as plain text, of characters that ``file`` (standard output, if none is given) can write."""
+    encoding = _encoding(sys.stdout if file is None else file)
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        legacy_windows=False,
+    )
+    blocks = _has_blocks(encoding)
+    console.print(renderable(report, everything=everything, title=title, blocks=blocks, width=width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = "\n".join(line.rstrip() for line in text.splitlines())
+    return str(lines.encode(encoding, "replace").decode(encoding))
+
+
+def print_report(report: Report, file: TextIO, *, everything: bool = False, title: str = "") -> None:
+    """Write the report to a terminal or a file."""
+    if file.isatty():
+        console, blocks = Console(file=file), _has_blocks(_encoding(file))
+        console.print(renderable(report, everything=everything, title=title, blocks=blocks, width=console.width))
+    else:
+        print(plain_text(report, everything=everything, title=title, file=file), file=file)
+
+
+def renderable(
+    report: Report, *, everything: bool = False, title: str = "", blocks: bool = True, width: int = 100
+) -> RenderableType:
+    """The report for rich. Names of runs and layers are text, never markup.
+
+    Args:
+        report: The report.
+        everything: All layers and figures, not the most important ones only.
+        title: What the report is of, in place of its run and of what its samples say.
+        blocks: Whether characters beyond ASCII can be written.
+        width: Columns of the screen, by which columns of tables are left out.
+    """
+    report = _printable(report)
+    parts: list[RenderableType] = [Text(alert, style="bold") for alert in alerts(report)]
+    parts += [Text(_printable(title), style="bold")] if title else [_title(report)]
+    if report.samples.num_samples and not title:
+        parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report)]
+    parts += moment(report, everything)
+    parts += layer_rows(report, everything, blocks, width) if report.traced else _layers(report, everything, blocks)
+    parts += _notes(report, everything)
+    return Group(*parts)
+
+
+def _title(report: Report) -> Text:
+    run, samples = report.run, report.samples
+    title = Text.assemble(("Memory", "bold"), f" of run {shortened(run.name) or '(none yet)'}")
+    if report.workers:
+        title.append(f" on {len(report.workers)} workers")
+    if not samples.num_samples:
+        return title.append(": nothing was recorded. Train with callbacks=[MemoryWatch()].")
+    stages = [f"{np.count_nonzero(samples['stage'] == stage)} {stage}" for stage in dict.fromkeys(samples["stage"])]
+    seconds = float(samples["time_s"][-1] - samples["time_s"][0])
+    return title.append(f"\n{int(samples['step'][-1])} steps in {seconds:.1f} s; samples: {', '.join(stages)}\n")
+
+
+def _facts(report: Report, everything: bool) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column()
+    for name, value, comment in [*_device_facts(report, everything), *_host_facts(report, everything)]:
+        table.add_row(Text(name), Text(value), Text(comment))
+    return table
+
+
+def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, str]]:
+    peak, samples = report.peak, report.samples
+    if peak.bytes is None:
+        yield "Device peak", "unknown", "see the notes"
+    else:
+        place = peak_place(report) + peak_story(report)
+        yield f"Device peak{in_part(report.run, peak.device)}", at_least(report.run, peak.device, peak.bytes), place
+    yield from _worker_facts(report)
+    # Of several workers the devices are many.
+    for index, device in enumerate(report.run.devices if everything or not report.workers else ()):
+        in_use = at_least(report.run, device.name, _newest(samples, "device_in_use_bytes", index))
+        yield f"{device.name} in use", in_use, f"at the end; {counting(device)}"
+        if device.limit_bytes:
+            yield (
+                f"{device.name} limit",
+                format_bytes(device.limit_bytes),
+                f"the peak was {_share(peak.bytes, device.limit_bytes)} of it",
+            )
+    if report.weights_bytes is not None:
+        optimizer = format_bytes(report.optimizer_bytes)
+        yield "Variables", format_bytes(report.weights_bytes), f"weights, and {optimizer} of the optimizer"
+    yield from driver_facts(report)
+
+
+def _worker_facts(report: Report) -> Iterator[tuple[str, str, str]]:
+    for worker in report.workers:
+        place = f"its device peak, step {worker.peak_step}; " if worker.peak_bytes is not None else ""
+        comment = f"{place}host RSS at most {format_bytes(worker.host_rss_bytes)}"
+        if worker.ends_early:
+            ended = "is empty" if worker.last_step is None else f"ends at step {worker.last_step}"
+            name, last = worker.name.replace(":", " "), int(report.samples["step"][-1])
+            comment += f"; {name}'s recording {ended} of {last}"
+        yield f"  {worker.name}", at_least(report.run, f"{worker.name}/{worker.device}", worker.peak_bytes), comment
+
+
+def _host_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, str]]:
+    samples, host = report.samples, report.run.host
+    rss = samples.get("host_rss_bytes")
+    if rss is None:
+        return
+    highest = None if np.isnan(rss.astype(float)).all() else float(np.nanmax(rss))
+    limit = host.get("limit_bytes")
+    comment = "resident at most, of one worker" if report.workers else "resident at most"
+    if isinstance(limit, (int, float)) and highest is not None:
+        comment += f", {_share(highest, limit)} of {format_bytes(limit)} ({host.get('limit_source')})"
+    yield "Host RSS", format_bytes(highest), comment
+    exact = [i for i, one in enumerate(report.run.devices) if (one.name, one.counting) == ("CPU:0", "exact")]
+    in_use = _newest(samples, "device_in_use_bytes", exact[0]) if exact else None
+    newest = _newest(samples, "host_rss_bytes")
+    if in_use is not None and newest is not None:
+        rest = format_bytes(newest - in_use)
+        yield (
+            "  at the end",
+            format_bytes(newest),
+            f"{format_bytes(in_use)} of it tensors; {rest} libraries, Python, arrays, caches",
+        )
+    if everything:
+        for name, words in _SLOW_HOST:
+            value = _newest(samples, name)
+            if value is not None and name == "host_rss_peak_bytes":
+                value = max(value, highest or 0.0)  # a later sample may be higher than the last reading
+            if value is not None:
+                yield "  " + words[0], format_bytes(value), words[1]
+
+
+_SLOW_HOST = (
+    ("host_rss_peak_bytes", ("peak", "the process's highest RSS so far, also between samples (VmHWM)")),
+    ("host_uss_bytes", ("own (USS)", "what would be free if the process ended")),
+    ("host_children_uss_bytes", ("children (USS)", "of all worker processes")),
+)
+
+
+def _charts(report: Report, blocks: bool) -> Iterator[RenderableType]:
+    samples = report.samples
+    if samples.num_samples < 2:
+        return
+    within, between = samples.get("device_peak_bytes"), samples.get("device_between_peak_bytes")
+    series = []
+    if within is not None and between is not None and within.shape[1]:
+        name = f"device peak{in_part(report.run, report.peak.device)}"
+        series.append((name, np.fmax.reduce(np.fmax(within, between).astype(float), axis=1)))
+    if "host_rss_bytes" in samples:
+        series.append(("host RSS", samples["host_rss_bytes"].astype(float)))
+    for name, values in series:
+        if not np.isnan(values).all():
+            yield from _chart(name, samples["step"].astype(float), values, blocks)
+
+
+def _chart(name: str, steps: np.ndarray, values: np.ndarray, blocks: bool) -> Iterator[RenderableType]:
+    lines = chart(steps, values, height=3, ramp=BLOCKS if blocks else PLAIN)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    bottom = format_bytes(0 if low == high else low)
+    if bottom == format_bytes(high):  # the difference is smaller than the digits shown
+        bottom = f"{format_bytes(high - low)} less"
+    labels = [format_bytes(high), *[""] * (len(lines) - 2), bottom]
+    yield Text(f"\n{name} over steps {int(steps[0])} to {int(steps[-1])}", style="bold")
+    for label, line in zip(labels, lines, strict=True):
+        yield Text(f"{label:>14} {'|' if not blocks else '┤'}{line}", no_wrap=True, overflow="crop")
+
+
+def _growth(report: Report) -> Iterator[RenderableType]:
+    for index, growth in enumerate(report.growth):
+        slope = format_bytes(growth.bytes_per_step, signed=True)
+        low, high = (format_bytes(end, signed=True) for end in (growth.low, growth.high))
+        name = growth.series.replace("device_in_use_bytes", "device in use").replace("host_rss_bytes", "host RSS")
+        name += in_part(report.run, growth.series.partition(" ")[2])
+        yield Text(
+            f"{'' if index else chr(10)}Growth of {name}: {slope} a step (95 % interval {low} to {high}, "
+            f"{growth.num_samples} samples)"
+        )
+
+
+def _layers(report: Report, everything: bool, blocks: bool) -> Iterator[RenderableType]:
+    if not report.layers:
+        return
+    ranked = sorted(report.layers, key=lambda layer: -_held(layer))
+    shown = list(report.layers) if everything else ranked[:_TOP_LAYERS]
+    table = Table(box=SIMPLE_HEAD if blocks else None, pad_edge=False, show_edge=False)
+    table.add_column("Variables of", overflow="fold", ratio=3)
+    table.add_column("class", overflow="fold", ratio=1)
+    for heading in ("weights", "optimizer", "other"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer in shown:
+        sizes = (layer.weights_bytes, layer.optimizer_bytes, layer.other_bytes)
+        cells = [Text("-" if size == 0 else format_bytes(size)) for size in sizes]
+        table.add_row(Text(shortened(layer.path)), Text(layer.class_name), *cells)
+    yield Text("")
+    yield table
+    if len(shown) < len(ranked):
+        rest = sum(map(_held, ranked[len(shown) :]))
+        yield Text(f"and {len(ranked) - len(shown)} more with {format_bytes(rest)} (all: `kerasmemwatch show --all`)")
+
+
+def _notes(report: Report, everything: bool) -> Iterator[RenderableType]:
+    notes = all_notes(report)
+    for note in notes if everything else notes[:_BRIEF_NOTES]:
+        yield Text(f"* {note}")
+    if not everything and len(notes) > _BRIEF_NOTES:
+        yield Text(f"and {len(notes) - _BRIEF_NOTES} more notes (all: `kerasmemwatch show --all`)")
+
+
+def _newest(samples: object, name: str, index: int | None = None) -> float | None:
+    values = samples.get(name)  # type: ignore[attr-defined]
+    if values is None or (index is not None and index >= values.shape[1]):
+        return None
+    column = (values if index is None else values[:, index]).astype(float)
+    known = column[~np.isnan(column)]
+    return float(known[-1]) if len(known) else None
+
+
+def _held(layer: LayerMemory) -> int:
+    return sum(size or 0 for size in (layer.weights_bytes, layer.optimizer_bytes, layer.other_bytes))
+
+
+def _share(part: float | None, whole: float) -> str:
+    return "an unknown share" if part is None else f"{part / whole:.1%}"
+
+
+def _printable(value: Any) -> Any:
+    """The same value without control characters in its strings: those must not reach a terminal."""
+    if isinstance(value, str):
+        if value.isprintable():
+            return value
+        return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in value)
+    if isinstance(value, (Samples, TracedStep)):  # text says nothing of a step but what the report does
+        return value
+    if isinstance(value, Mapping):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_printable, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _printable(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+def _encoding(file: TextIO | None) -> str:
+    """What a file can write; one that holds text and not bytes can write anything."""
+    return "ascii" if file is None else getattr(file, "encoding", None) or "utf-8"
+
+
+def _has_blocks(encoding: str) -> bool:
+    try:
+        BLOCKS.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

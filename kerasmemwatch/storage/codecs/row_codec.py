@@ -1,0 +1,297 @@
+"""Recording <-> bytes. Versioned, self-contained, numpy only; shared by the writer, the reader and the plugin.
+
+Rows are stored by column: whole numbers and the bit patterns of floats as zigzag deltas, their bytes transposed,
+compressed with zlib (which also checks them). What describes the run is JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
+from kerasmemwatch.records.run import STAGES, Column, Samples
+from kerasmemwatch.storage.codecs.json_fields import MAX_JSON_BYTES, checked, dump_json, parse_json
+
+__all__ = [
+    "ENDED",
+    "MAX_DECODED_BYTES",
+    "MAX_VALUES",
+    "PLUGIN_NAME",
+    "VERSION",
+    "as_ended",
+    "check_version",
+    "column_indices",
+    "decode_json",
+    "decode_rows",
+    "encode_json",
+    "encode_rows",
+    "inflate",
+    "layout_from_json",
+    "layout_to_json",
+    "split_header",
+    "to_samples",
+    "unzigzag",
+    "zigzag",
+]
+
+PLUGIN_NAME = "kerasmemwatch"
+VERSION = 1
+# Values in a row; the layout of so many fills a journal's header.
+MAX_VALUES = 512
+# A journal full of rows, or a traced step: no chunk is larger, and a small file can't ask for all memory.
+MAX_DECODED_BYTES = 32 * 1024**2
+_INT64_BOUND = 2.0**63
+
+Rows = NDArray[np.float64]
+Layout = tuple[Column, ...]
+
+# Whether a step ended; 0 if an exception left it. Recordings of before this column have ended steps only.
+ENDED = Column("ended")
+# Columns that callers may rely on: without an allocator to read, the device columns have width 0.
+ALWAYS = (
+    Column("step"),
+    Column("train_step"),
+    Column("epoch", integer=False),
+    Column("stage"),
+    Column("time_s", integer=False),
+    ENDED,
+    Column("device_in_use_bytes", 0),
+    Column("device_peak_bytes", 0),
+    Column("device_between_peak_bytes", 0),
+    Column("host_rss_bytes"),
+)
+
+
+def layout_to_json(layout: Layout) -> list[list[Any]]:
+    """A layout as plain JSON: ``[[name, width, integer], ...]``."""
+    return [[column.name, column.width, column.integer] for column in layout]
+
+
+def layout_from_json(raw: object) -> Layout:
+    """The inverse of ``layout_to_json``.
+
+    Raises:
+        ValueError: If it is no layout, or one of more values than a row has.
+    """
+    columns = checked(tuple[tuple[Any, ...], ...], raw, "layout")
+    if len(columns) > MAX_VALUES or any(len(column) != 3 for column in columns):
+        raise ValueError(f"{len(columns)} columns for at most {MAX_VALUES}, or some without a width and a kind")
+    layout = tuple(
+        Column(checked(str, name, "name"), checked(int | None, width, "width_count"), checked(bool, integer, "integer"))
+        for name, width, integer in columns
+    )
+    num_values = sum(column.size for column in layout)
+    if num_values > MAX_VALUES:
+        raise ValueError(f"{num_values} values in a row, for at most {MAX_VALUES}")
+    return layout
+
+
+def encode_json(value: Mapping[str, Any]) -> bytes:
+    """Compress a JSON object, with the format's version put in.
+
+    Raises:
+        RecordingFormatError: If it is larger than what ``decode_json`` reads.
+    """
+    return zlib.compress(dump_json({"version": VERSION, **value}), 6)
+
+
+def decode_json(payload: bytes) -> dict[str, Any]:
+    """Read what ``encode_json`` wrote.
+
+    Raises:
+        RecordingFormatError: If the bytes are damaged.
+        RecordingVersionError: If a newer version wrote them.
+    """
+    value = parse_json(inflate(payload, MAX_JSON_BYTES))
+    check_version(value.get("version"))
+    return value
+
+
+def encode_rows(layout: Layout, rows: Rows) -> bytes:
+    """Compress rows, without loss.
+
+    Args:
+        layout: The columns, in order.
+        rows: ``float64[num_rows, sum of column sizes]``.
+
+    Example:
+        >>> layout = (Column("step"), Column("host_rss_bytes"))
+        >>> rows = np.array([[1, 4096.0], [2, np.nan]])
+        >>> decoded_layout, decoded = decode_rows(encode_rows(layout, rows))
+        >>> decoded_layout == layout, bool(np.array_equal(decoded, rows, equal_nan=True))
+        (True, True)
+    """
+    whole = [bool((np.abs(values) < _INT64_BOUND).all() and (values == np.trunc(values)).all()) for values in rows.T]
+    header = dump_json({"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole})
+    deflater = zlib.compressobj(6)
+    parts = [deflater.compress(struct.pack("<I", len(header)) + header)]
+    for values, is_whole in zip(rows.T, whole, strict=True):  # one by one, as a whole copy would be our largest array
+        integers = values.astype(np.int64) if is_whole else np.ascontiguousarray(values).view(np.int64)
+        parts.append(deflater.compress(_pack(integers)))
+    return b"".join((*parts, deflater.flush()))
+
+
+def split_header(data: bytes, newest: int = VERSION) -> tuple[dict[str, Any], int]:
+    """The JSON in front of a chunk's columns, and where they begin.
+
+    Args:
+        data: The chunk, or the traced step.
+        newest: The newest version that is known of its kind.
+
+    Raises:
+        RecordingVersionError: If a newer version wrote it.
+        RecordingFormatError, struct.error: If it is damaged.
+    """
+    (length,) = struct.unpack_from("<I", data)
+    header = parse_json(data[4 : 4 + min(length, MAX_JSON_BYTES + 1)])
+    check_version(header.get("version"), newest)
+    return header, 4 + length
+
+
+def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
+    """Read what ``encode_rows`` wrote.
+
+    Raises:
+        RecordingFormatError: If the bytes are damaged.
+        RecordingVersionError: If a newer version wrote them.
+    """
+    data = inflate(payload)
+    try:
+        header, start = split_header(data)
+        layout = layout_from_json(header["layout"])
+        num_rows, whole = checked(int, header["rows"], "rows"), checked(tuple[bool, ...], header["whole"], "whole")
+        size = num_rows * len(whole) * 8
+        if len(whole) != sum(column.size for column in layout) or size != len(data) - start or (num_rows and not whole):
+            raise ValueError(f"{num_rows} rows of {len(whole)} values in {len(data) - start} bytes")
+        planes = np.frombuffer(data, np.uint8, offset=start).reshape(len(whole), 8, num_rows)
+    except RecordingVersionError:
+        raise
+    except (ValueError, KeyError, struct.error) as error:
+        raise RecordingFormatError(f"Expected a chunk of rows. Received {len(payload)} bytes: {error}.") from error
+    rows = np.empty((num_rows, len(whole)))
+    for index, is_whole in enumerate(whole):
+        integers = _unpack(planes[index])
+        rows[:, index] = integers if is_whole else integers.view(np.float64)
+    return layout, rows
+
+
+def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
+    """Join chunks of rows into columns: sorted by step, each step once, ``stage`` in words.
+
+    Chunks of different layouts (a run resumed on another machine) are aligned by name; what one lacks is unknown.
+    """
+    parts = [part for part in parts if len(part[1])]
+    plain = {column.name: column for column in ALWAYS if column.width is None}
+    widths = dict(plain)
+    for layout, _ in parts:
+        for column in layout:
+            known = widths.get(column.name)
+            if known is None or (known.size < column.size and column.name not in plain):
+                widths[column.name] = column
+    for column in ALWAYS:
+        widths.setdefault(column.name, column)
+    _, first = np.unique(_joined(parts, widths["step"]), return_index=True)
+    # Column by column, as a second copy of all rows would be our largest array.
+    typed = {name: _typed(_joined(parts, column)[first], column) for name, column in widths.items()}
+    codes = np.nan_to_num(_joined(parts, widths["stage"])[first], nan=0).astype(int).clip(0, len(STAGES) - 1)
+    typed["stage"] = np.asarray(STAGES)[codes]
+    typed["ended"] = as_ended(typed["ended"])
+    return Samples(typed)
+
+
+def as_ended(values: NDArray[Any]) -> NDArray[Any]:
+    """``bool`` where known of every row, else float64 with NaN."""
+    return values != 0 if np.isfinite(values).all() else values
+
+
+def zigzag(integers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Whole numbers as ones that are small where those are near 0: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
+    return ((integers << 1) ^ (integers >> 63)).view(np.uint64)
+
+
+def unzigzag(naturals: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The inverse of ``zigzag``."""
+    return (naturals >> np.uint64(1)).view(np.int64) ^ -(naturals & np.uint64(1)).view(np.int64)
+
+
+def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
+    """Decompress a whole payload.
+
+    Args:
+        payload: What zlib wrote.
+        most_bytes: How large it may become; by default as large as a chunk or a traced step.
+
+    Raises:
+        RecordingFormatError: If it is damaged, cut off, or larger than any part of a recording.
+    """
+    inflater = zlib.decompressobj()
+    try:
+        data = inflater.decompress(payload, MAX_DECODED_BYTES if most_bytes is None else most_bytes)
+    except zlib.error as error:
+        raise RecordingFormatError(f"Expected compressed bytes. Received {len(payload)} bytes: {error}.") from error
+    if not inflater.eof:
+        wrong = f"more than {len(data)} bytes" if inflater.unconsumed_tail else f"one cut off after {len(payload)}"
+        raise RecordingFormatError(f"Expected a whole payload of a recording. Received: {wrong}.")
+    return data
+
+
+def check_version(version: object, newest: int = VERSION) -> None:
+    """Check the format version that a payload names against the newest that is known of its kind.
+
+    Raises:
+        RecordingFormatError: If it is no version.
+        RecordingVersionError: If it is newer than this one.
+    """
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise RecordingFormatError(f"Expected a format version (int). Received: version={version!r}.")
+    if version > newest:
+        raise RecordingVersionError(
+            f"Expected a recording of format version {newest} or older. Received: version={min(version, 10**9)}. "
+            "Upgrade with: pip install -U kerasmemwatch"
+        )
+
+
+def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
+    blocks = []
+    for layout, rows in parts:
+        is_missing = all(other.name != column.name for other in layout)
+        block = np.full((len(rows), column.size), 1.0 if is_missing and column == ENDED else np.nan)
+        start = 0
+        for other in layout:
+            if other.name == column.name:
+                size = min(other.size, column.size)
+                block[:, :size] = rows[:, start : start + size]
+            start += other.size
+        blocks.append(block)
+    joined = np.concatenate(blocks) if blocks else np.empty((0, column.size))
+    return joined[:, 0] if column.width is None else joined
+
+
+def _typed(values: Rows, column: Column) -> NDArray[Any]:
+    """Whole numbers as such where all are known. What no counter comes to (infinity, 2**63) is unknown."""
+    values = np.where(np.abs(values) < _INT64_BOUND, values, np.nan)
+    return values.astype(np.int64) if column.integer and np.isfinite(values).all() else values
+
+
+def _pack(integers: NDArray[np.int64]) -> bytes:
+    return zigzag(np.diff(integers, prepend=np.int64(0))).view(np.uint8).reshape(-1, 8).T.tobytes()
+
+
+def _unpack(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return np.cumsum(unzigzag(np.ascontiguousarray(plane.T).view(np.uint64).ravel()), dtype=np.int64)
+
+
+def column_indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
+    """By name of a column, where its values stand in a row; without columns that the layout lacks or that are empty."""
+    groups, start = {}, 0
+    for column in layout:
+        if column.name in names and column.size:
+            groups[column.name] = list(range(start, start + column.size))
+        start += column.size
+    return groups

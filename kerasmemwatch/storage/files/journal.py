@@ -1,0 +1,263 @@
+"""The rows since the last chunk, in a preallocated memory-mapped ring: a row survives ``kill -9`` without any I/O.
+
+The page cache belongs to the kernel, so what a killed process had written into the mapping still reaches the file.
+If the machine dies, some pages do and some don't: each row ends in a checksum of its values and its number, so that
+neither zeros nor an older row in its place pass for it.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
+from kerasmemwatch.storage.codecs.row_codec import MAX_VALUES, Layout, Rows, layout_from_json, layout_to_json
+
+__all__ = ["JOURNAL_NAME", "MAX_JOURNAL_BYTES", "Journal", "read_journal"]
+
+JOURNAL_NAME = "rows.journal"
+CAPACITY = 8192
+_MAGIC, _VERSION = b"KMWRING", 2
+# Magic and version, capacity, values a row, JSON bytes, checksum of these and the JSON; head, tail.
+_FIXED = struct.Struct("<8sIII")
+_CHECKSUM = struct.Struct("<I")
+_COUNTERS = struct.Struct("<qq")
+_HEAD, _TAIL = 3, 4  # where these two are, in 8 bytes
+_JSON = _FIXED.size + _CHECKSUM.size + _COUNTERS.size  # where the layout's is
+_HEADER_BYTES = 4096
+# The largest that is written: a damaged header cannot ask for more.
+MAX_JOURNAL_BYTES = _HEADER_BYTES + CAPACITY * (MAX_VALUES + 1) * 8
+# Whole numbers beyond it are not exact in a float64; no count of bytes or steps comes near.
+_LARGEST = 2.0**53
+_UINT32 = 2**32 - 1
+_crc32 = zlib.crc32
+
+
+class Journal:
+    """A ring of rows with two counters: ``head`` rows written so far, ``tail`` of them stored elsewhere.
+
+    Whoever writes sets a third, ``limit``: the head at which ``append`` first asks for something to be done.
+
+    Args:
+        layout: The columns of a row.
+        path: The file to map; ``None`` keeps the ring in memory only.
+        capacity: Rows it holds; a power of two.
+
+    Raises:
+        OSError: If the file cannot be created at its full size.
+    """
+
+    def __init__(self, layout: Layout, path: Path | None = None, capacity: int = CAPACITY) -> None:
+        self.path = path
+        self.capacity = capacity
+        self.head = 0
+        self.tail = 0
+        self.limit = sys.maxsize
+        self._values, self._mask = sum(column.size for column in layout), capacity - 1
+        self._stride = self._values + 1  # the last is the checksum
+        size = self.size_bytes
+        description = json.dumps(layout_to_json(layout), separators=(",", ":")).encode()
+        if _JSON + len(description) > _HEADER_BYTES:
+            raise ValueError(f"Expected a layout of at most {_HEADER_BYTES} bytes. Received: {len(description)}.")
+        if size > MAX_JOURNAL_BYTES:
+            raise ValueError(f"Expected at most {MAX_VALUES} values a row. Received: {self._values}.")
+        fixed = _FIXED.pack(_MAGIC + b"%d" % _VERSION, capacity, self._values, len(description))
+        checksum = _CHECKSUM.pack(zlib.crc32(fixed + description))
+        header = b"".join((fixed, checksum, _COUNTERS.pack(0, 0), description))
+        if path is not None:
+            _create(path, header, size)
+        self._use(_mapped(path, size))
+        self._map[: len(header)] = header
+
+    def _use(self, memory: mmap.mmap) -> None:
+        self._map = memory
+        self._counters = memoryview(memory)[:_HEADER_BYTES].cast("q")
+        self._bytes = memoryview(memory)[_HEADER_BYTES:]
+        self._numbers = self._bytes.cast("d")
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the ring."""
+        return _HEADER_BYTES + self.capacity * self._stride * 8
+
+    @property
+    def full(self) -> bool:
+        """Whether the next row would overwrite one that is stored nowhere else."""
+        return self.head - self.tail >= self.capacity
+
+    def append(self, row: Sequence[float]) -> bool:
+        """Write one row.
+
+        Returns:
+            Whether it was written; not if ``limit`` is reached: then make room, see ``full``, and raise the limit.
+
+        Raises:
+            TypeError, ValueError: If a value is no number, or there are too few or too many.
+        """
+        head = self.head
+        if head >= self.limit:
+            return False
+        if len(row) != self._values:
+            raise ValueError(f"Expected {self._values} values. Received: {len(row)}.")
+        # One by one: within a fit, whose steps empty the processor's caches, struct and array take twice as long.
+        numbers, first = self._numbers, (head & self._mask) * self._stride
+        index = first
+        for value in row:
+            numbers[index] = value
+            index += 1
+        numbers[index] = _crc32(self._bytes[8 * first : 8 * index], head & _UINT32)
+        self.head = head = head + 1
+        # After the row: a reader, or a crash between the two, never sees half a row.
+        self._counters[_HEAD] = head
+        return True
+
+    def amend(self, start: int, values: Sequence[float]) -> bool:
+        """Overwrite values of the newest row from index ``start`` on; ``False`` if it has been stored already."""
+        if self.head == self.tail:
+            return False
+        number = self.head - 1
+        first = (number & self._mask) * self._stride
+        stored = slice(8 * first, 8 * (first + self._stride))
+        row = memoryview(bytearray(self._bytes[stored])).cast("d")
+        for index, value in enumerate(values, start):
+            row[index] = value
+        row[self._values] = _crc32(row[: self._values], number & _UINT32)
+        self._bytes[stored] = row.cast("B")  # in one go: no reader, and no kill, finds values without their checksum
+        return True
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Copy of rows ``start`` to ``stop`` (counted since the beginning), ``float64[stop - start, values]``."""
+        ring = np.frombuffer(self._map, np.float64, self.capacity * self._stride, _HEADER_BYTES)
+        rows: Rows = ring.reshape(self.capacity, self._stride)[np.arange(start, stop) & self._mask, : self._values]
+        return rows
+
+    def release(self, upto: int) -> None:
+        """Note that all rows before ``upto`` are stored elsewhere."""
+        self.tail = upto
+        self._counters[_TAIL] = upto
+
+    def disown(self) -> None:
+        """In a forked child: leave the file to the parent, and go on with a copy in memory."""
+        shared, self.path = self._map, None
+        self._use(mmap.mmap(-1, self.size_bytes))
+        self._map[:] = shared[:]
+
+    def close(self) -> None:
+        """Unmap; remove the file if all of its rows are stored elsewhere."""
+        self._counters.release()
+        self._numbers.release()
+        self._bytes.release()
+        self._map.close()
+        if self.path is not None and self.head == self.tail:
+            self.path.unlink(missing_ok=True)
+
+
+def read_journal(data: bytes) -> tuple[Layout, Rows]:
+    """Read the rows of a journal that are stored nowhere else, also while it is being written.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        The layout and ``float64[num_rows, values]``; rows that were cut off or damaged are NaN.
+
+    Raises:
+        RecordingFormatError: If it is no journal, or its header is damaged or was cut off.
+        RecordingVersionError: If a newer version wrote it.
+    """
+    try:
+        magic, capacity, values, length = _FIXED.unpack_from(data)
+        version = magic[len(_MAGIC) :]
+        if not magic.startswith(_MAGIC) or not version.isdigit() or version == b"0":
+            raise ValueError(f"it begins with {magic!r}")
+        if int(version) > _VERSION:
+            raise RecordingVersionError(
+                f"Expected a journal of version {_VERSION} or older. Received: version={int(version)}. "
+                "Upgrade with: pip install -U kerasmemwatch"
+            )
+        # The first version had no checksums.
+        is_checked = int(version) > 1
+        head, tail = _COUNTERS.unpack_from(data, _FIXED.size + _CHECKSUM.size)
+        description = data[_JSON : min(_JSON + length, _HEADER_BYTES)]
+        (checksum,) = _CHECKSUM.unpack_from(data, _FIXED.size)
+        if is_checked and checksum != zlib.crc32(data[: _FIXED.size] + description):
+            raise ValueError("its header is damaged")
+        layout = layout_from_json(json.loads(description))
+        stride = values + is_checked
+        if (
+            not 0 <= tail <= head
+            or capacity < 1
+            or values < 1
+            or sum(column.size for column in layout) != values
+            or _HEADER_BYTES + capacity * stride * 8 > MAX_JOURNAL_BYTES
+        ):
+            raise ValueError(f"impossible counters: head={head}, tail={tail}, capacity={capacity}, values={values}")
+        if layout[0].name != "step":
+            raise ValueError(f"its rows begin with {layout[0].name!r}")
+        whole = min(capacity, max(0, len(data) - _HEADER_BYTES) // (8 * stride))
+        ring = np.frombuffer(data[_HEADER_BYTES:], np.uint8, 8 * whole * stride).view(np.float64)
+    except RecordingVersionError:
+        raise
+    except (ValueError, RecursionError, struct.error) as error:
+        raise RecordingFormatError(f"Expected a journal of rows. Received {len(data)} bytes: {error}.") from error
+    numbers = np.arange(max(tail, head - capacity), head)
+    slots = numbers % capacity
+    rows = np.full((len(slots), values), np.nan)
+    found = np.flatnonzero(slots < whole)
+    stored = ring.reshape(whole, stride)[slots[found]]
+    intact = _matching(stored, numbers[found]) if is_checked else _plausible(stored)
+    rows[found[intact]] = stored[intact, :values]
+    return layout, rows
+
+
+def _matching(stored: Rows, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows have the checksum, behind their values, of the row of that number."""
+    sums = [_crc32(row[:-1].tobytes(), number & _UINT32) for row, number in zip(stored, numbers.tolist(), strict=True)]
+    matching: NDArray[np.bool_] = np.array(sums, float) == stored[:, -1]
+    return matching
+
+
+def _plausible(stored: Rows) -> NDArray[np.bool_]:
+    """Which rows without a checksum hold what may have been measured, rather than what the disk held before."""
+    return np.asarray((np.isnan(stored) | (np.abs(stored) <= _LARGEST)).all(axis=1))
+
+
+def _mapped(path: Path | None, size: int) -> mmap.mmap:
+    if path is None:
+        return mmap.mmap(-1, size)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path, header: bytes, size: int) -> None:
+    """Put a whole new file in place: a reader never sees one without a header, nor is an old one cut off that
+    somebody still maps, which would be a SIGBUS there.
+    """
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with open(new, "wb") as file:
+            file.write(header)
+            file.flush()
+            # Without its blocks a full disk would be a SIGBUS at some later row; so take them all now.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                os.ftruncate(file.fileno(), size)
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,185 @@
+"""Reads a run's directory: the chunks and traced steps in its event files, then the journal's rows.
+
+Needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+
+from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
+from kerasmemwatch.records.run import LayerMemory, RunInfo
+from kerasmemwatch.storage.codecs.row_codec import Layout, Rows
+from kerasmemwatch.storage.codecs.run_codec import decode_run
+from kerasmemwatch.storage.codecs.step_codec import decode_step
+from kerasmemwatch.storage.files.event_file import read_records
+from kerasmemwatch.storage.files.file_system import join, read_bytes, walk
+from kerasmemwatch.storage.files.journal import JOURNAL_NAME, MAX_JOURNAL_BYTES, read_journal
+from kerasmemwatch.storage.run_parts import Allowance, decode_chunk, possible_rows
+from kerasmemwatch.storage.sinks.tensorboard import FILE_SUFFIX, RUN_TAG, SAMPLES_TAG, STEPS_TAG
+
+__all__ = ["StoredRun", "is_run_dir", "read_run", "run_dirs"]
+
+# Digits of a chunk's number; one with more was never given by us.
+_MAX_DIGITS = 18
+# How often a journal is read again that changes while it is read, before what is torn counts as damaged.
+_READS = 5
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What lies in a run's directory.
+
+    Attributes:
+        run: The newest description; ``None`` if nothing was written yet.
+        layers: The model's variables by layer.
+        chunks: Encoded chunks of rows, in order.
+        fresh: Rows that are in the journal only.
+        problems: What could not be read, in words.
+        next_index: Number of the chunk that may be written next; more than there are if some cannot be read.
+        steps: Encoded traced steps, in order.
+        next_step: The same of the step that may be written next.
+    """
+
+    run: RunInfo | None = None
+    layers: tuple[LayerMemory, ...] = ()
+    chunks: tuple[bytes, ...] = ()
+    fresh: tuple[Layout, Rows] | None = None
+    problems: tuple[str, ...] = ()
+    next_index: int = 0
+    steps: tuple[bytes, ...] = ()
+    next_step: int = 0
+
+
+def run_dirs(log_dir: str) -> list[str]:
+    """Directories at or below ``log_dir`` that hold a run, in order of their names."""
+    return sorted(directory for directory, names in walk(log_dir) if _holds_run(names))
+
+
+def is_run_dir(directory: str) -> bool:
+    """Whether a directory holds a run."""
+    return _holds_run(next(iter(walk(directory)), ("", []))[1])
+
+
+def read_run(directory: str, *, rows: bool = True) -> StoredRun:
+    """Read a run's directory, also while it is being written or after its process was killed.
+
+    Args:
+        directory: The run's directory.
+        rows: Whether to read the rows and traced steps as well as the description.
+
+    Raises:
+        RecordingVersionError: If a newer version wrote it.
+    """
+    names = next(iter(walk(directory)), ("", []))[1]
+    problems: list[str] = []
+    # First the journal: a chunk that is written in between is then in both, and its rows count once.
+    fresh = _journal_rows(directory, problems) if rows and JOURNAL_NAME in names else None
+    allowance = Allowance()
+    if fresh is not None:
+        allowance.rows(*fresh)
+    description: tuple[RunInfo | None, tuple[LayerMemory, ...]] = (None, ())
+    chunks: dict[str, bytes] = {}
+    steps: dict[str, bytes] = {}
+    for name in sorted(filter(_is_ours, names)):
+        data = _event_bytes(directory, name, problems)
+        allowance.stored(len(data))
+        for tag, payload in _payloads(data, name, problems):
+            try:
+                if tag == RUN_TAG:
+                    description = decode_run(payload)
+                elif rows and tag.startswith(SAMPLES_TAG):
+                    allowance.rows(*decode_chunk(payload))
+                    chunks[tag] = payload
+                elif rows and tag.startswith(STEPS_TAG):
+                    allowance.step(decode_step(payload))
+                    steps[tag] = payload
+            except RecordingVersionError as error:
+                if not tag.startswith(STEPS_TAG):
+                    raise
+                problems.append(f"{name}: {tag[:80]} cannot be read: {error}")  # the rest is still of use
+            except RecordingFormatError as error:
+                problems.append(f"{name}: {tag[:80]} cannot be read: {error}")
+    return StoredRun(
+        *description,
+        _ordered(chunks),
+        fresh,
+        tuple(problems),
+        _next_number(chunks),
+        _ordered(steps),
+        _next_number(steps),
+    )
+
+
+def _ordered(payloads: dict[str, bytes]) -> tuple[bytes, ...]:
+    return tuple(payloads[tag] for tag in sorted(payloads))
+
+
+def _next_number(tags: Iterable[str]) -> int:
+    numbers = [tag.rpartition("/")[2] for tag in tags]
+    return max((int(number) for number in numbers if number.isdecimal() and len(number) <= _MAX_DIGITS), default=-1) + 1
+
+
+def _holds_run(names: list[str]) -> bool:
+    # A journal alone is what a full disk, or a sink that is not ours, leaves of a killed run.
+    return JOURNAL_NAME in names or any(map(_is_ours, names))
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(FILE_SUFFIX) and "tfevents" in PurePath(name).name
+
+
+def _event_bytes(directory: str, name: str, problems: list[str]) -> bytes:
+    try:
+        return read_bytes(join(directory, name))
+    except FileNotFoundError:
+        return b""  # a sink has removed what it could not write since it was listed
+    except OSError as error:
+        problems.append(f"{name} cannot be read: {error}")
+        return b""
+
+
+def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto import event_pb2
+
+    size = 0
+    for record in read_records(data):
+        size += len(record) + 16
+        try:
+            event = event_pb2.Event.FromString(record)
+        except DecodeError as error:
+            problems.append(f"{name}: an event cannot be read: {error}")
+            continue
+        for value in event.summary.value:
+            if value.tag == RUN_TAG or value.tag.startswith((SAMPLES_TAG, STEPS_TAG)):
+                yield value.tag, b"".join(value.tensor.string_val)
+    if size != len(data):
+        problems.append(f"{name} is cut off or damaged: {len(data) - size} of {len(data)} bytes cannot be read.")
+
+
+def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
+    last = None
+    for _ in range(_READS):
+        try:
+            data = read_bytes(join(directory, JOURNAL_NAME), MAX_JOURNAL_BYTES)
+            if not data:
+                return None  # its process has only just begun
+            layout, rows = read_journal(data)
+        except FileNotFoundError:
+            return None  # its process has stored its rows and removed it since it was listed
+        except (OSError, RecordingFormatError) as error:
+            problems.append(f"{JOURNAL_NAME} cannot be read: {error}")
+            return None
+        # A crash of the machine may leave rows that never reached the disk.
+        intact = possible_rows(layout, rows)
+        if intact.all() or data == last:
+            break
+        last = data  # and if it has changed meanwhile, a row was only being written
+    if not intact.all():
+        problems.append(f"{JOURNAL_NAME} is cut off or damaged: {np.sum(~intact)} of {len(rows)} rows cannot be read.")
+    return layout, rows[intact]

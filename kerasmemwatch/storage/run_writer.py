@@ -1,0 +1,305 @@
+"""The rows of one run: the newest in a journal, the older ones as chunks in memory and in the sinks.
+
+What is stored is decimated as it leaves the journal, so memory and disk hold the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from kerasmemwatch.analysis.decimation import bucket_width, decimate
+from kerasmemwatch.faults import Faults
+from kerasmemwatch.records.run import LayerMemory, RunInfo
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.storage.codecs.row_codec import (
+    ENDED,
+    Layout,
+    Rows,
+    column_indices,
+    decode_rows,
+    encode_rows,
+    to_samples,
+)
+from kerasmemwatch.storage.files.journal import Journal
+from kerasmemwatch.storage.flush_thread import Flusher
+from kerasmemwatch.storage.outbox import Outbox
+from kerasmemwatch.storage.run_directory import Store
+from kerasmemwatch.storage.sinks.base import Update
+from kerasmemwatch.storage.step_log import StepLog
+
+__all__ = ["RowLog"]
+
+_FLUSH_INTERVAL_S = 10.0
+# Each chunk is a tag in TensorBoard: so many are written eagerly, then only as the flush interval allows.
+_EAGER_CHUNKS = 32
+# The thread that stores is woken early after so many rows, half of what the journal holds.
+_WAKE_EVERY = 4096
+_TRACKED = ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes", "host_rss_bytes")
+
+_Clock = Callable[[], float]
+
+
+class RowLog:
+    """Takes rows without I/O and stores them from a thread of its own.
+
+    Args:
+        store: Where the run lives.
+        layout: The columns of a row.
+        slow_size: How many values at the end of a row are mostly unknown.
+        faults: Where faults are reported.
+        clock: Returns UNIX time in seconds.
+        timer: Returns seconds that are never set back; by default the clock.
+
+    Attributes:
+        write: Records one row, and does no more: ``False`` if ``append`` has to do it. Look it up for each row.
+    """
+
+    def __init__(
+        self, store: Store, layout: Layout, slow_size: int, faults: Faults, clock: _Clock, timer: _Clock | None = None
+    ) -> None:
+        self.layout = layout
+        self._store, self._faults, self._clock, self._timer = store, faults, clock, timer or clock
+        self._size = sum(column.size for column in layout)
+        self._sparse = range(self._size - slow_size, self._size)
+        self._tracked = list(column_indices(layout, _TRACKED).values())
+        self._ended = column_indices(layout, [ENDED.name]).get(ENDED.name, [])
+        self._created = self._last_flush = self._timer()
+        self._chunks = list(store.previous.chunks)
+        self._next_index = max(len(self._chunks), store.previous.next_index)
+        self._steps = StepLog(faults, store.previous.steps, store.previous.next_step)
+        self._outbox = Outbox(store.sinks, faults)
+        self._rows_chunked = self._chunked = self._marked = self._last_step = 0
+        self._highest = np.full(self._size, np.nan)
+        self._description: tuple[RunInfo, tuple[LayerMemory, ...]] | None = None
+        self._journal: Journal | None = None
+        self.write: Callable[[Sequence[float]], bool] = _refuse
+        self._flusher: Flusher | None = None
+        # Taken by whoever stores or reads; never while the per-batch path holds a lock of its own but when full.
+        self._lock = threading.RLock()
+        if store.previous.fresh is not None and len(store.previous.fresh[1]):
+            self._add_chunk(*store.previous.fresh)
+
+    @property
+    def directory(self) -> str | None:
+        """The run's directory, while it is ours."""
+        return self._store.directory
+
+    @property
+    def last_steps(self) -> tuple[int, int]:
+        """The highest ``step`` and ``train_step`` that an earlier process recorded, or zeros."""
+        samples = to_samples(map(decode_rows, self._chunks))
+        if not samples.num_samples:
+            return 0, 0
+        return int(samples["step"][-1]), int(np.nanmax(samples["train_step"]))
+
+    # -- the per-batch path ------------------------------------------------------------------------------------
+
+    def append(self, row: Sequence[float]) -> None:
+        """Record one row; opens the journal or makes room in it, where ``write`` cannot."""
+        if self.write(row):
+            return
+        journal = self._journal or self._open_journal()
+        if journal.full:
+            self._store_rows(journal.head, forced=True)
+        if journal.head and self._flusher is not None:
+            self._flusher.wake()
+        journal.limit = min(journal.tail + journal.capacity, journal.head + _WAKE_EVERY)
+        journal.append(row)
+
+    def amend(self, values: Sequence[float]) -> None:
+        """Put values at the end of the newest row."""
+        if self._journal is not None:
+            self._journal.amend(self._size - len(values), values)
+
+    # -- storing -----------------------------------------------------------------------------------------------
+
+    def describe(self, run: RunInfo, layers: tuple[LayerMemory, ...]) -> None:
+        """Note what describes the run; it is stored soon."""
+        self._description = (run, layers)
+        if self._flusher is not None:
+            self._flusher.wake()
+
+    def add_step(self, step: TracedStep) -> None:
+        """Take a traced step; it is stored soon, by the thread that stores if a journal is open."""
+        self._steps.add(step)
+        if self._flusher is not None:
+            self._flusher.wake()
+            return
+        with self._faults.guard("storing", "It is tried again later."), self._lock:
+            if self._store.relock():
+                self._send()
+
+    def expect_steps(self, source: Callable[[], Iterable[TracedStep]]) -> None:
+        """Take the traced steps that a function returns: the thread that stores calls it soon, and stores them."""
+        self._steps.expect(source)
+        if self._flusher is not None:
+            self._flusher.wake()
+
+    def steps(self) -> tuple[TracedStep, ...]:
+        """The newest traced steps, and the one with the highest peak."""
+        self._steps.collect()
+        return self._steps.steps()
+
+    def flush(self) -> None:
+        """Store all rows but the newest, which may still be amended."""
+        self._steps.collect(strict=False)  # without the lock, as it may take a second
+        with self._faults.guard("storing", "It is tried again later."), self._lock:
+            if self._journal is not None:
+                self._store_rows(self._journal.head - 1)
+
+    def regain(self) -> bool:
+        """Recording goes on, perhaps after ``settle``; ``False`` if somebody else has continued the run meanwhile."""
+        with self._lock:
+            return self._store.relock()
+
+    def settle(self) -> None:
+        """Store all rows and close the files; the next row opens them again. Rarer once there are many chunks."""
+        if len(self._chunks) >= _EAGER_CHUNKS and self._timer() - self._last_flush < self.flush_interval_s:
+            return
+        self._steps.collect()
+        with self._faults.guard("storing", "What was recorded stays in memory."), self._lock:
+            done = self._store_rows(self._journal.head) if self._journal else self._store.relock() and self._send()
+            if done:
+                self._close_journal()
+                self._outbox.rest()
+                self._store.unlock()
+
+    def close(self) -> None:
+        """Store everything and close the files."""
+        self._last_flush = -math.inf
+        self.settle()
+        with self._faults.guard("closing", "What was recorded stays in memory."), self._lock:
+            self._outbox.close()
+            self._store.unlock()
+
+    def retire(self) -> None:
+        """Close before long, in the thread that stores: called by the garbage collector, in the middle of anything."""
+        flusher = self._flusher
+        if flusher is None:
+            self.close()  # there are no rows left to store
+        else:
+            flusher.close(self)
+
+    @property
+    def flush_interval_s(self) -> float:
+        """Seconds between two flushes: longer as the run grows, so that their number stays small."""
+        return max(_FLUSH_INTERVAL_S, 0.02 * (self._timer() - self._created))
+
+    def disown(self) -> None:
+        """Keep what was recorded readable; leave the files and the thread to another (after a fork, to the parent)."""
+        self._lock = threading.RLock()  # the parent's thread may hold the old one
+        self._store.unlock()  # the parent keeps the lock
+        self._store = self._store.disowned()
+        self._outbox, self._description, self._flusher = Outbox((), self._faults), None, None
+        self._steps.disown()
+        if self._journal is not None:
+            self._journal.disown()
+
+    def parts(self) -> list[tuple[Layout, Rows]]:
+        """All rows: the chunks, then what is in the journal only."""
+        with self._lock:
+            parts = [decode_rows(chunk) for chunk in self._chunks]
+            if self._journal is not None:
+                parts.append((self.layout, self._journal.rows(self._chunked, self._journal.head)))
+        return parts
+
+    def recent(self, devices: Sequence[int] = ()) -> tuple[dict[str, float], dict[str, float]]:
+        """By column, maxima over these devices or all: the highest values since the last call, the newest row's."""
+        with self._lock:
+            if self._journal is None or not self._journal.head:
+                return {}, {}
+            head = self._journal.head
+            self._mark(self._journal.rows(max(self._chunked, self._marked), head), head)
+            highest, newest = self._highest, self._journal.rows(head - 1, head)[0]
+            self._highest = np.full(self._size, np.nan)
+        groups = {
+            name: [group[index] for index in devices if index < len(group)] or group
+            for name, group in column_indices(self.layout, _TRACKED).items()
+        }
+        return tuple(  # type: ignore[return-value]
+            {name: float(np.fmax.reduce(row[group])) for name, group in groups.items()} for row in (highest, newest)
+        )
+
+    def newest(self, count: int) -> Rows:
+        """The newest rows of this fit, the newest last; fewer if there are no more."""
+        with self._lock:
+            journal = self._journal
+            if journal is None:
+                return np.empty((0, self._size))
+            # Stored or not: the ring still has them.
+            return journal.rows(max(0, journal.head - min(count, journal.capacity)), journal.head)
+
+    def _mark(self, rows: Rows, upto: int) -> None:
+        if len(rows):
+            self._highest = np.fmax(self._highest, np.fmax.reduce(rows, axis=0))
+        self._marked = max(self._marked, upto)
+
+    def _open_journal(self) -> Journal:
+        self._send()  # what an earlier process left in its journal, before that file is overwritten
+        try:
+            self._journal = Journal(self.layout, self._store.journal_path)
+        except OSError as error:
+            remedy = "If the process is killed, its newest rows are lost. Make room on the disk, or choose a local one."
+            self._faults.report("journal", error, remedy)
+            self._journal = Journal(self.layout)
+        self._chunked = self._marked = 0
+        self.write = self._journal.append
+        self._flusher = Flusher(self)
+        return self._journal
+
+    def _close_journal(self) -> None:
+        if self._journal is None:
+            return
+        self._journal.close()
+        if self._journal.path is None and self._store.journal_path is not None:
+            self._store.journal_path.unlink(missing_ok=True)  # empty, from when the directory was made
+        self._journal, self.write = None, _refuse
+        if self._flusher is not None:
+            self._flusher.stop()
+            self._flusher = None
+
+    def _store_rows(self, stop: int, *, forced: bool = False) -> bool:
+        """Make a chunk of the rows before ``stop`` and send it; whether the sinks have everything."""
+        with self._lock:
+            journal = self._journal
+            assert journal is not None
+            self._last_flush = self._timer()
+            if stop > self._chunked:
+                rows = journal.rows(self._chunked, stop)
+                width = bucket_width(self._rows_chunked)
+                died = (rows[:, self._ended] != 1).any(axis=1)
+                kept = decimate(rows, width, tracked=self._tracked, sparse=self._sparse, special=died)
+                self._add_chunk(self.layout, kept)
+                self._rows_chunked += len(rows)
+                self._mark(rows[max(0, self._marked - self._chunked) :], stop)
+                self._chunked = stop
+            sent = self._send()
+            if sent or forced:
+                journal.release(self._chunked)
+            return sent
+
+    def _add_chunk(self, layout: Layout, rows: Rows) -> None:
+        chunk = encode_rows(layout, rows)
+        self._last_step = int(rows[-1, 0])
+        self._outbox.add(Update(self._next_index, layout, rows, chunk, self._last_step, float(rows[-1, 4])))
+        self._next_index += 1
+        self._chunks.append(chunk)
+
+    def _send(self) -> bool:
+        """Give pending updates to the sinks, in order; whether all of them were taken."""
+        traced = self._steps.encode()
+        if traced or self._description is not None:
+            run, layers = self._description or (None, ())
+            newest, nothing = self._outbox.newest, np.empty((0, self._size))
+            step = newest.step if newest else self._last_step
+            self._outbox.add(Update(None, self.layout, nothing, b"", step, self._clock(), run, layers, traced))
+            self._description = None
+        return self._outbox.send()
+
+
+def _refuse(row: Sequence[float]) -> bool:
+    return False

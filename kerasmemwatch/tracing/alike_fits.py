@@ -1,0 +1,141 @@
+"""Fits that are alike: whether a fit is traced, or shows what others of its kind had traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from kerasmemwatch.attribution.variables.layer_paths import layer_paths
+from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.errors import MemWatchError
+from kerasmemwatch.faults import Faults
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.tracing.fit_kind import fit_kind
+from kerasmemwatch.tracing.schedule import Peaks, TraceSchedule, usual_height
+from kerasmemwatch.tracing.step_tracer import StepTracer
+from kerasmemwatch.tracing.traced_before import TRACED, Fit
+
+__all__ = ["AlikeFits", "TracedStage"]
+
+
+class FitDiffersError(MemWatchError):
+    """A short fit whose steps turned out to be others than those that another fit had traced."""
+
+
+@dataclass
+class TracedStage:
+    """One fit, evaluate or predict, or the batches that run outside of all of them.
+
+    Attributes:
+        name: ``"train"``, ``"test"`` or ``"predict"``.
+        schedule: Which of its steps are traced.
+        single: Whether it is one batch of many that run outside of a fit.
+        callbacks: Returns the list of callbacks that runs, ``None`` if there is none.
+        count: How many executions of it have begun.
+        due: The execution before which to decide next.
+        reason: Why the execution that runs is traced.
+        fit: It among others of its kind, once it is known.
+        is_judged: Whether its peaks were compared with those of what it shows.
+        differs: How they differ.
+        since: How many executions had begun when it was last entered.
+    """
+
+    name: str
+    schedule: TraceSchedule
+    single: bool
+    callbacks: Callable[[], Any] = lambda: None
+    count: int = 0
+    due: int = 1
+    reason: str = ""
+    fit: Fit | None = None
+    is_judged: bool = False
+    differs: str = ""
+    since: int = 0
+
+    @property
+    def may_trace_more(self) -> bool:
+        """Whether more than the planned may be traced: where others' steps are shown, only if that is affordable."""
+        return self.schedule.budget.is_left and (self.fit is None or not self.fit.reuses or TRACED.is_affordable)
+
+
+class AlikeFits:
+    """Decides for the stages of one watch.
+
+    Args:
+        wanted: ``"auto"`` or the steps to trace.
+        tracer: What traces them.
+        watched: The models.
+        faults: Where faults are reported.
+        peaks: Returns the newest peaks, as ``TraceSchedule.reason`` wants them.
+        take: Takes a function that returns traced steps, for another thread to call.
+    """
+
+    def __init__(
+        self,
+        wanted: str | Collection[int],
+        tracer: StepTracer,
+        watched: Watched,
+        faults: Faults,
+        peaks: Callable[[], Peaks],
+        take: Callable[[Callable[[], list[TracedStep]]], None],
+    ) -> None:
+        self._wanted, self._tracer, self._watched, self._faults = wanted, tracer, watched, faults
+        self._peaks, self._take = peaks, take
+        self._recording = object()  # stands for what is recorded, which fits of this process may share
+
+    def is_shown(self, stage: TracedStage, model: Any, arguments: Any, frame: FrameType, *, is_nested: bool) -> bool:
+        """Whether what other fits had traced is shown in place of a step, which is about to run.
+
+        Args:
+            stage: Its stage.
+            model: The model that runs it.
+            arguments: What its function is called with.
+            frame: That of the loop that calls it.
+            is_nested: Whether the stage is within another.
+        """
+        self._tracer.fit = stage.fit
+        if stage.fit is not None or stage.single or self._wanted != "auto":
+            return False
+        with self._faults.guard("trace", "The step is traced."), TRACED.taken():
+            layers = layer_paths(model)
+            kind = fit_kind(model, layers, stage.name, arguments, frame)
+            if kind is None:
+                return False
+            # With several models, paths begin with the models' names: none of them is another recording's.
+            alone = self._recording if len(self._watched.models) > 1 else None
+            key = kind, is_nested, alone
+            stage.fit = self._tracer.fit = TRACED.begin(key, [layer.path for layer in layers], self._recording)
+        if stage.fit is None or not stage.fit.reuses:
+            return False
+        stage.schedule.show_others(spared=bool(stage.reason))
+        stage.reason = ""
+        return True
+
+    def judge(self, stage: TracedStage, executed: int) -> None:
+        """See whether the steps so far are like those that are to be shown, if that is the case, and was not seen yet.
+
+        Args:
+            stage: Theirs.
+            executed: How many of them there were.
+        """
+        # The first one made the functions, and a stage within has left rows of its own.
+        fit, count = stage.fit, executed - max(1, stage.since)
+        if fit is None or stage.is_judged or not count:
+            return
+        with self._faults.guard("trace", "What another fit had traced is not shown."):
+            stage.is_judged, height = True, usual_height(self._peaks(), count)
+            if not fit.reuses:
+                fit.usual(height)
+            elif how := fit.differs(height):
+                stage.schedule.differ(how)
+                stage.differs = how
+            else:
+                self._take(fit.steps)
+
+    def tell_untraced(self, stage: TracedStage) -> None:
+        """A stage ends: say so if its steps are others than those that were to be shown, and none was traced."""
+        if stage.differs and not stage.schedule.traced:
+            error = FitDiffersError(f"the peak was {stage.differs} than in the fits whose steps were to be shown")
+            self._faults.remark("trace", error, "It ended untraced. Name the steps to trace: trace=[2, 10].")

@@ -1,0 +1,191 @@
+"""What is captured while something runs, and waits to be analysed: the same for a step and for a gap between steps.
+
+There is one capture in a process at a time. The analysis is somebody else's to call, off the step's path.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kerasmemwatch.attribution import silent_allocators
+from kerasmemwatch.attribution.captured_step import CapturedStep
+from kerasmemwatch.attribution.events.profiler_capture import Capture, ProfilerBusyError, ProfilerUnsafeError
+from kerasmemwatch.attribution.function_constants import FirstCalls
+from kerasmemwatch.attribution.hooks.layer_hooks import LayerHooks
+from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
+from kerasmemwatch.attribution.hooks.variable_sightings import variable_sightings
+from kerasmemwatch.attribution.live.earlier_models import unwatched_buffers
+from kerasmemwatch.attribution.live.iterator_buffers import not_repeated, waiting_bytes
+from kerasmemwatch.attribution.live.live_buffers import (
+    EARLIER_MODELS,
+    as_input,
+    tensor_kind,
+    variable_addresses,
+    variable_buffers,
+)
+from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES, kept_bytes
+from kerasmemwatch.attribution.owners.categories import PHASE_CODES
+from kerasmemwatch.attribution.step_attribution import Learned, analysed
+from kerasmemwatch.attribution.variables.live_objects import Census
+from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.faults import Faults
+from kerasmemwatch.records.owners import INPUT_PIPELINE
+from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.tracing.traced_before import TRACED
+
+__all__ = ["Captures"]
+
+# By process, whose hooks are in place. They are in classes and modules, so there is one at a time.
+_hooking: dict[int, Captures] = {}
+
+
+class Captures:
+    """Captures steps and gaps of one watch, one at a time.
+
+    Args:
+        watched: The watched models.
+        stack: What the hooks tell.
+        faults: Where faults are reported.
+
+    Attributes:
+        busy: Whether something could not be captured, as somebody else's profiler was active.
+        first_calls: What is captured of the steps that make functions.
+    """
+
+    def __init__(self, watched: Watched, stack: OwnerStack, faults: Faults) -> None:
+        self.busy = False
+        self.first_calls = FirstCalls(stack, faults)
+        self._watched, self._stack, self._faults = watched, stack, faults
+        self._census: Census | None = None
+        self._waiting: deque[CapturedStep] = deque()
+        self._learned = Learned()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody in this process traces."""
+        return os.getpid() not in _hooking
+
+    def look_around(self) -> None:
+        """A step will soon be captured: see now what is alive, as that empties the processor's caches."""
+        with TRACED.taken(), self._faults.guard("trace", "The step is traced nevertheless."):
+            if self._census is None or not self._census.is_current:
+                self._census = Census(tensor_kind)
+
+    def look_away(self) -> None:
+        """No step will be captured soon."""
+        self._census = None
+
+    def claim(self, exits: ExitStack) -> bool:
+        """Be the only one of the process that traces, until the exits are left; ``False`` if another one is."""
+        pid = os.getpid()
+        if _hooking.setdefault(pid, self) is not self:
+            return False
+        exits.callback(_hooking.pop, pid, None)
+        return True
+
+    def begin(
+        self, captured: CapturedStep, arguments: Iterable[Any], exits: ExitStack, *, is_fit: bool
+    ) -> Capture | None:
+        """See what is alive, and begin to record; ``None`` if somebody else does.
+
+        Args:
+            captured: Takes what is seen.
+            arguments: What may be iterators with batches that wait.
+            exits: Left when what is recorded has ended.
+            is_fit: Whether those are all iterators that are new.
+        """
+        iterators = self._iterators(arguments, is_fit=is_fit)
+        captured.before = variable_addresses(self._watched.ledger(), captured.mode)
+        # Last of all, as pipelines go on filling their buffers.
+        captured.held = {KEPT_TAPES: kept_bytes(), INPUT_PIPELINE: waiting_bytes(iterators)}
+        capture = Capture()
+        try:
+            capture.start()
+        except ProfilerBusyError as error:
+            self.give_way(error)
+            return None
+        except ProfilerUnsafeError as error:
+            self._faults.remark("trace", error, "No step is traced: trace one with a worker by itself.")
+            return None
+        exits.callback(capture.discard)
+        captured.begun_ns = time.time_ns()
+        captured.sightings = exits.enter_context(variable_sightings(captured.before, self._watched, self._faults))
+        return capture
+
+    def end(self, captured: CapturedStep, capture: Capture) -> bool:
+        """Take what was recorded; ``False`` if somebody else has begun to record meanwhile."""
+        captured.space = capture.stop() or b""
+        if capture.preempted:
+            self.give_way(ProfilerBusyError("another profiler session began within the step"))
+        return bool(captured.space)
+
+    def complete(self, captured: CapturedStep) -> None:
+        """See what is alive after it, and have it analysed by the next call of ``finished``."""
+        census = self._census
+        captured.layers = captured.layers or LayerHooks(self._stack, self._watched).classes
+        self._watched.add_variables(self._stack.differentiated())
+        captured.optimizers = tuple(str(optimizer.name) for optimizer in self._watched.optimizers())
+        captured.known = variable_buffers(self._watched.ledger(), captured.before, captured.mode)
+        keys = {buffer.key for buffer in captured.known} - {0}
+        alive = None if census is None else census.again()
+        others = unwatched_buffers(alive, keys)
+        captured.held[EARLIER_MODELS] = others.constant_bytes
+        sources = [buffer.bytes for buffer in others.buffers if buffer.category == "inputs"]
+        captured.held[INPUT_PIPELINE] = not_repeated(captured.held[INPUT_PIPELINE], sources, captured.batch)
+        captured.known += [
+            as_input(buffer) if buffer.address in captured.arguments else buffer for buffer in others.buffers
+        ]
+        if captured.is_first:
+            self.first_calls.keep(captured.space, {buffer.address for buffer in captured.known})
+        if captured.fit is not None:
+            captured.fit.expect()
+        self._waiting.append(captured)
+
+    def finished(self) -> list[TracedStep]:
+        """Analyse what was captured: in any thread, one at a time, while other steps run with hooks."""
+        found = []
+        while self._waiting:
+            captured = self._waiting[0]
+            step = None
+            with TRACED.taken(), self._faults.guard("trace", "This step's memory is not attributed."):
+                step = analysed(captured, self._stack, self._learned, self.first_calls.kept())
+                if step is not None:
+                    found.append(step if captured.after is None else _gap(step, captured.after))
+                else:
+                    silent_allocators.remark(self._faults, captured.known)
+            fit, captured.fit = captured.fit, None
+            if fit is not None:
+                with TRACED.taken(), self._faults.guard("trace", "Fits that are alike are traced, too."):
+                    fit.add(step)
+            self._waiting.popleft()  # not after an interrupt of the user's: then another call has it
+        return found
+
+    def _iterators(self, arguments: Iterable[Any], *, is_fit: bool) -> Iterable[Any]:
+        """What may have batches waiting as a step begins; looks as little as it can, for the sake of the caches."""
+        census = self._census
+        if census is None:
+            self._census = census = Census(tensor_kind)
+        # In a fit whatever is new is what its function is called with.
+        new = arguments if is_fit else census.young()["iterator"]
+        found = [*census.left("iterator"), *(each for each in new if tensor_kind(type(each)) == "iterator")]
+        return {id(each): each for each in found}.values()
+
+    def give_way(self, error: ProfilerBusyError) -> None:
+        """Somebody else records: say so once."""
+        self.busy = True
+        self._faults.remark("profiler", error, "That step was not traced; where the choice is ours, a later one is.")
+
+
+def _gap(step: TracedStep, after: int) -> TracedStep:
+    """What was captured between two steps: it has no passes, nor outputs of layers."""
+    phase = np.full_like(step.timeline.phase, PHASE_CODES["between"])
+    timeline = replace(step.timeline, phase=phase)
+    return replace(step, timeline=timeline, mode="", output_bytes={}, gradient_bytes={}, after=after)

@@ -1,0 +1,56 @@
+"""What the newest rows tell of peaks, while a fit goes on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.storage.codecs.row_codec import Layout, Rows, column_indices
+
+__all__ = ["Windows", "recent_peaks", "windows"]
+
+_PLACES = ("step", "stage", "epoch")
+_WINDOWS = ("device_peak_bytes", "device_between_peak_bytes")
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Consecutive executions, each with the gap before it.
+
+    Attributes:
+        step: ``int64[num_rows]``, the step that ended it.
+        stage: ``int64[num_rows]``, index into ``STAGES``.
+        epoch: ``float64[num_rows]``, NaN outside training.
+        within: ``float64[num_rows]``, its peak over devices, in bytes; NaN where unknown.
+        between: ``float64[num_rows]``, the same of the gap.
+    """
+
+    step: NDArray[np.int64]
+    stage: NDArray[np.int64]
+    epoch: NDArray[np.float64]
+    within: NDArray[np.float64]
+    between: NDArray[np.float64]
+
+
+def recent_peaks(layout: Layout, rows: Rows) -> list[tuple[float, float]]:
+    """Of each row: the device peak, and how far that was above what then stayed in use.
+
+    Both in bytes, over devices the highest; NaN where unknown. Nothing if no device is in the rows.
+    """
+    columns = column_indices(layout, ("device_peak_bytes", "device_in_use_bytes"))
+    if len(columns) < 2:
+        return []
+    peaks, in_use = rows[:, columns["device_peak_bytes"]], rows[:, columns["device_in_use_bytes"]]
+    return list(zip(np.fmax.reduce(peaks, 1).tolist(), np.fmax.reduce(peaks - in_use, 1).tolist(), strict=True))
+
+
+def windows(layout: Layout, rows: Rows) -> Windows | None:
+    """The rows as windows; ``None`` if no device is in them."""
+    columns = column_indices(layout, (*_PLACES, *_WINDOWS))
+    if any(name not in columns for name in _WINDOWS):
+        return None
+    step, stage, epoch = (rows[:, columns[name]][:, 0] for name in _PLACES)
+    within, between = (np.fmax.reduce(rows[:, columns[name]], 1) for name in _WINDOWS)
+    return Windows(step.astype(np.int64), stage.astype(np.int64), epoch, within, between)

@@ -1,0 +1,109 @@
+"""Which step or gap goes above all that was traced, so that the next of its kind is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.analysis.shown_step import HIGHER, ROUNDED_BYTES
+from kerasmemwatch.records.run import STAGES
+from kerasmemwatch.tracing.recent_rows import Windows
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["Chance", "UntracedPeaks"]
+
+
+class Chance(NamedTuple):
+    """A kind of step, or of gap between two steps, that may come again.
+
+    Attributes:
+        begins: ``"step"`` of a step; of a gap what it comes after: ``"batch"`` where another of the same loop follows,
+            ``"loop"`` after the loop of an epoch or of a validation, ``"begin"`` before the first step of a fit.
+        stage: Stage of the step, or of the one before the gap; of the first gap that of the step after it.
+    """
+
+    begins: str
+    stage: str
+
+
+@dataclass
+class UntracedPeaks:
+    """The highest peak of what was traced, and who went above it since.
+
+    Attributes:
+        traced_bytes: The highest peak of all traced steps and gaps, as the samples tell; NaN if none was traced.
+        seen: The ``step`` of the newest row that was looked at.
+    """
+
+    traced_bytes: float = float("nan")
+    seen: int = 0
+    _stage: int = -1
+    _epoch: float = float("nan")
+    _wanted: dict[Chance, tuple[float, str]] = field(default_factory=dict)
+
+    def see(self, rows: Windows, traced: Set[float], firsts: Set[int], fits: Set[int]) -> None:
+        """Look at what ran since the last call.
+
+        Args:
+            rows: The newest executions, also those that were seen.
+            traced: The numbers of what was traced (see ``TracedStep.number``).
+            firsts: The ``step`` before each stage that made its functions in its first step: that never comes again.
+            fits: The ``step`` before each fit.
+        """
+        new = rows.step > self.seen
+        step, stage, epoch = rows.step[new], rows.stage[new], rows.epoch[new]
+        within, between = rows.within[new], rows.between[new]
+        if not len(step):
+            return
+        before = np.append(self.seen, step[:-1])
+        stage_before, epoch_before = np.append(self._stage, stage[:-1]), np.append(self._epoch, epoch[:-1])
+        is_traced, after_traced = (np.isin(numbers, list(traced)) for numbers in (step, before + 0.5))
+        self.traced_bytes = _highest(self.traced_bytes, within[is_traced], between[after_traced])
+        begins_stage, begins_fit = (_contain(before, step, steps) for steps in (firsts, fits))
+        in_loop = (stage == stage_before) & ((epoch == epoch_before) | np.isnan(epoch))
+        self.seen, self._stage, self._epoch = int(step[-1]), int(stage[-1]), float(epoch[-1])
+        for index in np.flatnonzero(self._is_higher(within) & ~is_traced & ~begins_stage).tolist():
+            self._want(Chance("step", STAGES[stage[index]]), float(within[index]), f"step {step[index]:,}")
+        for index in np.flatnonzero(self._is_higher(between) & ~after_traced).tolist():
+            begins = "begin" if begins_fit[index] else "batch" if in_loop[index] else "loop"
+            of = stage[index] if begins == "begin" or stage_before[index] < 0 else stage_before[index]
+            words = f"the gap before step {before[index] + 1:,}"
+            self._want(Chance(begins, STAGES[of]), float(between[index]), words)
+        self._wanted = {chance: one for chance, one in self._wanted.items() if self._is_higher(np.array(one[0]))}
+
+    def reason(self, chance: Chance) -> str:
+        """Why to trace the next of a kind; ``""`` unless it holds the highest peak of all."""
+        size, words = self._wanted.get(chance, (0.0, ""))
+        if not words or np.isnan(self.traced_bytes) or size < max(other for other, _ in self._wanted.values()):
+            return ""
+        return f"{words} had peaked at {format_bytes(size)}, what was traced at {format_bytes(self.traced_bytes)}"
+
+    def take(self, chance: Chance) -> None:
+        """It is traced now: only another peak of its kind makes it wanted again."""
+        self._wanted.pop(chance, None)
+
+    def _want(self, chance: Chance, size: float, words: str) -> None:
+        if size > self._wanted.get(chance, (0.0, ""))[0]:
+            self._wanted[chance] = size, words
+
+    def _is_higher(self, sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
+        if self.traced_bytes != self.traced_bytes:
+            return ~np.isnan(sizes)  # what comes before the first trace is judged once there is one
+        higher: NDArray[np.bool_] = sizes > self.traced_bytes * (1 + HIGHER) + ROUNDED_BYTES
+        return higher
+
+
+def _highest(size: float, *others: NDArray[np.float64]) -> float:
+    """The highest of what is known."""
+    return float(np.fmax.reduce(np.concatenate([[size], *others])))
+
+
+def _contain(before: NDArray[np.int64], step: NDArray[np.int64], begun: Set[int]) -> NDArray[np.bool_]:
+    """Which executions were the first after one of some steps."""
+    marks = np.array(sorted(begun), np.int64)
+    found: NDArray[np.bool_] = np.searchsorted(marks, before) < np.searchsorted(marks, step)
+    return found

@@ -1,0 +1,75 @@
+"""What a watch records with, made from its options: the recorder and what traces steps."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+
+from kerasmemwatch.environment import configuration, versions, worker
+from kerasmemwatch.probes import default_probes
+from kerasmemwatch.probes.allocators import has_gpu
+from kerasmemwatch.sampling.cost_share import SLOW_READS
+from kerasmemwatch.sampling.process_exit import release
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.tracing.controller import Tracing
+from kerasmemwatch.watch.options import Options
+
+__all__ = ["new_recorder", "new_tracing"]
+
+
+def new_recorder(options: Options) -> Recorder:
+    """A recorder that opens its run, and with it files, at the first sample."""
+    probes = options.probes
+    if probes is None:
+        whole = options.sample_every > 1
+        probes = default_probes(keras.config.backend(), reset_peak=options.reset_peak, whole_window=whole)
+    trace = options.trace
+    this_worker = worker(os.environ)
+    about = {
+        "name": options.run_name or "",
+        "tags": options.tags,
+        "versions": versions(),
+        "worker": this_worker,
+        "configuration": {
+            **configuration(),
+            "sample_every": options.sample_every,
+            "reset_peak": options.reset_peak,
+            "trace": trace if isinstance(trace, (str, bool, type(None))) else list(trace),
+        },
+    }
+    return Recorder(
+        probes,
+        lambda created, resume: open_store(
+            options.log_dir,
+            options.run_name,
+            created=created,
+            resume=resume,
+            worker=this_worker,
+            sinks=options.sinks,
+            release=release,
+        ),
+        sample_every=options.sample_every,
+        strict=options.strict,
+        about=about,
+        slow_reads=SLOW_READS,
+    )
+
+
+def new_tracing(options: Options, recorder: Recorder) -> Tracing | None:
+    """What traces steps; ``None`` if none are wanted, or another backend trains."""
+    wanted = options.trace
+    if wanted is None or wanted is False or keras.config.backend() != "tensorflow":
+        return None
+    has_name = options.log_dir is not None or options.run_name is not None
+    return Tracing(
+        "auto" if wanted is True else wanted,
+        recorder.faults,
+        recorder.newest,
+        lambda: (recorder.step, recorder.epoch),
+        lambda: recorder.run.name if has_name else "",
+        recorder.expect_steps,
+        has_windows=options.reset_peak and options.sample_every == 1,
+        first=has_gpu,
+    )

@@ -1,0 +1,336 @@
+"""``MemoryWatch``: records ``fit``, ``evaluate`` and ``predict``. A thin adapter from Keras to the recorder."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import keras
+
+from kerasmemwatch.attribution.variables.watched_models import Inventories
+from kerasmemwatch.probes.base import Probe
+from kerasmemwatch.records.run import STAGES
+from kerasmemwatch.sampling.stage_stack import num_executions
+from kerasmemwatch.storage.sinks.base import Sink
+from kerasmemwatch.watch.base import Watcher
+from kerasmemwatch.watch.callback_lists import running_lists
+from kerasmemwatch.watch.options import Options
+from kerasmemwatch.watch.progress_bar import show_beside_loss
+from kerasmemwatch.watch.step_loop import tell_how_loops_end
+
+__all__ = ["MemoryWatch"]
+
+_TRAIN, _TEST, _PREDICT = range(len(STAGES))
+
+
+class MemoryWatch(Watcher, keras.callbacks.Callback):
+    """Records device and host memory of every batch, exactly and at almost no cost.
+
+    Put it first in the list of callbacks: what later callbacks allocate is then told apart from the batch, and
+    they see what ``add_to_logs`` adds. One watch may serve many fits; they continue one recording.
+
+    Args:
+        log_dir: Where to write; each watch and process writes a run of its own below it. ``None`` writes nothing.
+            May be remote (``gs://...``) if TensorFlow can write there.
+        run_name: Name of the run's directory; by default made from the time. With
+            ``keras.callbacks.BackupAndRestore``, or a fit that begins at a later epoch, a run of that name is
+            continued, unless another process records it at this time; otherwise a number is put behind a name that is
+            taken.
+            Where several workers train together (``TF_CONFIG``), each appends its own ``-worker-0``, ``-worker-1``, so
+            all may give the same name; ``load(log_dir, run_name)`` reads them as one.
+        tags: Words of your own to find the run by.
+        sample_every: Record every n-th batch; a row then covers all batches since the last.
+        reset_peak: Whether to reset the allocator's peak counter at batch boundaries, which gives each batch's
+            own peak. ``False`` leaves the counter to you; peaks are then run maxima.
+        trace: Which steps to trace, that is to record every single allocation of, with its layer: ``"auto"`` (the
+            second and a later step, on a GPU the first, too; another when the peak changes for good; and the next of
+            its kind where a step, or a gap between two, was higher than all of these: at most six in a fit. Where fits
+            that are alike were traced in this process, theirs may be shown instead, and are called so), a list of
+            ``step``s, or ``False`` for none. TensorFlow only.
+        detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
+        add_to_logs: Whether to add ``memory/device_peak_mib`` (the epoch's highest, also between batches),
+            ``memory/device_in_use_mib`` and ``memory/host_rss_mib`` (at its end) to the epoch's logs, for ``History``
+            and others; ``memory/partial_device_...`` where not every allocation is counted.
+        verbose: Whether the epoch's line on the screen shows them beside the loss; ``"auto"`` as fit does.
+        probes: What to read, in place of the default probes; see ``kerasmemwatch.probes.base.Probe``.
+        sinks: Where to write, in place of TensorBoard; see ``kerasmemwatch.storage.sinks.base.Sink``.
+        strict: Whether to raise faults of our own instead of logging each once. For tests.
+
+    Raises:
+        InvalidTypeError: If an argument has the wrong type (a ``TypeError``).
+        InvalidArgumentError: If its value is impossible (a ``ValueError``).
+        LogDirError: If ``log_dir`` is a file or not writable (an ``OSError``).
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile("sgd", "mse")
+        >>> watch = MemoryWatch(log_dir=None)
+        >>> history = model.fit(np.ones((64, 8)), np.ones((64, 4)), verbose=0, callbacks=[watch])
+        >>> watch.recording.samples["train_step"].tolist()
+        [1, 2]
+        >>> watch.report.weights_bytes
+        144
+    """
+
+    # On JAX and torch, a callback that is not safe makes Keras wait for the device after every batch.
+    async_safe = True
+
+    def __init__(
+        self,
+        log_dir: str | PathLike[str] | None = "logs",
+        *,
+        run_name: str | None = None,
+        tags: Sequence[str] = (),
+        sample_every: int = 1,
+        reset_peak: bool = True,
+        trace: Any = "auto",
+        detect_leaks: bool = True,
+        add_to_logs: bool = False,
+        verbose: bool | int | str = "auto",
+        probes: Sequence[Probe] | None = None,
+        sinks: Sequence[Sink] | None = None,
+        strict: bool = False,
+    ) -> None:
+        super().__init__()
+        self._set_up(
+            Options(
+                log_dir,  # type: ignore[arg-type]
+                run_name,
+                tags,  # type: ignore[arg-type]
+                sample_every,
+                reset_peak,
+                trace,
+                detect_leaks,
+                add_to_logs,
+                verbose,
+                probes,
+                sinks,
+                strict,
+            )
+        )
+        self._inventories = Inventories()
+        self._begun_anew = True
+        # What is to be done after the next batch: list the variables, look at what a traced step left.
+        self._attention = self._inventory_due = False
+        self._last_batch = sys.maxsize
+
+    # -- copies ----------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy keeps the options and what was recorded; it records a run of its own.
+        state = {
+            **self.__dict__,
+            "_recorder": None,
+            "_reference": None,
+            "_inventories": Inventories(),
+            "_tracing": None,
+            "_attention": False,
+            "_inventory_due": False,
+        }
+        recording = self.recording
+        return {**state, "_kept": recording if recording.samples.num_samples else None}
+
+    @property
+    def _model(self) -> Any:
+        # Weakly: a watch that is kept for its report must not keep the model, nor what the model holds.
+        return self._reference and self._reference()
+
+    @_model.setter
+    def _model(self, model: Any) -> None:
+        self._reference = None if model is None else weakref.ref(model)
+
+    # -- Keras' hooks ------------------------------------------------------------------------------------------
+
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """A list of callbacks is made: whatever was under way has ended, perhaps in an exception."""
+        super().set_params(params)
+        self._begun_anew = True
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """A fit begins."""
+        # Under steps_per_execution, Keras numbers an epoch's last execution as if it were a full one.
+        self._last_batch = ((self.params or {}).get("steps") or sys.maxsize) - 1
+        if self._begin("train") and self._shows_memory():
+            with self._faults.guard("epoch line", "It does not show memory."):
+                show_beside_loss(self, self._epoch_logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """A fit ends."""
+        self._end("train")
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """An evaluate begins, perhaps within a fit."""
+        self._begin("test")
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """An evaluate ends."""
+        self._end("test")
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """A predict begins."""
+        self._begin("predict")
+
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """A predict ends."""
+        self._end("predict")
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch of a fit begins."""
+        if self._recorder is not None:
+            restored = getattr(self._model, "_initial_epoch", None) is not None  # set by BackupAndRestore
+            self._recorder.begin_epoch(epoch, resumed=restored or epoch > 0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch ends, its validation included."""
+        if self._recorder is not None:
+            self._recorder.end_epoch()
+            if self._options.add_to_logs and logs is not None:
+                logs.update(self._epoch_logs())
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch (an execution of several under ``steps_per_execution``) begins."""
+        if self._recorder is not None:
+            tracing = self._tracing
+            if tracing is not None:
+                tracing.count += 1
+                if tracing.count == tracing.look_at:
+                    self._look()
+            self._recorder.batch_begin()
+
+    on_test_batch_begin = on_predict_batch_begin = on_train_batch_begin
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch ends."""
+        if self._recorder is not None:
+            self._recorder.batch_end(batch if batch < self._last_batch else self._last_batch, _TRAIN)
+            if self._attention:
+                self._after_batch()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of an evaluate ends."""
+        if self._recorder is not None:
+            self._recorder.batch_end(batch, _TEST)
+            if self._attention:
+                self._after_batch()
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A batch of a predict ends."""
+        if self._recorder is not None:
+            self._recorder.batch_end(batch, _PREDICT)
+            if self._attention:
+                self._after_batch()
+
+    @contextmanager
+    def batch(self, model: Any, stage: str = "train") -> Iterator[None]:
+        """Record one batch that runs outside of a fit, for example ``train_on_batch``.
+
+        Args:
+            model: The Keras model that runs it.
+            stage: ``"train"``, ``"test"`` or ``"predict"``.
+
+        Example:
+            >>> with watch.batch(model):                   # doctest: +SKIP
+            ...     model.train_on_batch(x, y)
+        """
+        self.set_model(model)
+        begun = (self._begun_anew or not self.active) and self._begin(stage, single=True)
+        recorder = self._recorder if begun else None
+        if recorder is not None:
+            getattr(self, f"on_{stage}_batch_begin")(0)
+        try:
+            yield
+            if recorder is not None:
+                getattr(self, f"on_{stage}_batch_end")(0)
+        finally:
+            if recorder is not None:
+                self._loop_left(raised=True)
+                if self._tracing is not None:
+                    self._tracing.end()
+                recorder.end_stage(settle=False)
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _begin(self, stage: str, *, single: bool = False) -> bool:
+        with self._faults.guard("begin", "Nothing is recorded."):
+            if not self._begin_stage(stage):
+                return False
+            if self._tracing is not None:
+                # Between single batches no gap is traced.
+                running = None if single else next(running_lists(self), None)
+                callbacks = (lambda: None) if running is None else weakref.ref(running)
+                executions = num_executions(self.params or {}, self._model, stage)
+                self._tracing.begin(stage, self._model, executions, single=single, callbacks=callbacks)
+            if not single and keras.config.backend() == "tensorflow":
+                tell_how_loops_end(self._loop_left, every_epoch=stage == "train")
+            return True
+        return False
+
+    def _loop_left(self, raised: bool) -> None:
+        """The loop of steps has ended; if an exception left it, perhaps in the middle of a batch."""
+        if self._tracing is not None:
+            faults = self._faults if self._recorder is None else self._recorder.faults
+            with faults.guard("trace", "The gap after this loop is not traced."):
+                (self._tracing.left if raised else self._tracing.loop_ended)()
+        if self._recorder is not None and self._recorder.batch_left(raised=raised) and self._inventory_due:
+            self._take_inventory()
+
+    def _begin_stage(self, stage: str) -> bool:
+        before = self._recorder
+        if not self._start() or self._recorder is None:
+            return False
+        if self._begun_anew:
+            # Unless another callback of a fit that goes on has begun this.
+            if len(list(running_lists(self))) < 2:
+                self._recorder.abandon_stages()
+                if self._tracing is not None:
+                    self._tracing.abandon()
+            self._begun_anew = False
+        self._recorder.begin_stage(stage, getattr(self._model, "steps_per_execution", None) or 1)
+        is_new = self._recorder is not before
+        self._inventory_due = self._model is not None and (is_new or not self._inventories.knows(self._model))
+        self._attention = self._inventory_due
+        return True
+
+    def _end(self, stage: str) -> None:
+        if self._recorder is not None:
+            if self._tracing is not None:
+                self._tracing.end(stage)
+            self._recorder.end_stage(stage)
+
+    def _look(self) -> None:
+        """Before a batch that may be worth tracing."""
+        tracing, recorder = self._tracing, self._recorder
+        if tracing is None or recorder is None:
+            return
+        with recorder.faults.guard("trace", "No step is traced."):
+            executed = getattr(self._model, "steps_per_execution", None) or 1
+            self._attention |= tracing.look(self._model, recorder.step + 1, executed)
+
+    def _after_batch(self) -> None:
+        self._attention = False
+        recorder, tracing = self._recorder, self._tracing
+        if self._inventory_due:
+            self._take_inventory()
+        if recorder is not None and tracing is not None:
+            self._batch_ended(tracing, recorder)
+
+    def _take_inventory(self) -> None:
+        """List the variables, after a batch: a model and an optimizer may be built no earlier."""
+        self._inventory_due = False
+        recorder = self._recorder
+        if recorder is None or self._model is None:
+            return
+        with recorder.faults.guard("inventory", "Variables by layer are unknown."):
+            variables = self._inventories.take(self._model)
+            self._describe(recorder, variables, self._inventories.layers())
+
+    def _shows_memory(self) -> bool:
+        verbose = self._options.verbose
+        if self._options.add_to_logs:
+            return False  # the progress bar shows them already
+        return bool((self.params or {}).get("verbose", 0)) if verbose == "auto" else bool(verbose)

@@ -1,0 +1,105 @@
+"""The loop of steps of a Keras fit, evaluate or predict: tells of the exception that ends it.
+
+Keras tells callbacks nothing of an exception. But it runs its steps, and the callbacks around each, within a context of
+the data's iterator, which ends an epoch where the data end; here that context also says how it was left. So there is
+nothing around the step itself: no cost, no frame in a traceback, none in what TensorFlow writes into its errors.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from kerasmemwatch.attribution.hooks.patching import unseen
+
+__all__ = ["tell_how_loops_end"]
+
+_METHODS = ("fit", "evaluate", "predict")
+_VARIABLE, _CONTEXT = "epoch_iterator", "catch_stop_iteration"
+
+Told = Callable[[bool], None]
+
+
+def tell_how_loops_end(told: Told, *, every_epoch: bool) -> bool:
+    """Have a method called when the loop of steps ends that is about to begin on this thread's stack.
+
+    Args:
+        told: A bound method, kept weakly; called with whether an exception has left the loop.
+        every_epoch: Whether the loop is run again for each epoch, as in a fit.
+
+    Returns:
+        Whether there is such a loop: not where a list of callbacks is driven by hand, or in another Keras.
+    """
+    iterator = _iterator(sys._getframe(1))
+    if iterator is None:
+        return False
+    loop = vars(iterator).get(_CONTEXT)
+    if not isinstance(loop, _Loop):
+        loop = _Loop(iterator, every_epoch)
+        setattr(iterator, _CONTEXT, loop)
+    loop.tell(weakref.WeakMethod(told))
+    return True
+
+
+class _Loop:
+    """In place of the method that gives the context; takes itself out when called."""
+
+    def __init__(self, iterator: Any, every_epoch: bool) -> None:
+        # Weakly: a cycle would keep a fit's data after the fit.
+        self._iterator, self._every_epoch = weakref.ref(iterator), every_epoch
+        self._told: list[weakref.WeakMethod[Told]] = []
+
+    def tell(self, told: weakref.WeakMethod[Told]) -> None:
+        if told not in self._told:
+            self._told.append(told)
+
+    def __call__(self) -> _Context:
+        iterator = self._iterator()
+        with unseen:
+            delattr(iterator, _CONTEXT)
+            return _Context(getattr(iterator, _CONTEXT)(), self)
+
+    def ended(self, *, raised: bool) -> None:
+        iterator = self._iterator()
+        if iterator is not None and self._every_epoch and not raised:
+            setattr(iterator, _CONTEXT, self)
+        for reference in self._told:
+            told = reference()
+            if told is not None:
+                told(raised)
+
+
+class _Context:
+    """The iterator's own context, and word of how it was left."""
+
+    def __init__(self, inner: Any, loop: _Loop) -> None:
+        self._inner, self._loop = inner, loop
+
+    def __enter__(self) -> Any:
+        with unseen:
+            return self._inner.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        with unseen:
+            handled = False
+            try:
+                handled = bool(self._inner.__exit__(kind, error, trace))
+            finally:
+                self._loop.ended(raised=error is not None and not handled)
+            return handled
+
+
+def _iterator(frame: FrameType | None) -> Any:
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in _METHODS and _VARIABLE in code.co_varnames:
+            # Not again in a later epoch: what is read here stays alive as long as the frame, the newest logs too.
+            iterator = frame.f_locals.get(_VARIABLE)
+            return iterator if hasattr(iterator, _CONTEXT) else None
+        frame = frame.f_back
+    return None

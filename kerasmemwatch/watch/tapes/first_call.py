@@ -1,0 +1,76 @@
+"""From within a function that is being traced to the end of its first call: when a tape is all that is seen of it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from kerasmemwatch.attribution.hooks.patching import unseen
+
+__all__ = ["AwaitedCall"]
+
+# Of other functions, before the awaited one: what initializes its variables is one.
+_MOST_OTHER_CALLS = 4
+
+
+class AwaitedCall:
+    """Stays in a context until the function that is being traced was called, or never will be.
+
+    Args:
+        around: The context.
+        guard: Makes a context in which to leave it, as that may be within the user's code.
+    """
+
+    def __init__(
+        self, around: AbstractContextManager[None], guard: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        from tensorflow.python.eager import context
+
+        self._running, self._guard = context.context(), guard
+        self._others_left = _MOST_OTHER_CALLS
+        self._around: AbstractContextManager[None] | None = None
+        self.expect()
+        around.__enter__()
+        self._around = around
+        self._running.call_function = self._called
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call has not come yet."""
+        return self._around is not None
+
+    def expect(self) -> None:
+        """It is the function that is being traced now, perhaps for the second time: with its variables made."""
+        from tensorflow.python.framework import ops
+
+        graph = ops.get_default_graph()
+        while getattr(graph.outer_graph, "building_function", False):
+            graph = graph.outer_graph
+        self._part_of_name = f"_{getattr(graph, 'name', '')}_".encode()
+        # A function whose tracing fails has no call; its graph goes with the exception.
+        self._graph = weakref.ref(graph, self._gone)
+
+    def close(self) -> None:
+        """Leave the context, unless that was done."""
+        around, self._around = self._around, None
+        if around is not None:
+            vars(self._running).pop("call_function", None)
+            with self._guard():
+                around.__exit__(None, None, None)
+
+    def _gone(self, reference: Any) -> None:
+        if reference is self._graph:
+            self.close()
+
+    def _called(self, name: bytes, *args: Any, **kwargs: Any) -> Any:
+        """In place of ``Context.call_function``."""
+        is_last = self._part_of_name in name or not self._others_left
+        self._others_left -= 1
+        try:
+            with unseen:
+                return type(self._running).call_function(self._running, name, *args, **kwargs)
+        finally:
+            if is_last:
+                self.close()

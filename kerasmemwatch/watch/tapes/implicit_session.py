@@ -1,0 +1,212 @@
+"""The session that a tape belongs to: the one it is given, the one that is recording, or one of its own.
+
+Used by itself, a tape tells where steps are. In eager mode a step is what comes from one outermost tape to the next.
+In a ``tf.function`` a tape is only seen while the function is traced; a step is then a call of the outermost function.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python import pywrap_tfe
+from tensorflow.python.eager import context
+from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
+
+from kerasmemwatch.attribution.hooks.patching import unseen
+from kerasmemwatch.recording import Recording
+from kerasmemwatch.switches import disabled
+from kerasmemwatch.watch.base import Watcher, current
+from kerasmemwatch.watch.memory_session import MemorySession
+from kerasmemwatch.watch.tapes.first_call import AwaitedCall
+
+__all__ = ["session_of_tape"]
+
+_WHERE, _CONSEQUENCE = "step", "Some steps of tapes that have no session are not recorded."
+
+
+class _OwnSession(MemorySession):
+    """The session of the tapes that have no other; in memory, for one process.
+
+    A step in eager mode ends as the next one begins. Nobody knows which is the last, so it also ends when somebody asks
+    for what was recorded, and when another watch begins. Steps are those of one thread: of the first that uses a tape,
+    and once that has ended of another.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(log_dir=None)
+        self.pid = os.getpid()
+        self._thread = threading.get_ident()
+        self._eager_step: AbstractContextManager[None] | None = None
+        self._awaited: AwaitedCall | None = None
+        self._call_step: AbstractContextManager[None] = nullcontext()
+        self.__enter__()
+
+    @property
+    def recording(self) -> Recording:
+        """What was recorded so far."""
+        if self._thread == threading.get_ident():
+            self._end_eager_step()
+        return super().recording
+
+    def eager_step(self) -> None:
+        """An outermost tape begins: the step before has ended."""
+        if self.steps_are_here():
+            self._end_eager_step()
+            self._end_awaiting()
+            step = self.step()
+            step.__enter__()
+            self._eager_step = step
+
+    def begin_call(self) -> bool:
+        """A function is called: whether that is a step, which has then begun; never raises."""
+        try:
+            if not _calls_are_steps(self):
+                return False
+            self._end_eager_step()
+            self._end_awaiting()
+            self._call_step = self.step()
+            self._call_step.__enter__()
+            return True
+        except Exception as error:
+            self._faults.report(_WHERE, error, _CONSEQUENCE)
+            return False
+
+    def end_call(self, error: BaseException | None) -> None:
+        """The step has ended that a call was; never raises."""
+        try:
+            self._call_step.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+        except Exception as fault:
+            self._faults.report(_WHERE, fault, _CONSEQUENCE)
+
+    def steps_are_here(self) -> bool:
+        """Whether a step may begin on this thread."""
+        this = threading.get_ident()
+        if self._thread == this:
+            return True
+        if self._thread not in sys._current_frames():
+            self._thread = this
+            return True
+        return False
+
+    def _tape_left(self, error: BaseException) -> None:
+        """Unless another tape is around it, it leaves the step."""
+        with self.guard():
+            if self._eager_step is not None and self.steps_are_here() and pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+                self._end_eager_step(error)
+
+    def _end_eager_step(self, error: BaseException | None = None) -> None:
+        step, self._eager_step = self._eager_step, None
+        if step is not None:
+            step.__exit__(type(error) if error else None, error, None)
+
+    def await_first_call(self) -> None:
+        """A function is being traced, with a tape in it: what it is made of, and what its first call leaves."""
+        with self.guard():
+            if self._awaited is not None and self._awaited.is_open:
+                self._awaited.expect()
+            elif self._tracing is not None and self._running is None and self.steps_are_here():
+                self._awaited = AwaitedCall(self._tracing.around_function(), self.guard)
+
+    def _end_awaiting(self) -> None:
+        if self._awaited is not None:
+            self._awaited.close()
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """Where a fault is reported, once."""
+        return self._faults.guard(_WHERE, _CONSEQUENCE)
+
+    def _give_way(self) -> None:
+        with self.guard():
+            self._end_eager_step()
+            self._end_awaiting()
+
+
+class _RecordedCall:
+    """In place of a ``tf.function``'s ``_call``: makes a step of each call.
+
+    The function is not kept alive, as without us.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = weakref.ref(function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # A copy of a function has the call of the original, which may be gone; it is what calls us.
+        function = self._function() or sys._getframe(1).f_locals["self"]
+        with unseen:
+            own, error = _own, None
+            if own is None or not own.begin_call():
+                return type(function)._call(function, *args, **kwargs)
+            try:
+                return type(function)._call(function, *args, **kwargs)
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                own.end_call(error)
+
+
+_own: _OwnSession | None = None
+_making_own = threading.Lock()
+
+
+def session_of_tape(given: Watcher | None) -> Watcher | None:
+    """The session of a tape that begins to record; ``None`` if every watch is turned off."""
+    if given is not None and given is not _own:
+        return given
+    recording = current()
+    if recording is not None and recording is not _own:
+        return recording
+    if disabled():
+        return None
+    own = _own_session()
+    _begin_step(own)
+    return own
+
+
+def _own_session() -> _OwnSession:
+    global _own
+    with _making_own:
+        if _own is None or _own.pid != os.getpid():
+            with tf.init_scope():  # a function may be being traced
+                _own = _OwnSession()
+        return _own
+
+
+def _begin_step(own: _OwnSession) -> None:
+    if context.executing_eagerly():
+        if pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+            own.eager_step()
+        return
+    function = _outermost_function()
+    # From its next call on.
+    if function is not None:
+        own.await_first_call()
+        if "_call" not in vars(function):
+            function._call = _RecordedCall(function)
+
+
+def _calls_are_steps(own: _OwnSession) -> bool:
+    """Whether a call of a function is a step: not one that is a part of another step, or of somebody else's."""
+    return (
+        context.executing_eagerly()  # else another function calls it, which is being traced
+        and pywrap_tfe.TFE_Py_TapeSetIsEmpty()  # else a tape records the call
+        and own.steps_are_here()
+        and current() is own
+    )
+
+
+def _outermost_function() -> Any:
+    """The ``tf.function`` whose call is furthest out on this thread's stack; ``None`` if there is none."""
+    found, frame = None, sys._getframe()
+    while frame is not None:
+        if frame.f_code is Function._call.__code__:
+            found = frame.f_locals.get("self")
+        frame = frame.f_back  # type: ignore[assignment]
+    return found

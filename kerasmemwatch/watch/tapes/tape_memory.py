@@ -1,0 +1,96 @@
+"""What a tape held in a step: as the allocator told, or as a traced step tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.analysis.live_set import category_series, requested_at
+from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+
+__all__ = ["TapeMemory", "tensor_bytes", "traced_memory"]
+
+
+@dataclass(frozen=True)
+class TapeMemory:
+    """What a tape held in one step. What is unknown is ``None``.
+
+    Attributes:
+        source: ``"allocator"``: by how much its in-use bytes grew while the tape recorded, which counts in chunks and
+            includes what else was kept then; ``"trace"``: the activations of a traced step, in requested bytes.
+        step: The ``step`` it was measured in.
+        saved_for_backward_bytes: What the forward pass left alive for the backward pass.
+        gradients_bytes: What the gradients take that were computed last.
+        peak_bytes: The highest of all that was alive from the step's begin to the end of the backward pass, in a
+            traced step to the step's end.
+    """
+
+    source: str
+    step: int | None
+    saved_for_backward_bytes: int | None = None
+    gradients_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
+def traced_memory(steps: Sequence[TracedStep]) -> TapeMemory | None:
+    """What the newest traced training step tells; ``None`` without one that has a backward pass."""
+    for step in reversed(steps):
+        births = _backward_births(step.timeline)
+        if step.stage == "train" and len(births):
+            series = category_series(step.timeline)
+            gradients = series[CATEGORIES.index("gradients")]
+            # Not what is alive at the first gradient operation: one that needs no gradient to begin with, of a shape
+            # say, may run long before the forward pass ends.
+            saved: int | None = int((series[CATEGORIES.index("activations")] - _held_by_others(step.timeline)).max())
+            all_gradients: int | None = sum(step.gradient_bytes.values()) or int(gradients.max())
+            if step.mode == "xla":
+                # The compiler moves values between the passes: what is none by category may be there all the same.
+                saved, all_gradients = saved or None, all_gradients or None
+            return TapeMemory("trace", step.step, saved, all_gradients, int(requested_at(step.timeline).max()))
+    return None
+
+
+def _held_by_others(timeline: Timeline) -> NDArray[np.int64]:
+    """What tapes of earlier steps hold at each moment; entry ``e`` is the one before event ``e``."""
+    kept = np.array([owner == KEPT_TAPES for owner in timeline.owners], np.bool_)[timeline.owner]
+    kept &= timeline.category == CATEGORIES.index("activations")
+    change = np.zeros(timeline.num_events + 2, np.int64)
+    np.add.at(change, timeline.birth[kept] + 1, timeline.requested_bytes[kept])
+    np.add.at(change, timeline.death[kept] + 1, -timeline.requested_bytes[kept])
+    held: NDArray[np.int64] = np.cumsum(change)[: timeline.num_events + 1]
+    return held
+
+
+def _backward_births(timeline: Timeline) -> NDArray[np.int64]:
+    """When the backward pass made something; of what has no owner the phase is a guess."""
+    owned = np.array([owner != "unattributed" for owner in timeline.owners], np.bool_)[timeline.owner]
+    births: NDArray[np.int64] = timeline.birth[(timeline.phase == PHASES.index("backward")) & owned]
+    return births
+
+
+def tensor_bytes(value: Any) -> int | None:
+    """Bytes of an eager tensor, of ``tf.IndexedSlices`` or another composite; ``None`` if a size is unknown.
+
+    Example:
+        >>> import numpy
+        >>> tensor_bytes(numpy.zeros((3, 4), "float32")), tensor_bytes(None)
+        (48, 0)
+    """
+    if value is None:
+        return 0
+    parts = [getattr(value, name, None) for name in ("values", "indices")]
+    if parts[0] is not None and parts[1] is not None:
+        sizes = [tensor_bytes(part) for part in parts]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    item = getattr(dtype, "size", None) or getattr(dtype, "itemsize", None)
+    try:
+        return math.prod(map(int, shape)) * int(item)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
