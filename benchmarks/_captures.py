@@ -27,11 +27,12 @@ from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.step_attribution import attributed
 from kerasmemwatch.attribution.xla.program_runs import Programs
 from kerasmemwatch.records.owners import Frame
-from kerasmemwatch.records.run import Column, DeviceInfo, RunInfo
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.report import Report, make_report
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
-from kerasmemwatch.storage.codecs.row_codec import to_samples
 
 __all__ = ["CaptureError", "GpuCapture", "load_capture", "names_in"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from _synthetic_step import synthetic_step
 
 from kerasmemwatch.probes.base import Probe
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.storage.run_directory import open_store
 

@@ -14,7 +14,8 @@ from kerasmemwatch.analysis.caveats import in_part
 from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidTypeError
 from kerasmemwatch.recording import Recording, load
-from kerasmemwatch.records.run import LayerMemory, TracedPeak
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.notebook_value import NotebookValue
 from kerasmemwatch.reports.report import Report
@@ -131,7 +132,7 @@ def compare(a: Recording | Report | str | PathLike[str], b: Recording | Report |
     Example:
         >>> from kerasmemwatch.records.run import RunInfo
         >>> from kerasmemwatch.reports.report import make_report
-        >>> from kerasmemwatch.storage.codecs.row_codec import to_samples
+        >>> from kerasmemwatch.records.rows import to_samples
         >>> empty = make_report(RunInfo("run", 0.0), to_samples([]))
         >>> print(compare(empty, empty).peak_bytes)
         None

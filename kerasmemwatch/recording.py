@@ -11,11 +11,14 @@ from os import PathLike
 
 from kerasmemwatch.analysis.merge_workers import absences, gather, group_name, merge
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
-from kerasmemwatch.records.run import LayerMemory, RunInfo, Samples
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import RunInfo
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.notebook_value import NotebookValue, extent
 from kerasmemwatch.reports.report import Report, make_report
-from kerasmemwatch.storage.codecs.row_codec import decode_rows, to_samples
+from kerasmemwatch.storage.codecs.row_codec import decode_rows
 from kerasmemwatch.storage.codecs.step_codec import decode_step
 from kerasmemwatch.storage.files.file_system import check_working_dir, is_remote, join
 from kerasmemwatch.storage.run_reader import StoredRun, is_run_dir, read_run, run_dirs

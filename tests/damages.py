@@ -20,7 +20,7 @@ from runs import two_device_steps
 from tensorboard.compat.proto import event_pb2
 
 from kerasmemwatch.recording import Recording, load
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.storage import run_writer
 from kerasmemwatch.storage.codecs.step_codec import encode_step
 from kerasmemwatch.storage.files.event_file import frame, read_records

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from kerasmemwatch.records.run import Column, RunInfo
+from kerasmemwatch.records.rows import Layout, to_samples
+from kerasmemwatch.records.run import RunInfo
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.storage.codecs.row_codec import Layout, decode_rows, to_samples
+from kerasmemwatch.storage.codecs.row_codec import decode_rows
 from kerasmemwatch.storage.files.event_file import frame
 from kerasmemwatch.storage.run_directory import Store, open_store
 from kerasmemwatch.storage.sinks.base import Sink, Update

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from timelines import Line, step, timeline
 
-from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo, Samples
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Column, Samples
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.report import Report, make_report
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
-from kerasmemwatch.storage.codecs.row_codec import to_samples
 
 NAN = float("nan")
 MIB = 2**20

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.traced_peaks_apart import apart
 from kerasmemwatch.records.run import PLANNED, SILENT_ALLOCATOR, DeviceInfo, RunInfo
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = [
@@ -31,7 +31,7 @@ OLDEST = {"tensorflow": "2.20", "keras": "3.12"}
 _UNREAD = "Not measured (tensorflow)"
 
 
-def alerts(report: Report) -> tuple[str, ...]:
+def alerts(report: Findings) -> tuple[str, ...]:
     """What makes the figures less than they seem, with its remedy: it stands above them all."""
     if not report.samples.num_samples:
         return ()
@@ -70,12 +70,12 @@ def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
     return f"at least {format_bytes(size)}" if size else format_bytes(None)
 
 
-def all_notes(report: Report) -> tuple[str, ...]:
+def all_notes(report: Findings) -> tuple[str, ...]:
     """What to mind of a report: what was left out, what could not be measured, and what went wrong."""
     return (*measured(report), *report.notes)
 
 
-def measured(report: Report) -> Iterator[str]:
+def measured(report: Findings) -> Iterator[str]:
     """What a run's configuration leaves out or makes different, in words."""
     if not report.samples.num_samples:
         return
@@ -105,7 +105,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdecimal() else sys.maxsize for part in version.split(".")[:2])
 
 
-def died(report: Report) -> Iterator[str]:
+def died(report: Findings) -> Iterator[str]:
     """Which steps did not end, in words."""
     samples = report.samples
     rows = np.flatnonzero(samples["ended"] == 0) if "ended" in samples else np.empty(0, int)
@@ -130,7 +130,7 @@ def counting(device: DeviceInfo) -> str:
     return f"{counted}, {device.covered_share:.1%} of the model's variable bytes"
 
 
-def untraced(report: Report) -> str:
+def untraced(report: Findings) -> str:
     """Why nothing is known by layer and category."""
     if silent := _silent(report):
         return silent
@@ -151,12 +151,12 @@ def untraced(report: Report) -> str:
     return what + f"none of the steps asked for has been traced yet (trace={trace!r}); the notes may say why."
 
 
-def is_planned(report: Report) -> bool:
+def is_planned(report: Findings) -> bool:
     """Whether what is shown of a step was not measured, but is what XLA had planned."""
     device = report.traced.device if report.traced else ""
     return any(PLANNED in note and note.startswith(f"{device}:") for note in report.notes)
 
 
-def _silent(report: Report) -> str:
+def _silent(report: Findings) -> str:
     """The run's note of an allocator that tells nothing of single allocations; ``""`` without one."""
     return next((note for note in report.run.notes if SILENT_ALLOCATOR in note), "")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasmemwatch.analysis.caveats import in_part
-from kerasmemwatch.records.run import Growth, Samples
-from kerasmemwatch.reports.report import Report
+from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.records.growth import Growth
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["Outlook", "outlooks"]
@@ -62,12 +63,12 @@ class Outlook:
         return f"{grows}; at this pace it meets its limit of {format_bytes(self.limit_bytes)} at {when}"
 
 
-def outlooks(report: Report) -> tuple[Outlook, ...]:
+def outlooks(report: Findings) -> tuple[Outlook, ...]:
     """An outlook for each of ``report.growth``, in order."""
     return tuple(_outlook(report, growth) for growth in report.growth)
 
 
-def _outlook(report: Report, growth: Growth) -> Outlook:
+def _outlook(report: Findings, growth: Growth) -> Outlook:
     column, _, whose = growth.series.partition(" ")
     newest: tuple[int | None, int | None] = (None, None)
     limit: object = None

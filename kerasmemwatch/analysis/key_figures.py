@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasmemwatch.analysis.caveats import all_notes, at_least, in_part, is_planned, untraced
+from kerasmemwatch.analysis.findings import ENOUGH_COVERAGE, Findings
 from kerasmemwatch.analysis.growth import outlooks
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
-from kerasmemwatch.reports.report import ENOUGH_COVERAGE, Report
 from kerasmemwatch.units import floored_percent, format_bytes
 
 __all__ = ["Tile", "headline"]
@@ -35,7 +35,7 @@ class Tile:
     tone: str = ""
 
 
-def headline(report: Report) -> tuple[Tile, ...]:
+def headline(report: Findings) -> tuple[Tile, ...]:
     """The tiles of a report: device peak, share of its limit, host RSS, growth, coverage, and what to mind.
 
     Names in them are the user's, as they are: whoever shows them escapes them.
@@ -43,7 +43,7 @@ def headline(report: Report) -> tuple[Tile, ...]:
     return (_device(report), _limit(report), _host(report), *_growth(report), _coverage(report), _warnings(report))
 
 
-def _device(report: Report) -> Tile:
+def _device(report: Findings) -> Tile:
     peak = report.peak
     if peak.bytes is None:
         return Tile("Device peak", "unknown", "no allocator could be read; the notes say why", "warning")
@@ -51,7 +51,7 @@ def _device(report: Report) -> Tile:
     return Tile(f"Device peak{part}", at_least(report.run, peak.device, peak.bytes), place, "warning" if part else "")
 
 
-def _limit(report: Report) -> Tile:
+def _limit(report: Findings) -> Tile:
     label = "Share of the device limit"
     limit = next((device.limit_bytes for device in report.run.devices if device.name == report.peak.device), None)
     if report.peak.bytes is None or not limit:
@@ -63,7 +63,7 @@ def _limit(report: Report) -> Tile:
     return Tile(label, f"{share:.1%}", f"of {format_bytes(limit)}; {left} were left at the peak", _tone(share))
 
 
-def _host(report: Report) -> Tile:
+def _host(report: Findings) -> Tile:
     values = report.samples["host_rss_bytes"].astype(float)
     if np.isnan(values).all():
         return Tile("Host RSS", "unknown", "the process's resident memory could not be read", "warning")
@@ -77,7 +77,7 @@ def _host(report: Report) -> Tile:
     return Tile("Host RSS", format_bytes(highest), f"resident at most{worker}, {of}", _tone(share))
 
 
-def _growth(report: Report) -> Iterator[Tile]:
+def _growth(report: Findings) -> Iterator[Tile]:
     found = outlooks(report)
     if not found:
         yield Tile("Growth a step", "unknown", "too few samples to tell")
@@ -91,7 +91,7 @@ def _growth(report: Report) -> Iterator[Tile]:
         yield Tile("Growth a step", pace, shown.words, "warning" if shown.limit_step is not None else "")
 
 
-def _coverage(report: Report) -> Tile:
+def _coverage(report: Findings) -> Tile:
     label = "Known by layer"
     if report.coverage is None:
         return Tile(label, "unknown", untraced(report))
@@ -106,7 +106,7 @@ def _coverage(report: Report) -> Tile:
     )
 
 
-def _warnings(report: Report) -> Tile:
+def _warnings(report: Findings) -> Tile:
     leaks = [leak.cause for leak in report.leaks]
     notes = [*leaks, *all_notes(report)]
     if not notes:

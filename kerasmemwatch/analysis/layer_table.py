@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.live_set import peak_event, requested_at
 from kerasmemwatch.analysis.step_devices import on_device
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = ["added_bytes", "layer_table", "range_maxima"]

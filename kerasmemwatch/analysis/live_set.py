@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.step_devices import on_device
-from kerasmemwatch.records.run import LayerMemory, TracedPeak
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import AUTOTUNING, CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = [

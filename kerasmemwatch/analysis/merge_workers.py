@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.environment import WORKER_TYPES
-from kerasmemwatch.records.run import DeviceInfo, LayerMemory, RunInfo, Samples, WorkerInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import ENDED, as_ended
+from kerasmemwatch.records.run import DeviceInfo, RunInfo, WorkerInfo
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
-from kerasmemwatch.storage.codecs.row_codec import ENDED, as_ended
 
 __all__ = ["Parts", "absences", "gather", "group_name", "merge"]
 

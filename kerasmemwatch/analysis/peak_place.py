@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kerasmemwatch.analysis.caveats import at_least, is_planned
+from kerasmemwatch.analysis.findings import Findings, find_peak
 from kerasmemwatch.analysis.live_set import by_layer, highest_step, peak_event, requested_at
 from kerasmemwatch.analysis.shown_step import is_explained, is_very_moment, is_well_above
 from kerasmemwatch.records.timeline import TracedStep
-from kerasmemwatch.reports.report import Report, find_peak
 from kerasmemwatch.units import format_bytes
 
 __all__ = [
@@ -29,7 +29,7 @@ _LONGEST = 60
 _STAGES = {"train": "training step", "predict": "prediction step"}
 
 
-def step_words(report: Report, stage: str | None, step: int | None) -> str:
+def step_words(report: Findings, stage: str | None, step: int | None) -> str:
     """A step by its kind: ``"training step 7"``, ``"validation step 30"``, ``"evaluation step 3"``."""
     # A test step of a run that trains is a validation.
     tested = "validation step" if "train" in report.samples["stage"] else "evaluation step"
@@ -37,7 +37,7 @@ def step_words(report: Report, stage: str | None, step: int | None) -> str:
     return kind if step is None else f"{kind} {step:,}"
 
 
-def traced_words(report: Report) -> str:
+def traced_words(report: Findings) -> str:
     """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace.
 
     With its device, if there is another one that they could be about: ``"training step 7 on GPU:0"``.
@@ -79,24 +79,24 @@ def _origin(measured_in: str | None) -> str:
     return "" if measured_in is None else f" of run {measured_in!r}" if measured_in else " of an earlier fit"
 
 
-def columns_left_out(report: Report) -> frozenset[str]:
+def columns_left_out(report: Findings) -> frozenset[str]:
     """Attributes of ``LayerMemory`` that only training fills, if what is shown did not train and has nothing there."""
     if report.traced is None or (report.traced.stage == "train" and report.traced.after is None):
         return frozenset()
     return frozenset(name for name in _OF_TRAINING if not any(getattr(row, name) for row in report.layers))
 
 
-def is_between(report: Report) -> bool:
+def is_between(report: Findings) -> bool:
     """Whether the run's peak was between two batches, as the samples tell."""
     return find_peak(report.run, report.samples).phase == "between"
 
 
-def is_shown(report: Report) -> bool:
+def is_shown(report: Findings) -> bool:
     """Whether what is shown is of the device that had the run's peak, as far as that is known."""
     return report.traced is None or report.peak.device in (None, report.traced.device)
 
 
-def step_shown(report: Report) -> TracedStep | None:
+def step_shown(report: Findings) -> TracedStep | None:
     """The traced step or gap that ``report.traced`` is about."""
     traced = report.traced
     if traced is None:
@@ -107,13 +107,13 @@ def step_shown(report: Report) -> TracedStep | None:
     return highest_step(found, traced.device)
 
 
-def is_very_peak(report: Report) -> bool:
+def is_very_peak(report: Findings) -> bool:
     """Whether what is shown is the very step or gap in which the run's peak was."""
     shown = step_shown(report)
     return shown is not None and is_very_moment(find_peak(report.run, report.samples), shown)
 
 
-def is_untraced(report: Report) -> bool:
+def is_untraced(report: Findings) -> bool:
     """Whether the run's peak is neither in what is shown nor in a step like it: of steps that did not end not said."""
     shown, peak = step_shown(report), find_peak(report.run, report.samples)
     if shown is None or peak.bytes is None or not peak.ended or shown.measured_in is not None or not is_shown(report):
@@ -121,7 +121,7 @@ def is_untraced(report: Report) -> bool:
     return not is_very_moment(peak, shown) and not is_explained(peak, shown)
 
 
-def during(report: Report) -> str:
+def during(report: Findings) -> str:
     """What was going on at the run's peak, to be put behind its place; nothing if only another kind of step tells."""
     traced = report.traced
     if is_between(report):
@@ -139,7 +139,7 @@ def during(report: Report) -> str:
     return f"; traced step {traced.step:,} was highest during {traced.phase}"
 
 
-def elsewhere(report: Report) -> str:
+def elsewhere(report: Findings) -> str:
     """A sentence of the moment that is not shown, if there is something to say of one.
 
     If the run's peak was not the traced one, that; if what is shown is the run's peak, and well above a training step,
@@ -170,7 +170,7 @@ def elsewhere(report: Report) -> str:
     return f"The run's peak of {size} was {place}{untraced}. Shown is {traced_words(report)}{alike}."
 
 
-def _in_lower_step(report: Report) -> str:
+def _in_lower_step(report: Findings) -> str:
     """Which layer holds most in the training step that is highest of those that the peak is well above; if any is."""
     trained = [step for step in report.steps if (step.stage, step.after, step.measured_in) == ("train", None, None)]
     lower = highest_step([step for step in trained if is_well_above(report.peak, step)])
@@ -186,6 +186,6 @@ def _in_lower_step(report: Report) -> str:
     return f"In {step_words(report, lower.stage, lower.step)}, {path} held most of all layers: {held}."
 
 
-def _not_of_this_run(report: Report) -> str:
+def _not_of_this_run(report: Findings) -> str:
     shown = traced_words(report)
     return f"This fit was not traced. Shown is {shown}: model, shapes, optimizer and batch are the same."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.peak_place import during, is_between, is_shown, is_untraced, is_very_peak, traced_words
 from kerasmemwatch.analysis.shown_step import HIGHER, ROUNDED_BYTES
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["peak_place", "peak_story", "steady_bytes"]
@@ -17,7 +17,7 @@ _AUTOTUNING, _CALLBACK = "autotuning", "callback "
 _LEAST_SHARE = 0.05
 
 
-def peak_place(report: Report, *, brief: bool = False) -> str:
+def peak_place(report: Findings, *, brief: bool = False) -> str:
     """Where the run's peak was: ``"GPU:0, step 1 (train, epoch 1)"``, ``"GPU:0 at step 1, epoch 1"`` in brief.
 
     Args:
@@ -43,7 +43,7 @@ def peak_place(report: Report, *, brief: bool = False) -> str:
     return found if peak.ended else f"{found}, which did not end"
 
 
-def peak_story(report: Report) -> str:
+def peak_story(report: Findings) -> str:
     """What is to be known of the run's peak beside its place, to be put behind that; ``""`` if it is a step's usual.
 
     ``": 62.8 MiB of it autotuning workspace; a steady step peaks at 21.9 MiB"``
@@ -59,7 +59,7 @@ def peak_story(report: Report) -> str:
     return f"{told}; a steady step peaks at {format_bytes(steady)}"
 
 
-def steady_bytes(report: Report) -> float | None:
+def steady_bytes(report: Findings) -> float | None:
     """What a step usually peaks at on the peak's device: the median without each stage's first; ``None`` if unknown."""
     configuration, samples = report.run.configuration, report.samples
     within = samples.get("device_peak_bytes")
@@ -75,7 +75,7 @@ def steady_bytes(report: Report) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def _mostly(report: Report) -> str:
+def _mostly(report: Findings) -> str:
     """What of the very peak is no layer's, if that is much of it."""
     for row in report.peak.by_layer:
         size = row.total_bytes or 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kerasmemwatch.analysis.live_set import highest_step
-from kerasmemwatch.records.run import Peak
+from kerasmemwatch.records.peaks import Peak
 from kerasmemwatch.records.timeline import TracedStep
 
 __all__ = ["HIGHER", "ROUNDED_BYTES", "held_at_most", "is_explained", "is_very_moment", "is_well_above", "shown_step"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.records.timeline import TracedStep
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["apart"]
@@ -17,7 +17,7 @@ _AROUND, _LEAST = 4, 3
 _APART = 0.10
 
 
-def apart(report: Report) -> str:
+def apart(report: Findings) -> str:
     """Say with both figures that a traced step peaked otherwise than those around it; ``""`` if none did.
 
     A profiler's session may change a step: XLA runs no command buffers while there is one. A batch of another shape
@@ -30,7 +30,7 @@ def apart(report: Report) -> str:
     return next((words for step in report.steps if (words := _apart(report, step))), "")
 
 
-def _apart(report: Report, step: TracedStep) -> str:
+def _apart(report: Findings, step: TracedStep) -> str:
     samples = report.samples
     alike = np.flatnonzero((samples["stage"] == step.stage) & (samples["ended"] != 0))[1:]
     peaks = _peaks(report, step.timeline.device)[alike]
@@ -52,7 +52,7 @@ def _apart(report: Report, step: TracedStep) -> str:
     )
 
 
-def _peaks(report: Report, name: str) -> NDArray[np.float64]:
+def _peaks(report: Findings, name: str) -> NDArray[np.float64]:
     """A device's peak within each step; NaN if it is unknown, or not all of it is counted."""
     samples = report.samples
     peaks = samples.get("device_peak_bytes")

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.records.run import Growth, RunInfo, Samples
+from kerasmemwatch.records.growth import Growth
+from kerasmemwatch.records.run import RunInfo
+from kerasmemwatch.records.samples import Samples
 
 __all__ = ["FEWEST_SAMPLES", "find_growth", "worker_name"]
 

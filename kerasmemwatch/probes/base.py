@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 
 __all__ = ["UNKNOWN", "Probe", "begin_nothing"]
 

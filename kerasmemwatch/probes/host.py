@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.base import UNKNOWN, begin_nothing
 from kerasmemwatch.probes.limits import host_limit
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.units import KIB
 
 if TYPE_CHECKING:

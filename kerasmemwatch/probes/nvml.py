@@ -12,7 +12,7 @@ from typing import Any
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.base import UNKNOWN
 from kerasmemwatch.probes.cuda_devices import kind_of, visible_devices
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 
 __all__ = ["NvmlProbe"]
 

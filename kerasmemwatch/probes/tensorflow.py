@@ -9,7 +9,7 @@ from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.allocators import allocators
 from kerasmemwatch.probes.base import UNKNOWN, begin_nothing
 from kerasmemwatch.probes.peak_window import PeakWindow
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 
 __all__ = ["TensorFlowProbe"]
 

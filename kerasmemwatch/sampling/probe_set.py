@@ -11,8 +11,8 @@ from typing import Any
 
 from kerasmemwatch.errors import InvalidTypeError, ProbeUnavailableError
 from kerasmemwatch.probes.base import UNKNOWN, Probe, begin_nothing
-from kerasmemwatch.records.run import Column
-from kerasmemwatch.storage.codecs.row_codec import ALWAYS
+from kerasmemwatch.records.rows import ALWAYS
+from kerasmemwatch.records.samples import Column
 
 __all__ = ["BASE_COLUMNS", "ProbeSet"]
 

@@ -13,14 +13,15 @@ from typing import Any
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.base import UNKNOWN, Probe
-from kerasmemwatch.records.run import STAGES, DeviceInfo, LayerMemory, RunInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import ENDED, Layout, to_samples
+from kerasmemwatch.records.run import STAGES, DeviceInfo, RunInfo
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.sampling.cost_share import SLOW_SHARE, CostShare
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.sampling.process_exit import enlist, store_when_garbage
 from kerasmemwatch.sampling.snapshot import Snapshot, epoch_bytes
 from kerasmemwatch.sampling.stage_stack import Stage, Stages
-from kerasmemwatch.storage.codecs.row_codec import ENDED, Layout, to_samples
 from kerasmemwatch.storage.run_directory import Store
 from kerasmemwatch.storage.run_writer import RowLog
 

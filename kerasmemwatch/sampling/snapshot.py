@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasmemwatch.probes.base import UNKNOWN
-from kerasmemwatch.records.run import LayerMemory, RunInfo, Samples
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.run import RunInfo
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
 
 __all__ = ["Snapshot", "epoch_bytes"]

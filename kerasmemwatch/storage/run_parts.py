@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError
-from kerasmemwatch.records.run import STAGES, Column
+from kerasmemwatch.records.rows import Layout, Rows
+from kerasmemwatch.records.run import STAGES
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.records.timeline import TracedStep
-from kerasmemwatch.storage.codecs.row_codec import Layout, Rows, decode_rows
+from kerasmemwatch.storage.codecs.row_codec import decode_rows
 from kerasmemwatch.units import MIB, format_bytes
 
 __all__ = ["Allowance", "decode_chunk", "possible_rows"]

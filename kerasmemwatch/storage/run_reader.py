@@ -12,8 +12,9 @@ from pathlib import PurePath
 import numpy as np
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.records.run import LayerMemory, RunInfo
-from kerasmemwatch.storage.codecs.row_codec import Layout, Rows
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import Layout, Rows
+from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.storage.codecs.run_codec import decode_run
 from kerasmemwatch.storage.codecs.step_codec import decode_step
 from kerasmemwatch.storage.files.event_file import read_records

@@ -13,17 +13,11 @@ import numpy as np
 
 from kerasmemwatch.analysis.decimation import bucket_width, decimate
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.records.run import LayerMemory, RunInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import ENDED, Layout, Rows, column_indices, to_samples
+from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.timeline import TracedStep
-from kerasmemwatch.storage.codecs.row_codec import (
-    ENDED,
-    Layout,
-    Rows,
-    column_indices,
-    decode_rows,
-    encode_rows,
-    to_samples,
-)
+from kerasmemwatch.storage.codecs.row_codec import decode_rows, encode_rows
 from kerasmemwatch.storage.files.journal import Journal
 from kerasmemwatch.storage.flush_thread import Flusher
 from kerasmemwatch.storage.outbox import Outbox

@@ -10,7 +10,7 @@ from kerasmemwatch.analysis.peak_place import step_shown
 from kerasmemwatch.analysis.step_devices import device_names, headed
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records.run import TracedPeak
+from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import Timeline, TracedStep
 from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from kerasmemwatch.errors import MemWatchError, RecordingFormatError, RecordingNotFoundError
 from kerasmemwatch.recording import Recording
+from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import RunInfo
-from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, to_samples
+from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME
 from kerasmemwatch.storage.codecs.run_codec import decode_run
 from kerasmemwatch.storage.codecs.step_codec import decode_step
 from kerasmemwatch.storage.run_parts import Allowance, decode_chunk

@@ -12,7 +12,7 @@ from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.analysis.peak_place import columns_left_out, elsewhere, kind_words, numbered, traced_words
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.allocations import allocations
 from kerasmemwatch.reports.figures.comparison import comparison

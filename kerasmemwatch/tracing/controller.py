@@ -12,8 +12,8 @@ from kerasmemwatch.attribution.hooks import other_fits
 from kerasmemwatch.attribution.variables.inventory import is_model
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.faults import Faults
+from kerasmemwatch.records.rows import Layout
 from kerasmemwatch.records.timeline import TracedStep
-from kerasmemwatch.storage.codecs.row_codec import Layout
 from kerasmemwatch.tracing.alike_fits import AlikeFits, TracedStage
 from kerasmemwatch.tracing.peak_traces import PeakTraces
 from kerasmemwatch.tracing.recent_rows import recent_peaks

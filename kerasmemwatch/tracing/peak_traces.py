@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.storage.codecs.row_codec import Layout
+from kerasmemwatch.records.rows import Layout
 from kerasmemwatch.tracing.alike_fits import TracedStage
 from kerasmemwatch.tracing.gap_tracer import GapTracer
 from kerasmemwatch.tracing.recent_rows import windows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.storage.codecs.row_codec import Layout, Rows, column_indices
+from kerasmemwatch.records.rows import Layout, Rows, column_indices
 
 __all__ = ["Windows", "recent_peaks", "windows"]
 

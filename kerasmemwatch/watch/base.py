@@ -10,10 +10,11 @@ from kerasmemwatch.attribution.variables.watched_models import with_covered_shar
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records.run import LayerMemory, RunInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.reports.report import Report
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.storage.codecs.row_codec import to_samples
 from kerasmemwatch.storage.sinks.tensorboard import SCALARS, partial_tag
 from kerasmemwatch.switches import disabled
 from kerasmemwatch.tracing.controller import Tracing

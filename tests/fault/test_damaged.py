@@ -19,7 +19,8 @@ from kerasmemwatch.errors import (
     RecordingVersionError,
 )
 from kerasmemwatch.recording import Recording, load, runs
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.storage import run_writer
 from kerasmemwatch.storage.codecs import row_codec
 from kerasmemwatch.storage.files.event_file import frame, read_records
@@ -190,7 +191,7 @@ def newer(monkeypatch, part: str) -> bytes:
         patched.setattr(row_codec, "VERSION", row_codec.VERSION + 1)
         if part == "run":
             return row_codec.encode_json({"run": {"anything": "else"}, "layers": 1})
-        return row_codec.encode_rows((row_codec.Column("step"),), np.ones((1, 1)))
+        return row_codec.encode_rows((Column("step"),), np.ones((1, 1)))
 
 
 @pytest.mark.parametrize("part", ["run", "rows"])
@@ -213,7 +214,7 @@ def test_a_newer_version_is_told_with_the_remedy(tmp_path, monkeypatch, part):
 
 def test_chunks_that_inflate_beyond_all_measure_are_refused(monkeypatch):
     rows = np.arange(1000.0).reshape(-1, 1)
-    chunk = row_codec.encode_rows((row_codec.Column("step"),), rows)
+    chunk = row_codec.encode_rows((Column("step"),), rows)
     assert np.array_equal(row_codec.decode_rows(chunk)[1], rows)
     monkeypatch.setattr(row_codec, "MAX_DECODED_BYTES", 1000)
     with pytest.raises(RecordingFormatError):

@@ -22,7 +22,7 @@ import tensorflow as tf
 from kerasmemwatch.attribution.variables.inventory import VariableMemory, inventory, layer_memory, variable_bytes
 from kerasmemwatch.attribution.variables.layer_paths import layer_paths
 from kerasmemwatch.errors import InvalidTypeError
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 
 OPTIMIZERS = sorted(
     name

@@ -15,7 +15,8 @@ from loaders import LOADERS, python_provider, rust_providers
 from tensorboard import context
 
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, decode_rows, to_samples
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, decode_rows
 from kerasmemwatch.storage.codecs.run_codec import decode_run, encode_run
 from kerasmemwatch.storage.codecs.step_codec import decode_step
 from kerasmemwatch.storage.sinks.tensorboard import _DENSE_POINTS, RUN_TAG, SAMPLES_TAG, SCALARS, STEPS_TAG

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kerasmemwatch.commands.demo import reading
-from kerasmemwatch.records.run import LayerMemory, Peak, RunInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.peaks import Peak
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.reports.report import Report
-from kerasmemwatch.storage.codecs.row_codec import to_samples
 
 KIB = 1024
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from kerasmemwatch.records.run import Column, DeviceInfo, RunInfo
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.reports.report import make_report
 from kerasmemwatch.reports.text.driver_facts import driver_facts
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
-from kerasmemwatch.storage.codecs.row_codec import to_samples
 from kerasmemwatch.units import GIB, MIB
 
 NAN = float("nan")

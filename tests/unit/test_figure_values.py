@@ -23,7 +23,8 @@ from timelines import MADE, STEP, realistic_step, step, timeline
 
 from kerasmemwatch.analysis.live_set import category_series, peak_event, requested_at
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.run import LayerMemory, LeakFinding
+from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.allocations import allocations
 from kerasmemwatch.reports.figures.comparison import comparison

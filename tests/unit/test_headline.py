@@ -10,7 +10,8 @@ from runs import MIB, NAN, empty_report, run_info, samples, small_report, untrac
 
 from kerasmemwatch.analysis.growth import Outlook, outlooks
 from kerasmemwatch.analysis.key_figures import headline
-from kerasmemwatch.records.run import DeviceInfo, Growth, LeakFinding
+from kerasmemwatch.records.growth import Growth, LeakFinding
+from kerasmemwatch.records.run import DeviceInfo
 from kerasmemwatch.reports.report import Report, make_report
 
 

@@ -29,7 +29,7 @@ from runs import (
 
 from kerasmemwatch.cli import main
 from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
-from kerasmemwatch.records.run import LeakFinding
+from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.reports.figures.views import view_figure
 from kerasmemwatch.reports.html import page as page_module
 from kerasmemwatch.reports.html.page import html_page, plotly_script

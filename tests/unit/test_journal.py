@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.storage.files.journal import JOURNAL_NAME, Journal, read_journal
 
 LAYOUT = (Column("step"), Column("x", 2))

@@ -9,8 +9,9 @@ from typing import Any, get_type_hints
 import pytest
 
 from kerasmemwatch.errors import RecordingFormatError
-from kerasmemwatch.records import run
-from kerasmemwatch.records.run import DeviceInfo, LayerMemory, RunInfo, WorkerInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.run import DeviceInfo, RunInfo, WorkerInfo
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.storage.codecs.json_fields import MAX_JSON_BYTES, checked, dump_json, from_json, parse_json
 
@@ -93,7 +94,7 @@ def test_every_annotation_of_what_is_stored_is_known() -> None:
                     continue
                 assert hint is Any
     with pytest.raises(TypeError, match="Expected the annotation"):
-        checked(run.Samples.__init__, 1, "x")
+        checked(Samples.__init__, 1, "x")
 
 
 def test_what_nobody_looks_into_is_not_deep() -> None:

@@ -10,7 +10,7 @@ from timelines import MADE, STEP, alive, random_timeline, step, timeline
 
 from kerasmemwatch.analysis.layer_table import added_bytes, layer_table, range_maxima
 from kerasmemwatch.analysis.live_set import by_layer, peak_event, requested_at
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
 
 RANDOM = pytest.mark.parametrize("made", MADE)

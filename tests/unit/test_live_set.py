@@ -18,7 +18,7 @@ from kerasmemwatch.analysis.live_set import (
     requested_at,
     traced_peak,
 )
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES, Timeline
 
 RANDOM = pytest.mark.parametrize("made", MADE)

@@ -52,29 +52,6 @@ cli
 __main__
 __init__
 """
-# Looked up when called: the report writes itself, and text knows the report.
-KNOWN = {
-    ("analysis.caveats", "reports.report"),
-    ("analysis.growth", "reports.report"),
-    ("analysis.key_figures", "reports.report"),
-    ("analysis.merge_workers", "storage.codecs.row_codec"),
-    ("analysis.peak_place", "reports.report"),
-    ("analysis.peak_story", "reports.report"),
-    ("analysis.traced_peaks_apart", "reports.report"),
-    ("reports.figures.comparison", "reports.report"),
-    ("reports.figures.growth", "reports.report"),
-    ("reports.figures.layers", "reports.report"),
-    ("reports.figures.overview", "reports.report"),
-    ("reports.figures.peak", "reports.report"),
-    ("reports.figures.views", "reports.report"),
-    ("reports.html.notebook", "reports.report"),
-    ("reports.html.page", "reports.report"),
-    ("reports.html.sections", "reports.report"),
-    ("reports.html.tables", "reports.report"),
-    ("reports.text.driver_facts", "reports.report"),
-    ("reports.text.layer_text", "reports.report"),
-    ("reports.text.report_text", "reports.report"),
-}
 # Adapters to Keras and TensorFlow; nothing else loads a framework, not even inside a function.
 MAY_LOAD = {
     "attribution.events.profiler_capture": {"tensorflow"},
@@ -142,7 +119,7 @@ def own_imports(source: str) -> set[str]:
     return {name.removeprefix("kerasmemwatch").removeprefix(".") or "__init__" for name in names}
 
 
-def upward(sources: dict[str, str], order: str, known: set[tuple[str, str]]) -> list[str]:
+def upward(sources: dict[str, str], order: str) -> list[str]:
     """The imports that go up, sideways or in a circle, and the modules without a place."""
     height = {name: level for level, line in enumerate(order.split("\n")) for name in line.split()}
     places = {name: _place(name, height) for name in sources}
@@ -150,8 +127,6 @@ def upward(sources: dict[str, str], order: str, known: set[tuple[str, str]]) -> 
     within: dict[str, set[str]] = {}
     for name, source in sources.items():
         for other in own_imports(source) - {name}:
-            if (name, other) in known:
-                continue
             here, there = places[name], places.get(other, "")
             if here == there:
                 within.setdefault(name, set()).add(other)
@@ -182,12 +157,7 @@ def frameworks(sources: dict[str, str], may_load: dict[str, set[str]]) -> list[s
 
 
 def test_imports_go_down_the_layers() -> None:
-    assert upward(modules(), ORDER, KNOWN) == []
-
-
-def test_the_known_exceptions_are_still_needed() -> None:
-    found = upward(modules(), ORDER, set())
-    assert sorted(found) == sorted(f"{name} -> {other}" for name, other in KNOWN)
+    assert upward(modules(), ORDER) == []
 
 
 def test_only_adapters_import_frameworks() -> None:
@@ -231,20 +201,19 @@ def test_the_check_sees_an_arrow_upwards(source: str, tmp_path: Path, monkeypatc
     (tmp_path / "kerasmemwatch").mkdir()
     (tmp_path / "kerasmemwatch" / "b.py").touch()
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    assert upward({"a": source, "b": ""}, "a\nb", set()) == ["a -> b"]
-    assert upward({"a": source, "b": ""}, "a b", set()) == ["a -> b"]
-    assert upward({"a": source, "b": ""}, "b\na", set()) == []
-    assert upward({"a": source, "b": ""}, "a\nb", {("a", "b")}) == []
-    assert upward({"a": source, "b": ""}, "b", set())[0] == "a has no place"
+    assert upward({"a": source, "b": ""}, "a\nb") == ["a -> b"]
+    assert upward({"a": source, "b": ""}, "a b") == ["a -> b"]
+    assert upward({"a": source, "b": ""}, "b\na") == []
+    assert upward({"a": source, "b": ""}, "b")[0] == "a has no place"
 
 
 def test_the_check_sees_arrows_between_packages_and_circles_within() -> None:
     up = {"low.a": "import kerasmemwatch.high.b", "high.b": ""}
-    assert upward(up, "low\nhigh", set()) == ["low.a -> high.b"]
-    assert upward(up, "high\nlow", set()) == []
+    assert upward(up, "low\nhigh") == ["low.a -> high.b"]
+    assert upward(up, "high\nlow") == []
     circle = {"low.a": "import kerasmemwatch.low.b", "low.b": "import kerasmemwatch.low.a"}
-    assert upward(circle, "low", set()) == ["low.a -> low.b -> low.a"]
-    assert upward({**circle, "low.b": ""}, "low", set()) == []
+    assert upward(circle, "low") == ["low.a -> low.b -> low.a"]
+    assert upward({**circle, "low.b": ""}, "low") == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from fakes import FakeProbe
 
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.base import begin_nothing
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS, ProbeSet
 
 

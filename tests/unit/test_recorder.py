@@ -28,7 +28,8 @@ from fakes import (
 
 from kerasmemwatch.errors import ProbeUnavailableError, RecordingVersionError
 from kerasmemwatch.recording import load
-from kerasmemwatch.records.run import LayerMemory, Samples
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.sampling import process_exit
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.process_exit import release

@@ -12,14 +12,18 @@ import pytest
 from runs import two_device_steps
 from timelines import STEP, step, timeline
 
+from kerasmemwatch.analysis.findings import find_peak
 from kerasmemwatch.analysis.layer_table import layer_table
 from kerasmemwatch.analysis.trends import find_growth
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo, Samples, TracedPeak
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.peaks import TracedPeak
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Column, Samples
 from kerasmemwatch.reports.figures.views import view_figure
-from kerasmemwatch.reports.report import Report, find_peak, make_report
+from kerasmemwatch.reports.report import Report, make_report
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
-from kerasmemwatch.storage.codecs.row_codec import to_samples
 
 NAN = float("nan")
 TRAIN, TEST = 0, 1

@@ -12,10 +12,12 @@ import pytest
 from fakes import NAN, FakeClock, FakeSink, NoFlusher
 
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.records.run import Column, RunInfo
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import RunInfo
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
 from kerasmemwatch.storage import run_writer
-from kerasmemwatch.storage.codecs.row_codec import encode_rows, to_samples
+from kerasmemwatch.storage.codecs.row_codec import encode_rows
 from kerasmemwatch.storage.files.journal import CAPACITY, read_journal
 from kerasmemwatch.storage.run_directory import Store
 from kerasmemwatch.storage.run_reader import StoredRun

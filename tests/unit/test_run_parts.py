@@ -19,8 +19,9 @@ from timelines import realistic_step
 
 from kerasmemwatch.errors import RecordingFormatError
 from kerasmemwatch.recording import load
-from kerasmemwatch.records.run import Column
-from kerasmemwatch.storage.codecs.row_codec import ALWAYS, VERSION, encode_rows
+from kerasmemwatch.records.rows import ALWAYS
+from kerasmemwatch.records.samples import Column
+from kerasmemwatch.storage.codecs.row_codec import VERSION, encode_rows
 from kerasmemwatch.storage.codecs.run_codec import decode_run
 from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
 from kerasmemwatch.storage.files.journal import JOURNAL_NAME

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import ENDED, to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
 from kerasmemwatch.storage.codecs import row_codec
 from kerasmemwatch.storage.codecs.row_codec import (
-    ENDED,
     VERSION,
     decode_json,
     decode_rows,
@@ -24,7 +26,6 @@ from kerasmemwatch.storage.codecs.row_codec import (
     encode_rows,
     layout_from_json,
     layout_to_json,
-    to_samples,
 )
 from kerasmemwatch.storage.codecs.run_codec import decode_run, encode_run
 

@@ -12,7 +12,7 @@ from kerasmemwatch.analysis.layer_table import layer_table
 from kerasmemwatch.analysis.live_set import highest_step, traced_peak
 from kerasmemwatch.analysis.step_devices import device_names, headed, on_device, steps_on
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 
 FIRST, SECOND = two_device_steps()
 PINNED = "GPU host (pinned)"

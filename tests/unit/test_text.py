@@ -11,12 +11,14 @@ import pytest
 from rich.console import Console
 from timelines import Line, step, timeline
 
-from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo, Samples
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Column, Samples
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.report import Report, make_report
 from kerasmemwatch.reports.text.report_text import plain_text, print_report, renderable
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
-from kerasmemwatch.storage.codecs.row_codec import to_samples
 from kerasmemwatch.units import GIB, MIB
 
 NAN = float("nan")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.tracing.recent_rows import Windows, recent_peaks, windows
 from kerasmemwatch.tracing.untraced_peaks import Chance, UntracedPeaks
 

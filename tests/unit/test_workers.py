@@ -14,9 +14,11 @@ from timelines import step, timeline
 
 from kerasmemwatch.analysis.merge_workers import absences, gather, merge
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records.run import Column, DeviceInfo, LayerMemory, RunInfo, Samples, WorkerInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import as_ended, to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo, WorkerInfo
+from kerasmemwatch.records.samples import Column, Samples
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
-from kerasmemwatch.storage.codecs.row_codec import as_ended, to_samples
 
 NAN = math.nan
 EVIL = "[red]x[/]\x1b[31m\n../<b>"

@@ -21,7 +21,7 @@ from kerasmemwatch.attribution.variables.optimizer_slots import optimizer_state,
 from kerasmemwatch.attribution.variables.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variables.variable_size import variable_key
 from kerasmemwatch.errors import InvalidTypeError
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 
 __all__ = ["VariableMemory", "check_model", "inventory", "is_model", "layer_memory", "ledger", "variable_bytes"]
 

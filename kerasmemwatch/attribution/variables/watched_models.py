@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kerasmemwatch.attribution.variables.inventory import VariableMemory, inventory, layer_memory
-from kerasmemwatch.records.run import DeviceInfo, LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.run import DeviceInfo
 
 __all__ = ["Inventories", "with_covered_share"]
 

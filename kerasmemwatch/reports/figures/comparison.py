@@ -8,15 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from kerasmemwatch.analysis.caveats import at_least, in_part
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
 from kerasmemwatch.reports.figures.thinning import drawn_series
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["comparison"]
@@ -34,11 +34,11 @@ class _Traced(NamedTuple):
 
     order: int
     name: str
-    report: Report
+    report: Findings
 
 
 def comparison(
-    reports: Sequence[Report],
+    reports: Sequence[Findings],
     names: Sequence[str] | None = None,
     *,
     theme: str = "light",
@@ -101,7 +101,7 @@ def comparison(
     return figure(data, colours, "comparison", f"{summary}.", margin={"l": 64, "r": 24, "t": top, "b": 56}, **layout)
 
 
-def _curves(reports: Sequence[Report], names: Sequence[str]) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
+def _curves(reports: Sequence[Findings], names: Sequence[str]) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
     """Of each run the highest of its devices' windows at each step."""
     found = []
     for index, (name, report) in enumerate(zip(names, reports, strict=True)):

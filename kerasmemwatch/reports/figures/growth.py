@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth import Outlook, outlooks
 from kerasmemwatch.analysis.live_set import by_layer
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
@@ -11,7 +12,6 @@ from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, 
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["growth", "held_more", "steps_to_compare"]
@@ -21,7 +21,7 @@ _TREND_HEIGHT, _BAR_HEIGHT = 52, 24
 Change = dict[tuple[str, bool], dict[str, int]]
 
 
-def growth(report: Report, *, theme: str = "light", layer: str | None = None, most: int = _MOST_BARS) -> Figure:
+def growth(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MOST_BARS) -> Figure:
     """Draw each trend with its 95 % interval and forecast, and what the newest traced step began with more or less.
 
     Args:

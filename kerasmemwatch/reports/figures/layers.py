@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.layer_table import layer_table
 from kerasmemwatch.analysis.live_set import highest_step
 from kerasmemwatch.analysis.peak_place import numbered, step_shown, step_words, traced_words
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["layers", "step_of_stage"]
@@ -34,7 +34,7 @@ class _Panel:
     rows: dict[_Key, LayerMemory]
 
 
-def layers(report: Report, *, theme: str = "light", layer: str | None = None, most: int = _MOST_BARS) -> Figure:
+def layers(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MOST_BARS) -> Figure:
     """Draw ``report.layers``: of each category the most over the step, by itself, the largest layers first.
 
     Where training and inference were both traced, there is a panel for each.
@@ -110,7 +110,7 @@ def step_of_stage(steps: Sequence[TracedStep], stages: Sequence[str], device: st
     return highest_step([step for step in steps if step.stage in stages and step.after is None], device)
 
 
-def _panels(report: Report) -> list[_Panel]:
+def _panels(report: Findings) -> list[_Panel]:
     shown = step_shown(report)
     first = [] if shown is None else [shown]  # a panel is of the same step as the report's table
     device = None if shown is None else shown.timeline.device
@@ -135,7 +135,7 @@ def _panels(report: Report) -> list[_Panel]:
     ]
 
 
-def _inference_words(report: Report, step: TracedStep) -> str:
+def _inference_words(report: Findings, step: TracedStep) -> str:
     kind = step_words(report, step.stage, None)
     return f"{kind.removesuffix(' step')} {numbered(step)}"
 
@@ -252,7 +252,7 @@ def _hover(row: LayerMemory, category: str | None) -> str:
     return "<br>".join(lines)
 
 
-def _notes(report: Report, panels: Sequence[_Panel], hidden: int, theme: Theme) -> list[Figure]:
+def _notes(report: Findings, panels: Sequence[_Panel], hidden: int, theme: Theme) -> list[Figure]:
     words = []
     if hidden:
         words.append(f"{hidden:,} smaller ones are not drawn; the table has all.")

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.caveats import at_least, in_part
-from kerasmemwatch.records.run import LeakFinding, Samples
+from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, span
 from kerasmemwatch.reports.figures.palette import Theme, theme_named
 from kerasmemwatch.reports.figures.thinning import drawn_series
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["overview"]
@@ -34,7 +35,7 @@ _SERIES = (
 )
 
 
-def overview(report: Report, *, theme: str = "light") -> Figure:
+def overview(report: Findings, *, theme: str = "light") -> Figure:
     """Draw the run: device memory above, the host's below, over steps.
 
     A long run is thinned out to what a screen shows; the highest point of each stretch stays. Limits are drawn once
@@ -88,7 +89,7 @@ def overview(report: Report, *, theme: str = "light") -> Figure:
 _Curve = tuple[str, NDArray[np.float64], str, float, str]
 
 
-def _device_curves(report: Report, theme: Theme) -> list[_Curve]:
+def _device_curves(report: Findings, theme: Theme) -> list[_Curve]:
     curves = []
     several = len(report.run.devices) > 1 or _width(report.samples) > 1
     for column, words, dash, width in _SERIES:
@@ -136,11 +137,11 @@ def _curve(
     }
 
 
-def _peak_words(report: Report) -> str:
+def _peak_words(report: Findings) -> str:
     return at_least(report.run, report.peak.device, report.peak.bytes)
 
 
-def _peak(report: Report, unit: ByteUnit, theme: Theme) -> Iterator[Figure]:
+def _peak(report: Findings, unit: ByteUnit, theme: Theme) -> Iterator[Figure]:
     peak = report.peak
     if peak.bytes is None or peak.step is None:
         return
@@ -186,7 +187,7 @@ def _leaks(leaks: tuple[LeakFinding, ...], samples: Samples, theme: Theme) -> It
             yield span(theme, leak.since_step, last, theme.mark, opacity=0.12, name="leak", label=label)
 
 
-def _limits(report: Report, title: str) -> list[tuple[str, int]]:
+def _limits(report: Findings, title: str) -> list[tuple[str, int]]:
     if title == "device":
         return [(device.name, device.limit_bytes) for device in report.run.devices if device.limit_bytes]
     limit = report.run.host.get("limit_bytes")

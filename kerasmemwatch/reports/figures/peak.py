@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kerasmemwatch.analysis.caveats import untraced
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.layer_tree import tree_lines
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.run import LayerMemory
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.labels import plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, empty_figure, figure, note
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, text_on, theme_named
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["is_within", "peak"]
@@ -38,7 +38,7 @@ class _Node:
     detail: str = ""
 
 
-def peak(report: Report, *, theme: str = "light", shape: str = "treemap", layer: str | None = None) -> Figure:
+def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", layer: str | None = None) -> Figure:
     """Draw the live set of the traced peak.
 
     Every byte of ``report.peak.by_layer`` is in exactly one innermost rectangle. Of very many, the small ones are

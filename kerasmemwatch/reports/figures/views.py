@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.live_set import highest_step
 from kerasmemwatch.analysis.peak_place import step_shown
 from kerasmemwatch.errors import InvalidArgumentError
@@ -17,7 +18,6 @@ from kerasmemwatch.reports.figures.layout import Figure
 from kerasmemwatch.reports.figures.overview import overview
 from kerasmemwatch.reports.figures.peak import peak
 from kerasmemwatch.reports.figures.step_timeline import step_timeline
-from kerasmemwatch.reports.report import Report
 
 __all__ = ["VIEWS", "traced_step", "view_figure"]
 
@@ -33,11 +33,11 @@ def _options_of(view: str) -> set[str]:
     return parameters | ({"step"} if view in _DRAWN else set()) | ({"device"} if view in _OF_DEVICE else set())
 
 
-def _step(report: Report, *, step: float | None = None, **options: Any) -> Figure:
+def _step(report: Findings, *, step: float | None = None, **options: Any) -> Figure:
     return step_timeline(traced_step(report, step), **options)
 
 
-def _allocations(report: Report, *, step: float | None = None, **options: Any) -> Figure:
+def _allocations(report: Findings, *, step: float | None = None, **options: Any) -> Figure:
     return allocations(traced_step(report, step), **options)
 
 
@@ -51,7 +51,7 @@ VIEWS: Mapping[str, Callable[..., Figure]] = {
 }
 
 
-def view_figure(report: Report, view: str, *, device: str | None = None, **options: Any) -> Figure:
+def view_figure(report: Findings, view: str, *, device: str | None = None, **options: Any) -> Figure:
     """The figure of a view.
 
     Args:
@@ -76,7 +76,7 @@ def view_figure(report: Report, view: str, *, device: str | None = None, **optio
     return VIEWS[view](report if device is None else report.on_device(device), **options)
 
 
-def traced_step(report: Report, number: float | None = None) -> TracedStep | None:
+def traced_step(report: Findings, number: float | None = None) -> TracedStep | None:
     """A traced step or gap by its number (see ``TracedStep.number``); the one that the report shows if none is given.
 
     Raises:

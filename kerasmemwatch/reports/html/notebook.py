@@ -8,10 +8,10 @@ from io import BytesIO, TextIOWrapper
 from typing import Any
 
 from kerasmemwatch.analysis.caveats import all_notes
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
 from kerasmemwatch.reports.html.tables import columns_of, layer_rows, visible
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.reports.text.report_text import plain_text
 from kerasmemwatch.units import format_bytes
 
@@ -22,7 +22,7 @@ _LINE = "1px solid rgba(128,128,128,0.45)"
 _TILE = f"flex:1 1 170px;border:{_LINE};border-radius:6px;padding:6px 10px;overflow-wrap:anywhere"
 
 
-def report_html(report: Report) -> str:
+def report_html(report: Findings) -> str:
     """The report's figures, its largest layers and its notes. Names in them are text."""
     parts = [
         '<div style="max-width:1100px;text-align:left">',
@@ -44,8 +44,8 @@ def mime_bundle(value: Any, include: Any = None, exclude: Any = None) -> dict[st
         include: The types that are wanted; all if empty.
         exclude: Those that are not.
     """
-    report = value if isinstance(value, Report) else getattr(value, "report", None)
-    if isinstance(report, Report):
+    report = value if isinstance(value, Findings) else getattr(value, "report", None)
+    if isinstance(report, Findings):
         # A notebook has all characters, whatever standard output can write.
         text, html = plain_text(report, file=TextIOWrapper(BytesIO(), encoding="utf-8")), report_html(report)
     else:
@@ -61,7 +61,7 @@ def _nothing() -> Iterator[str]:
     yield "<p>Nothing was recorded. Train with <code>callbacks=[MemoryWatch()]</code>.</p>"
 
 
-def _figures(report: Report) -> Iterator[str]:
+def _figures(report: Findings) -> Iterator[str]:
     yield '<div style="display:flex;flex-wrap:wrap;gap:8px">'
     for tile in headline(report):
         mark = "Warning: " if tile.tone == "warning" else ""
@@ -72,7 +72,7 @@ def _figures(report: Report) -> Iterator[str]:
     yield "</div>"
 
 
-def _layers(report: Report) -> Iterator[str]:
+def _layers(report: Findings) -> Iterator[str]:
     rows, columns = layer_rows(report), columns_of(report)
     if not rows:
         return
@@ -110,7 +110,7 @@ def _words(name: str, size: float | None) -> str:
     return f"{size:.1%}" if name == "share" else format_bytes(size)
 
 
-def _notes(report: Report) -> Iterator[str]:
+def _notes(report: Findings) -> Iterator[str]:
     notes = all_notes(report)
     if notes:
         yield '<p style="margin:10px 0 4px"><b>To mind</b></p><ul>'

@@ -12,12 +12,12 @@ from os import PathLike
 
 from kerasmemwatch._version import __version__
 from kerasmemwatch.analysis.caveats import alerts, all_notes
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
 from kerasmemwatch.reports.html.sections import sections
 from kerasmemwatch.reports.html.tables import visible
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.reports.text.report_text import plain_text
 from kerasmemwatch.storage.files.file_system import check_working_dir
 from kerasmemwatch.units import format_bytes
@@ -27,7 +27,7 @@ __all__ = ["THEMES", "html_page", "plotly_script", "write_page"]
 THEMES = ("auto", "light", "dark")
 
 
-def write_page(report: Report, path: str | PathLike[str], *, theme: str = "auto") -> None:
+def write_page(report: Findings, path: str | PathLike[str], *, theme: str = "auto") -> None:
     """Write ``html_page`` to a file.
 
     Raises:
@@ -40,7 +40,7 @@ def write_page(report: Report, path: str | PathLike[str], *, theme: str = "auto"
         file.write(page.encode("utf-8", "replace"))
 
 
-def html_page(report: Report, *, theme: str = "auto") -> str:
+def html_page(report: Findings, *, theme: str = "auto") -> str:
     """The report as one HTML page.
 
     Args:
@@ -119,7 +119,7 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _header(report: Report, name: str) -> Iterator[str]:
+def _header(report: Findings, name: str) -> Iterator[str]:
     samples = report.samples
     told = []
     if samples.num_samples:
@@ -137,7 +137,7 @@ def _header(report: Report, name: str) -> Iterator[str]:
     yield "</header>"
 
 
-def _tiles(report: Report) -> Iterator[str]:
+def _tiles(report: Findings) -> Iterator[str]:
     yield '<dl class="tiles">'
     for tile in headline(report):
         yield (
@@ -147,7 +147,7 @@ def _tiles(report: Report) -> Iterator[str]:
     yield "</dl>"
 
 
-def _leaks(report: Report) -> Iterator[str]:
+def _leaks(report: Findings) -> Iterator[str]:
     if not report.leaks:
         return
     yield '<section id="leaks"><h2>Causes of growth</h2><ul>'
@@ -162,7 +162,7 @@ def _leaks(report: Report) -> Iterator[str]:
     yield "</ul></section>"
 
 
-def _notes(report: Report) -> Iterator[str]:
+def _notes(report: Findings) -> Iterator[str]:
     notes = all_notes(report)
     if notes:
         yield '<section id="notes"><h2>To mind</h2><ul>'
@@ -170,7 +170,7 @@ def _notes(report: Report) -> Iterator[str]:
         yield "</ul></section>"
 
 
-def _text(report: Report) -> Iterator[str]:
+def _text(report: Findings) -> Iterator[str]:
     # The page is UTF-8, whatever standard output may be.
     words = plain_text(report, everything=True, width=118, file=TextIOWrapper(BytesIO(), encoding="utf-8"))
     yield '<section id="text"><h2>As text</h2><details><summary>The report as plain text</summary>'

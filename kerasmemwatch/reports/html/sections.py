@@ -8,10 +8,10 @@ from html import escape
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
 from kerasmemwatch.reports.figures.views import view_figure
 from kerasmemwatch.reports.html.tables import columns_of, layer_rows, table_html, to_csv, visible
-from kerasmemwatch.reports.report import Report
 
 __all__ = ["sections", "theme_changes"]
 
@@ -71,7 +71,7 @@ _GROWTH = (
 )
 
 
-def sections(report: Report) -> Iterator[str]:
+def sections(report: Findings) -> Iterator[str]:
     """The sections of a report as HTML, in parts.
 
     Where several devices held something in a traced step, there is a choice of them, and what is shown of each; all
@@ -107,7 +107,7 @@ def _of_device(index: int, count: int, parts: Iterator[str]) -> Iterator[str]:
     yield "</div>"
 
 
-def _figures(report: Report, wanted: Sequence[_Section], index: int = 0) -> Iterator[str]:
+def _figures(report: Findings, wanted: Sequence[_Section], index: int = 0) -> Iterator[str]:
     """Figures; the ids of those of other devices have a number behind them."""
     for section in wanted:
         if section.name in ("step-layers", "allocations") and not report.steps:
@@ -153,7 +153,7 @@ def _inert_json(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _table(report: Report, index: int) -> Iterator[str]:
+def _table(report: Findings, index: int) -> Iterator[str]:
     rows, columns = layer_rows(report), columns_of(report)
     where = f" in {escape(traced_words(report))}" if report.traced else ""
     table, search, count = (_numbered(name, index) for name in ("table", "search", "count"))

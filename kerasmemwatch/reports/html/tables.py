@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.peak_place import columns_left_out
-from kerasmemwatch.records.run import LayerMemory
-from kerasmemwatch.reports.report import Report
+from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["COLUMNS", "LayerRow", "columns_of", "layer_rows", "table_html", "to_csv", "visible"]
@@ -46,20 +46,20 @@ class LayerRow:
     sizes: tuple[float | None, ...]
 
 
-def columns_of(report: Report) -> tuple[tuple[str, str], ...]:
+def columns_of(report: Findings) -> tuple[tuple[str, str], ...]:
     """The columns of a report's table: those of ``COLUMNS`` without what only training fills, if it shows none."""
     left_out = columns_left_out(report)
     return tuple(column for column in COLUMNS if f"{column[0]}_bytes" not in left_out)
 
 
-def layer_rows(report: Report) -> tuple[LayerRow, ...]:
+def layer_rows(report: Findings) -> tuple[LayerRow, ...]:
     """The rows of ``report.layers``, in order, with what each held at the traced peak."""
     # A layer may be called "metrics".
     at_peak = {(row.path, bool(row.class_name)): row.total_bytes for row in report.peak.by_layer}
     return tuple(_row(layer, report, at_peak) for layer in report.layers)
 
 
-def _row(layer: LayerMemory, report: Report, at_peak: dict[tuple[str, bool], int | None]) -> LayerRow:
+def _row(layer: LayerMemory, report: Findings, at_peak: dict[tuple[str, bool], int | None]) -> LayerRow:
     held: int | None = None
     share: float | None = None
     if report.traced is not None:

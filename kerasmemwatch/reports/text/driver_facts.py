@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.reports.report import Report
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["driver_facts"]
 
 
-def driver_facts(report: Report) -> Iterator[tuple[str, str, str]]:
+def driver_facts(report: Findings) -> Iterator[tuple[str, str, str]]:
     """For each GPU, what all processes use of it and what this one holds: name, figure and comment."""
     drivers = report.run.drivers
     for index, driver in enumerate(drivers):
@@ -28,7 +28,7 @@ def driver_facts(report: Report) -> Iterator[tuple[str, str, str]]:
         yield "  this process", format_bytes(held), comment
 
 
-def _in_use(report: Report, index: int, count: int) -> NDArray[np.float64]:
+def _in_use(report: Findings, index: int, count: int) -> NDArray[np.float64]:
     """What is in use of one of the driver's GPUs in each row; NaN where nothing says which devices are on it."""
     gpus = [number for number, device in enumerate(report.run.devices) if device.name.startswith("GPU")]
     # Several workers' devices are not in the order of their GPUs. One GPU may be cut into several devices.
@@ -37,7 +37,7 @@ def _in_use(report: Report, index: int, count: int) -> NDArray[np.float64]:
     return np.sum(columns, axis=0) if columns else np.full(report.samples.num_samples, np.nan)
 
 
-def _column(report: Report, name: str, index: int) -> NDArray[np.float64]:
+def _column(report: Findings, name: str, index: int) -> NDArray[np.float64]:
     values = report.samples.get(name)
     if values is None or index >= values.shape[1]:
         return np.full(report.samples.num_samples, np.nan)

@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.analysis.caveats import in_part, is_planned
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.layer_tree import TreeLine, tree_lines
 from kerasmemwatch.analysis.live_set import UNATTRIBUTED, requested_at
 from kerasmemwatch.analysis.peak_place import columns_left_out, elsewhere, step_shown, traced_words
-from kerasmemwatch.records.run import LayerMemory, TracedPeak
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import AUTOTUNING
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
 
 __all__ = ["layer_rows", "moment", "shortened"]
@@ -41,7 +42,7 @@ _HYPHENATED = {
 }
 
 
-def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
+def moment(report: Findings, everything: bool) -> Iterator[RenderableType]:
     """What was alive at the traced peak, and how it came about."""
     traced = report.traced
     if traced is None:
@@ -62,7 +63,7 @@ def moment(report: Report, everything: bool) -> Iterator[RenderableType]:
     yield from _other_devices(report, traced)
 
 
-def _other_devices(report: Report, traced: TracedPeak) -> Iterator[RenderableType]:
+def _other_devices(report: Findings, traced: TracedPeak) -> Iterator[RenderableType]:
     """What other devices held in the same step, each at its own peak, and how to see it."""
     step = step_shown(report)
     held = [(each.device, int(requested_at(each).max())) for each in step.others] if step else []
@@ -113,7 +114,7 @@ class _Row:
         return not any(size is None or size for size in sizes)
 
 
-def layer_rows(report: Report, everything: bool, blocks: bool, width: int) -> Iterator[RenderableType]:
+def layer_rows(report: Findings, everything: bool, blocks: bool, width: int) -> Iterator[RenderableType]:
     """The layers as a table: over the whole step, at the traced peak, and what each adds to it."""
     rows = _rows(report)
     chosen = {row.key for row in (rows if everything else _top(rows, report))}
@@ -152,7 +153,7 @@ def layer_rows(report: Report, everything: bool, blocks: bool, width: int) -> It
     yield Text(f"{kinds}Added: by how much the step's peak would fall without the layer.{peaks}", style="dim")
 
 
-def _rows(report: Report) -> list[_Row]:
+def _rows(report: Findings) -> list[_Row]:
     """A row for each layer and owner, without the layers that hold nothing but other layers."""
     at_peak = {(row.path, bool(row.class_name)): row.total_bytes or 0 for row in report.peak.by_layer}
     rows = [_Row(layer, at_peak.get((layer.path, bool(layer.class_name)), 0)) for layer in report.layers]
@@ -161,7 +162,7 @@ def _rows(report: Report) -> list[_Row]:
     return [row for row in rows if not row.is_empty(left_out) or row.layer.path not in holding]
 
 
-def _top(rows: Sequence[_Row], report: Report) -> list[_Row]:
+def _top(rows: Sequence[_Row], report: Findings) -> list[_Row]:
     """The rows with most at the peak, and those that hold them."""
     ranked = sorted(rows, key=lambda row: -row.at_peak)
     enough = _SMALLEST_SHARE * (report.peak.requested_bytes or 0)

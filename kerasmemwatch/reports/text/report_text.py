@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.analysis.caveats import alerts, all_notes, at_least, counting, in_part
+from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
-from kerasmemwatch.records.run import LayerMemory, Samples
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
-from kerasmemwatch.reports.report import Report
 from kerasmemwatch.reports.text.driver_facts import driver_facts
 from kerasmemwatch.reports.text.layer_text import layer_rows, moment, shortened
 from kerasmemwatch.reports.text.text_chart import BLOCKS, PLAIN, chart
@@ -31,7 +32,7 @@ _BRIEF_NOTES = 4
 
 
 def plain_text(
-    report: Report, *, everything: bool = False, title: str = "", width: int = 100, file: TextIO | None = None
+    report: Findings, *, everything: bool = False, title: str = "", width: int = 100, file: TextIO | None = None
 ) -> str:
     """The report as plain text, of characters that ``file`` (standard output, if none is given) can write."""
     encoding = _encoding(sys.stdout if file is None else file)
@@ -50,7 +51,7 @@ def plain_text(
     return str(lines.encode(encoding, "replace").decode(encoding))
 
 
-def print_report(report: Report, file: TextIO, *, everything: bool = False, title: str = "") -> None:
+def print_report(report: Findings, file: TextIO, *, everything: bool = False, title: str = "") -> None:
     """Write the report to a terminal or a file."""
     if file.isatty():
         console, blocks = Console(file=file), _has_blocks(_encoding(file))
@@ -60,7 +61,7 @@ def print_report(report: Report, file: TextIO, *, everything: bool = False, titl
 
 
 def renderable(
-    report: Report, *, everything: bool = False, title: str = "", blocks: bool = True, width: int = 100
+    report: Findings, *, everything: bool = False, title: str = "", blocks: bool = True, width: int = 100
 ) -> RenderableType:
     """The report for rich. Names of runs and layers are text, never markup.
 
@@ -82,7 +83,7 @@ def renderable(
     return Group(*parts)
 
 
-def _title(report: Report) -> Text:
+def _title(report: Findings) -> Text:
     run, samples = report.run, report.samples
     title = Text.assemble(("Memory", "bold"), f" of run {shortened(run.name) or '(none yet)'}")
     if report.workers:
@@ -94,7 +95,7 @@ def _title(report: Report) -> Text:
     return title.append(f"\n{int(samples['step'][-1])} steps in {seconds:.1f} s; samples: {', '.join(stages)}\n")
 
 
-def _facts(report: Report, everything: bool) -> Table:
+def _facts(report: Findings, everything: bool) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
@@ -104,7 +105,7 @@ def _facts(report: Report, everything: bool) -> Table:
     return table
 
 
-def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, str]]:
+def _device_facts(report: Findings, everything: bool) -> Iterator[tuple[str, str, str]]:
     peak, samples = report.peak, report.samples
     if peak.bytes is None:
         yield "Device peak", "unknown", "see the notes"
@@ -128,7 +129,7 @@ def _device_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, 
     yield from driver_facts(report)
 
 
-def _worker_facts(report: Report) -> Iterator[tuple[str, str, str]]:
+def _worker_facts(report: Findings) -> Iterator[tuple[str, str, str]]:
     for worker in report.workers:
         place = f"its device peak, step {worker.peak_step}; " if worker.peak_bytes is not None else ""
         comment = f"{place}host RSS at most {format_bytes(worker.host_rss_bytes)}"
@@ -139,7 +140,7 @@ def _worker_facts(report: Report) -> Iterator[tuple[str, str, str]]:
         yield f"  {worker.name}", at_least(report.run, f"{worker.name}/{worker.device}", worker.peak_bytes), comment
 
 
-def _host_facts(report: Report, everything: bool) -> Iterator[tuple[str, str, str]]:
+def _host_facts(report: Findings, everything: bool) -> Iterator[tuple[str, str, str]]:
     samples, host = report.samples, report.run.host
     rss = samples.get("host_rss_bytes")
     if rss is None:
@@ -176,7 +177,7 @@ _SLOW_HOST = (
 )
 
 
-def _charts(report: Report, blocks: bool) -> Iterator[RenderableType]:
+def _charts(report: Findings, blocks: bool) -> Iterator[RenderableType]:
     samples = report.samples
     if samples.num_samples < 2:
         return
@@ -204,7 +205,7 @@ def _chart(name: str, steps: np.ndarray, values: np.ndarray, blocks: bool) -> It
         yield Text(f"{label:>14} {'|' if not blocks else '┤'}{line}", no_wrap=True, overflow="crop")
 
 
-def _growth(report: Report) -> Iterator[RenderableType]:
+def _growth(report: Findings) -> Iterator[RenderableType]:
     for index, growth in enumerate(report.growth):
         slope = format_bytes(growth.bytes_per_step, signed=True)
         low, high = (format_bytes(end, signed=True) for end in (growth.low, growth.high))
@@ -216,7 +217,7 @@ def _growth(report: Report) -> Iterator[RenderableType]:
         )
 
 
-def _layers(report: Report, everything: bool, blocks: bool) -> Iterator[RenderableType]:
+def _layers(report: Findings, everything: bool, blocks: bool) -> Iterator[RenderableType]:
     if not report.layers:
         return
     ranked = sorted(report.layers, key=lambda layer: -_held(layer))
@@ -237,7 +238,7 @@ def _layers(report: Report, everything: bool, blocks: bool) -> Iterator[Renderab
         yield Text(f"and {len(ranked) - len(shown)} more with {format_bytes(rest)} (all: `kerasmemwatch show --all`)")
 
 
-def _notes(report: Report, everything: bool) -> Iterator[RenderableType]:
+def _notes(report: Findings, everything: bool) -> Iterator[RenderableType]:
     notes = all_notes(report)
     for note in notes if everything else notes[:_BRIEF_NOTES]:
         yield Text(f"* {note}")

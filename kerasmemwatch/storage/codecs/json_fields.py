@@ -62,7 +62,7 @@ def from_json(cls: type[_T], raw: object, where: str = "") -> _T:
         RecordingFormatError: If a field is missing, or its value is not what the annotation says.
 
     Example:
-        >>> from kerasmemwatch.records.run import LayerMemory
+        >>> from kerasmemwatch.records.layer_memory import LayerMemory
         >>> from_json(LayerMemory, {"path": "dense", "weights_bytes": 4, "mood": "good"}).weights_bytes
         4
         >>> from_json(LayerMemory, {"path": "dense", "weights_bytes": "4"})

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.records.run import STAGES, Column, Samples
+from kerasmemwatch.records.rows import INT64_BOUND, Layout, Rows
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.storage.codecs.json_fields import MAX_JSON_BYTES, checked, dump_json, parse_json
 
 __all__ = [
-    "ENDED",
     "MAX_DECODED_BYTES",
     "MAX_VALUES",
     "PLUGIN_NAME",
     "VERSION",
-    "as_ended",
     "check_version",
-    "column_indices",
     "decode_json",
     "decode_rows",
     "encode_json",
@@ -35,7 +33,6 @@ __all__ = [
     "layout_from_json",
     "layout_to_json",
     "split_header",
-    "to_samples",
     "unzigzag",
     "zigzag",
 ]
@@ -46,26 +43,6 @@ VERSION = 1
 MAX_VALUES = 512
 # A journal full of rows, or a traced step: no chunk is larger, and a small file can't ask for all memory.
 MAX_DECODED_BYTES = 32 * 1024**2
-_INT64_BOUND = 2.0**63
-
-Rows = NDArray[np.float64]
-Layout = tuple[Column, ...]
-
-# Whether a step ended; 0 if an exception left it. Recordings of before this column have ended steps only.
-ENDED = Column("ended")
-# Columns that callers may rely on: without an allocator to read, the device columns have width 0.
-ALWAYS = (
-    Column("step"),
-    Column("train_step"),
-    Column("epoch", integer=False),
-    Column("stage"),
-    Column("time_s", integer=False),
-    ENDED,
-    Column("device_in_use_bytes", 0),
-    Column("device_peak_bytes", 0),
-    Column("device_between_peak_bytes", 0),
-    Column("host_rss_bytes"),
-)
 
 
 def layout_to_json(layout: Layout) -> list[list[Any]]:
@@ -127,7 +104,7 @@ def encode_rows(layout: Layout, rows: Rows) -> bytes:
         >>> decoded_layout == layout, bool(np.array_equal(decoded, rows, equal_nan=True))
         (True, True)
     """
-    whole = [bool((np.abs(values) < _INT64_BOUND).all() and (values == np.trunc(values)).all()) for values in rows.T]
+    whole = [bool((np.abs(values) < INT64_BOUND).all() and (values == np.trunc(values)).all()) for values in rows.T]
     header = dump_json({"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole})
     deflater = zlib.compressobj(6)
     parts = [deflater.compress(struct.pack("<I", len(header)) + header)]
@@ -181,35 +158,6 @@ def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
     return layout, rows
 
 
-def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
-    """Join chunks of rows into columns: sorted by step, each step once, ``stage`` in words.
-
-    Chunks of different layouts (a run resumed on another machine) are aligned by name; what one lacks is unknown.
-    """
-    parts = [part for part in parts if len(part[1])]
-    plain = {column.name: column for column in ALWAYS if column.width is None}
-    widths = dict(plain)
-    for layout, _ in parts:
-        for column in layout:
-            known = widths.get(column.name)
-            if known is None or (known.size < column.size and column.name not in plain):
-                widths[column.name] = column
-    for column in ALWAYS:
-        widths.setdefault(column.name, column)
-    _, first = np.unique(_joined(parts, widths["step"]), return_index=True)
-    # Column by column, as a second copy of all rows would be our largest array.
-    typed = {name: _typed(_joined(parts, column)[first], column) for name, column in widths.items()}
-    codes = np.nan_to_num(_joined(parts, widths["stage"])[first], nan=0).astype(int).clip(0, len(STAGES) - 1)
-    typed["stage"] = np.asarray(STAGES)[codes]
-    typed["ended"] = as_ended(typed["ended"])
-    return Samples(typed)
-
-
-def as_ended(values: NDArray[Any]) -> NDArray[Any]:
-    """``bool`` where known of every row, else float64 with NaN."""
-    return values != 0 if np.isfinite(values).all() else values
-
-
 def zigzag(integers: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Whole numbers as ones that are small where those are near 0: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
     return ((integers << 1) ^ (integers >> 63)).view(np.uint64)
@@ -257,41 +205,9 @@ def check_version(version: object, newest: int = VERSION) -> None:
         )
 
 
-def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
-    blocks = []
-    for layout, rows in parts:
-        is_missing = all(other.name != column.name for other in layout)
-        block = np.full((len(rows), column.size), 1.0 if is_missing and column == ENDED else np.nan)
-        start = 0
-        for other in layout:
-            if other.name == column.name:
-                size = min(other.size, column.size)
-                block[:, :size] = rows[:, start : start + size]
-            start += other.size
-        blocks.append(block)
-    joined = np.concatenate(blocks) if blocks else np.empty((0, column.size))
-    return joined[:, 0] if column.width is None else joined
-
-
-def _typed(values: Rows, column: Column) -> NDArray[Any]:
-    """Whole numbers as such where all are known. What no counter comes to (infinity, 2**63) is unknown."""
-    values = np.where(np.abs(values) < _INT64_BOUND, values, np.nan)
-    return values.astype(np.int64) if column.integer and np.isfinite(values).all() else values
-
-
 def _pack(integers: NDArray[np.int64]) -> bytes:
     return zigzag(np.diff(integers, prepend=np.int64(0))).view(np.uint8).reshape(-1, 8).T.tobytes()
 
 
 def _unpack(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.cumsum(unzigzag(np.ascontiguousarray(plane.T).view(np.uint64).ravel()), dtype=np.int64)
-
-
-def column_indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
-    """By name of a column, where its values stand in a row; without columns that the layout lacks or that are empty."""
-    groups, start = {}, 0
-    for column in layout:
-        if column.name in names and column.size:
-            groups[column.name] = list(range(start, start + column.size))
-        start += column.size
-    return groups

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from kerasmemwatch.errors import RecordingFormatError
-from kerasmemwatch.records.run import LayerMemory, RunInfo
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.storage.codecs.json_fields import checked, from_json
 from kerasmemwatch.storage.codecs.row_codec import decode_json, encode_json
 

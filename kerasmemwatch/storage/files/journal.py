@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.storage.codecs.row_codec import MAX_VALUES, Layout, Rows, layout_from_json, layout_to_json
+from kerasmemwatch.records.rows import Layout, Rows
+from kerasmemwatch.storage.codecs.row_codec import MAX_VALUES, layout_from_json, layout_to_json
 
 __all__ = ["JOURNAL_NAME", "MAX_JOURNAL_BYTES", "Journal", "read_journal"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from kerasmemwatch.records.run import LayerMemory, RunInfo
-from kerasmemwatch.storage.codecs.row_codec import Layout, Rows
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import Layout, Rows
+from kerasmemwatch.records.run import RunInfo
 
 __all__ = ["Sink", "Update"]
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from kerasmemwatch.analysis.decimation import bucket_width
+from kerasmemwatch.records.rows import Layout
 from kerasmemwatch.records.run import DeviceInfo
-from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, VERSION, Layout
+from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, VERSION
 from kerasmemwatch.storage.codecs.run_codec import encode_run
 from kerasmemwatch.storage.files.event_file import EventFile
 from kerasmemwatch.storage.files.file_system import join

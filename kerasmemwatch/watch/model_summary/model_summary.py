@@ -198,9 +198,9 @@ def _targets(model: Any, inputs: Any, targets: Any) -> tuple[Any, ...]:
 
 
 def _nothing() -> Report:
+    from kerasmemwatch.records.rows import to_samples
     from kerasmemwatch.records.run import RunInfo
     from kerasmemwatch.reports.report import make_report
-    from kerasmemwatch.storage.codecs.row_codec import to_samples
 
     return make_report(RunInfo("", float("nan")), to_samples(()))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kerasmemwatch.probes.base import UNKNOWN
-from kerasmemwatch.records.run import Column
+from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.storage.run_directory import open_store
 

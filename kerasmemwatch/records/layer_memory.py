@@ -1,0 +1,48 @@
+"""The bytes of one layer, or of an owner that is no layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LayerMemory"]
+
+
+@dataclass(frozen=True)
+class LayerMemory:
+    """Bytes of one layer (exclusive of its sub-layers) or of a named owner that is no layer.
+
+    Attributes:
+        path: ``"encoder/block_3/attention"``, or an owner: ``"optimizer"``, ``"metrics"``, ...
+        class_name: Class of the layer, ``""`` for an owner that is no layer.
+        weights_bytes: Its variables, raw ``tf.Variable``s too.
+        gradients_bytes: Gradients of its weights.
+        optimizer_bytes: Optimizer slots of its weights.
+        activations_bytes: Forward outputs that the backward pass needs.
+        temporaries_bytes: Workspaces and values freed early.
+        inputs_bytes: The batch, and the input pipeline's buffers.
+        output_bytes: Size of the outputs of one call.
+        other_bytes: Seeds, metric states.
+        unattributed_bytes: What its category is not known of.
+        total_bytes: In a live set the sum of the row; over a whole step the most it had alive at once.
+        added_bytes: By how much the step's peak falls without this layer's own buffers.
+        forward_peak_bytes: The most that was alive of everything while its forward pass allocated.
+        backward_peak_bytes: The same of its backward pass.
+        num_variables: Number of variables counted.
+    """
+
+    path: str
+    class_name: str = ""
+    weights_bytes: int | None = None
+    gradients_bytes: int | None = None
+    optimizer_bytes: int | None = None
+    activations_bytes: int | None = None
+    temporaries_bytes: int | None = None
+    inputs_bytes: int | None = None
+    output_bytes: int | None = None
+    other_bytes: int | None = None
+    unattributed_bytes: int | None = None
+    total_bytes: int | None = None
+    added_bytes: int | None = None
+    forward_peak_bytes: int | None = None
+    backward_peak_bytes: int | None = None
+    num_variables: int | None = None

@@ -1,0 +1,97 @@
+"""Rows as a recorder writes them, one float64 a value, and the samples that callers read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.records.run import STAGES
+from kerasmemwatch.records.samples import Column, Samples
+
+__all__ = ["ALWAYS", "ENDED", "INT64_BOUND", "Layout", "Rows", "as_ended", "column_indices", "to_samples"]
+
+# No counter comes to it.
+INT64_BOUND = 2.0**63
+
+Rows = NDArray[np.float64]
+Layout = tuple[Column, ...]
+
+# Whether a step ended; 0 if an exception left it. Recordings of before this column have ended steps only.
+ENDED = Column("ended")
+# Columns that callers may rely on: without an allocator to read, the device columns have width 0.
+ALWAYS = (
+    Column("step"),
+    Column("train_step"),
+    Column("epoch", integer=False),
+    Column("stage"),
+    Column("time_s", integer=False),
+    ENDED,
+    Column("device_in_use_bytes", 0),
+    Column("device_peak_bytes", 0),
+    Column("device_between_peak_bytes", 0),
+    Column("host_rss_bytes"),
+)
+
+
+def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
+    """Join chunks of rows into columns: sorted by step, each step once, ``stage`` in words.
+
+    Chunks of different layouts (a run resumed on another machine) are aligned by name; what one lacks is unknown.
+    """
+    parts = [part for part in parts if len(part[1])]
+    plain = {column.name: column for column in ALWAYS if column.width is None}
+    widths = dict(plain)
+    for layout, _ in parts:
+        for column in layout:
+            known = widths.get(column.name)
+            if known is None or (known.size < column.size and column.name not in plain):
+                widths[column.name] = column
+    for column in ALWAYS:
+        widths.setdefault(column.name, column)
+    _, first = np.unique(_joined(parts, widths["step"]), return_index=True)
+    # Column by column, as a second copy of all rows would be our largest array.
+    typed = {name: _typed(_joined(parts, column)[first], column) for name, column in widths.items()}
+    codes = np.nan_to_num(_joined(parts, widths["stage"])[first], nan=0).astype(int).clip(0, len(STAGES) - 1)
+    typed["stage"] = np.asarray(STAGES)[codes]
+    typed["ended"] = as_ended(typed["ended"])
+    return Samples(typed)
+
+
+def as_ended(values: NDArray[Any]) -> NDArray[Any]:
+    """``bool`` where known of every row, else float64 with NaN."""
+    return values != 0 if np.isfinite(values).all() else values
+
+
+def column_indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
+    """By name of a column, where its values stand in a row; without columns that the layout lacks or that are empty."""
+    groups, start = {}, 0
+    for column in layout:
+        if column.name in names and column.size:
+            groups[column.name] = list(range(start, start + column.size))
+        start += column.size
+    return groups
+
+
+def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
+    blocks = []
+    for layout, rows in parts:
+        is_missing = all(other.name != column.name for other in layout)
+        block = np.full((len(rows), column.size), 1.0 if is_missing and column == ENDED else np.nan)
+        start = 0
+        for other in layout:
+            if other.name == column.name:
+                size = min(other.size, column.size)
+                block[:, :size] = rows[:, start : start + size]
+            start += other.size
+        blocks.append(block)
+    joined = np.concatenate(blocks) if blocks else np.empty((0, column.size))
+    return joined[:, 0] if column.width is None else joined
+
+
+def _typed(values: Rows, column: Column) -> NDArray[Any]:
+    """Whole numbers as such where all are known. What no counter comes to (infinity, 2**63) is unknown."""
+    values = np.where(np.abs(values) < INT64_BOUND, values, np.nan)
+    return values.astype(np.int64) if column.integer and np.isfinite(values).all() else values
