@@ -1,4 +1,7 @@
-"""Probes: one source of measurements a module, an explicit tuple, no registry."""
+"""Probes: one source of measurements a module, an explicit tuple, no registry.
+
+A probe never sees the recorder, and never gives 0 for what it can't read.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""watch."""
+"""What users put into their training: ``MemoryWatch``, ``MemoryBudget``, ``MemorySession``.
+
+Thin adapters from Keras to the recorder and the tracing; nothing here measures or judges.
+"""

@@ -1,1 +1,4 @@
-"""One set of figures for the notebook, the HTML report and TensorBoard: plotly's, as dicts made without plotly."""
+"""Findings as figures, the same for notebook, HTML and TensorBoard: Plotly's, as dicts made without Plotly.
+
+A module draws one figure or one thing that all have in common.
+"""

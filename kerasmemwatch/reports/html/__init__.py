@@ -1,1 +1,4 @@
-"""The report as one HTML file, which works without a network and without a server."""
+"""Findings as one HTML file, which works without a network, and as a notebook's output.
+
+All text is escaped here; nothing is computed.
+"""

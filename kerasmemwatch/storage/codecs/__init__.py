@@ -1,1 +1,4 @@
-"""codecs."""
+"""Values to bytes and back: versioned, checked, bounded before anything is allocated.
+
+Nothing here opens a file.
+"""

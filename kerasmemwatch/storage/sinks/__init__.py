@@ -1,1 +1,4 @@
-"""Where a recording goes: one destination a module."""
+"""Destinations of a recording, one a module.
+
+A sink gets encoded chunks and never sees the recorder.
+"""
