@@ -12,12 +12,14 @@ from kerasmemwatch.records.growth import Growth
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Samples
 
-__all__ = ["FEWEST_SAMPLES", "find_growth", "worker_name"]
+__all__ = ["FEWEST_SAMPLES", "find_growth", "median_slope", "worker_name"]
 
 # A slope needs this many samples after the warm-up; more than _MOST are thinned out, as it looks at all pairs.
 FEWEST_SAMPLES = 10
 _MOST_SAMPLES = 400
 _WARM_UP = 0.1
+# The 97.5 % quantile of the normal distribution, for an interval of 95 %.
+_NORMAL_97_5 = 1.959963984540054
 
 
 def find_growth(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo, Samples]] = ()) -> list[Growth]:
@@ -60,7 +62,29 @@ def _slope(series: str, steps: NDArray[Any], values: NDArray[Any]) -> Growth | N
     if len(known) < FEWEST_SAMPLES:
         return None
     thinned = known[np.unique(np.linspace(0, len(known) - 1, _MOST_SAMPLES).astype(int))]
-    from scipy.stats import theilslopes
+    found = median_slope(steps[thinned].astype(float), values[thinned].astype(float))
+    return found and Growth(series, *found, len(known))
 
-    slope, _, low, high = theilslopes(values[thinned].astype(float), steps[thinned].astype(float), alpha=0.95)
-    return Growth(series, float(slope), float(low), float(high), len(known))
+
+def median_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float] | None:
+    """The Theil-Sen slope and the two ends of its 95 % interval; ``None`` where values of ``x`` repeat too much.
+
+    Example:
+        >>> median_slope(np.arange(5.0), np.array([0.0, 2.0, 4.0, 6.0, 99.0]))
+        (2.0, 2.0, 93.0)
+    """
+    rise, run = y[:, np.newaxis] - y, x[:, np.newaxis] - x
+    slopes = np.sort(rise[run > 0] / run[run > 0])
+    # Sen's equation 2.6: the variance of the number of rising pairs, less what ties take from it.
+    ties = [np.unique(each, return_counts=True)[1] for each in (x, y)]
+    variance = (_pairs_spread(np.array([len(x)])) - sum(map(_pairs_spread, ties))) / 18
+    if not len(slopes) or variance < 0:
+        return None
+    reach = _NORMAL_97_5 * variance**0.5
+    low = max(round((len(slopes) - reach) / 2) - 1, 0)
+    high = min(round((len(slopes) + reach) / 2), len(slopes) - 1)
+    return float(np.median(slopes)), float(slopes[low]), float(slopes[high])
+
+
+def _pairs_spread(sizes: NDArray[np.intp]) -> float:
+    return float(np.sum(sizes * (sizes - 1) * (2 * sizes + 5)))

@@ -231,7 +231,7 @@ def loaded_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-HEAVY = {"numpy", "tensorflow", "keras", "psutil", "plotly", "rich", "scipy", "tensorboard", "google_crc32c", "pynvml"}
+HEAVY = {"numpy", "tensorflow", "keras", "psutil", "plotly", "rich", "tensorboard", "google_crc32c", "pynvml"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from timelines import STEP, step, timeline
 
 from kerasmemwatch.analysis.findings import find_peak
 from kerasmemwatch.analysis.layer_table import layer_table
-from kerasmemwatch.analysis.trends import find_growth
+from kerasmemwatch.analysis.trends import find_growth, median_slope
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.peaks import TracedPeak
@@ -144,6 +144,22 @@ def test_a_few_outliers_do_not_move_the_slope() -> None:
     values[::20] *= 5
     [growth] = find_growth(run(), recorded([[]] * 200, rss=values))
     assert growth.bytes_per_step == pytest.approx(1000, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        # What SciPy's `theilslopes(y, x, alpha=0.95)` gives.
+        ([0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [3, 1, 4, 1, 5, 9, 2, 6, 5, 3], (1 / 3, -1 / 2, 5 / 6)),
+        ([0, 1, 2, 2, 5, 6, 7, 7, 8, 12], [0, 0, 0, 4096, 4096, 4096, 4096, 8192, 8192, 8192], (819.2, 0, 4096 / 3)),
+        ([0, 1, 2, 3], [7, 7, 7, 7], (0, 0, 0)),
+        ([4, 4, 4], [1, 2, 3], None),
+        ([0, 0, 0, 0, 1], [1, 1, 1, 1, 2], None),
+    ],
+)
+def test_the_interval_is_sens(x: list[float], y: list[float], expected: tuple[float, float, float] | None) -> None:
+    found = median_slope(np.array(x, float), np.array(y, float))
+    assert found == (expected and pytest.approx(expected))
 
 
 def test_warm_up_is_left_out() -> None:
