@@ -80,10 +80,11 @@ class Comparison(NotebookValue):
         Args:
             theme: ``"light"`` or ``"dark"``.
         """
-        from kerasmemwatch.reports.figures.comparison import comparison
-        from kerasmemwatch.reports.figures.notebook import to_plotly
+        from plotly.graph_objects import Figure
 
-        return to_plotly(comparison(self.reports, self.names, theme=theme))
+        from kerasmemwatch.reports.figures.comparison import comparison
+
+        return Figure(comparison(self.reports, self.names, theme=theme))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the reports as JSON-able values."""

@@ -42,12 +42,12 @@ class Report(NotebookValue, Findings):
 
         Raises:
             InvalidArgumentError: If there is no such view, theme, option, device or step.
-            MissingDependencyError: If plotly is not installed.
         """
-        from kerasmemwatch.reports.figures.notebook import to_plotly
+        from plotly.graph_objects import Figure
+
         from kerasmemwatch.reports.figures.views import view_figure
 
-        return to_plotly(view_figure(self, view, theme=theme, **options))
+        return Figure(view_figure(self, view, theme=theme, **options))
 
     def to_html(self, path: str | PathLike[str], *, theme: str = "auto") -> None:
         """Write the report as one HTML file, which needs no network and no server.
@@ -58,7 +58,6 @@ class Report(NotebookValue, Findings):
 
         Raises:
             InvalidArgumentError: If there is no such theme.
-            MissingDependencyError: If plotly is not installed, from which the file takes what draws the figures.
             OSError: If the file cannot be written.
         """
         from kerasmemwatch.reports.html.page import write_page

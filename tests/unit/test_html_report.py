@@ -28,7 +28,7 @@ from runs import (
 )
 
 from kerasmemwatch.cli import main
-from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
+from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.reports.figures.views import view_figure
 from kerasmemwatch.reports.html import page as page_module
@@ -251,18 +251,6 @@ def test_only_scripts_of_ours_may_run() -> None:
 @pytest.mark.usefixtures("real_library")
 def test_plotlys_script_cannot_end_its_element() -> None:
     assert "</script" not in plotly_script().lower() and "Plotly" in plotly_script()
-
-
-@pytest.mark.usefixtures("real_library")
-def test_without_plotly_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="`pip install plotly`"):
-        html_page(small_report())
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(MissingDependencyError, match="`pip install plotly`"):
-        small_report().plot()
 
 
 @pytest.mark.usefixtures("real_library")

@@ -15,7 +15,7 @@ from kerasmemwatch.analysis.caveats import alerts, all_notes
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.analysis.peak_place import traced_words
-from kerasmemwatch.errors import InvalidArgumentError, MissingDependencyError
+from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.reports.html.sections import sections
 from kerasmemwatch.reports.html.tables import visible
 from kerasmemwatch.reports.text.report_text import plain_text
@@ -49,7 +49,6 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
 
     Raises:
         InvalidArgumentError: If there is no such theme.
-        MissingDependencyError: If plotly is not installed.
     """
     if theme not in THEMES:
         raise InvalidArgumentError(f"Expected theme to be 'auto', 'light' or 'dark'. Received: theme={theme!r}.")
@@ -94,23 +93,13 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
 
 
 def plotly_script() -> str:
-    """The JavaScript library that draws the figures, from the plotly package; plotly itself is not imported.
+    """The JavaScript library that draws the figures, from the plotly package; plotly itself is not imported."""
+    from importlib.metadata import distribution
 
-    Raises:
-        MissingDependencyError: If plotly is not installed.
-    """
-    from importlib.util import find_spec
-
-    found = find_spec("plotly")
-    for place in (found.submodule_search_locations or ()) if found else ():
-        path = os.path.join(place, "package_data", "plotly.min.js")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                # An end tag within a string would end the script.
-                return file.read().replace("</script", "<\\/script")
-    raise MissingDependencyError(
-        "Expected plotly with its plotly.min.js to be installed. Received: none. Install it with `pip install plotly`."
-    )
+    script = distribution("plotly").locate_file("plotly/package_data/plotly.min.js")
+    with open(str(script), encoding="utf-8") as file:
+        # An end tag within a string would end the script.
+        return file.read().replace("</script", "<\\/script")
 
 
 def _digest(script: str) -> str:
