@@ -1,4 +1,4 @@
 """Frozen values that everything else is built from: runs, samples, peaks, timelines, owners.
 
-Nothing here computes, reads a file or imports a framework; what is unknown is ``None`` or NaN, never 0.
+Nothing here computes, reads a file or imports a framework; an unknown value is ``None`` or NaN, never 0.
 """

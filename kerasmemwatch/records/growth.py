@@ -1,4 +1,4 @@
-"""How fast memory grows, and the causes that were found."""
+"""Growth of memory over a run, and its causes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Growth:
         bytes_per_step: Median slope.
         low: Lower end of the interval.
         high: Upper end.
-        num_samples: How many samples it rests on.
+        num_samples: Number of samples behind the estimate.
     """
 
     series: str
@@ -28,7 +28,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class LeakFinding:
-    """One cause of growth: what grows, the evidence, how fast, since when, where, and the fix."""
+    """One cause of growth: what grows, the evidence, its rate, first step, location and fix."""
 
     cause: str
     evidence: str

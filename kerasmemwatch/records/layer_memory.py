@@ -1,4 +1,4 @@
-"""The bytes of one layer, or of an owner that is no layer."""
+"""Memory of one layer, or of an owner that is not a layer."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ __all__ = ["LayerMemory"]
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """Bytes of one layer (exclusive of its sub-layers) or of a named owner that is no layer.
+    """Bytes of one layer (excluding its sub-layers) or of a named owner that is not a layer.
 
     Attributes:
         path: ``"encoder/block_3/attention"``, or an owner: ``"optimizer"``, ``"metrics"``, ...
-        class_name: Class of the layer, ``""`` for an owner that is no layer.
-        weights_bytes: Its variables, raw ``tf.Variable``s too.
+        class_name: Class of the layer, ``""`` for an owner that is not a layer.
+        weights_bytes: Its variables, including raw ``tf.Variable``s.
         gradients_bytes: Gradients of its weights.
         optimizer_bytes: Optimizer slots of its weights.
         activations_bytes: Forward outputs that the backward pass needs.
-        temporaries_bytes: Workspaces and values freed early.
-        inputs_bytes: The batch, and the input pipeline's buffers.
+        temporaries_bytes: Workspaces and short-lived values.
+        inputs_bytes: The batch and the input pipeline's buffers.
         output_bytes: Size of the outputs of one call.
         other_bytes: Seeds, metric states.
-        unattributed_bytes: What its category is not known of.
-        total_bytes: In a live set the sum of the row; over a whole step the most it had alive at once.
-        added_bytes: By how much the step's peak falls without this layer's own buffers.
-        forward_peak_bytes: The most that was alive of everything while its forward pass allocated.
-        backward_peak_bytes: The same of its backward pass.
+        unattributed_bytes: Allocations of unknown category.
+        total_bytes: In a live set, the sum of the row; over a whole step, the most it had alive at once.
+        added_bytes: How much lower the step's peak would be without this layer's own buffers.
+        forward_peak_bytes: Highest live bytes of all owners while its forward pass allocated.
+        backward_peak_bytes: The same for its backward pass.
         num_variables: Number of variables counted.
     """
 

@@ -1,4 +1,4 @@
-"""Who may own memory beside the layers, and the frame that says who is at work. Values only."""
+"""Owners of memory that are not layers, and the frame that names the owner at work."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 __all__ = ["AFTER_LAYERS", "BASE", "FUNCTIONS", "INPUT_PIPELINE", "LOSS", "METRICS", "OPTIMIZER", "Frame"]
 
 INPUT_PIPELINE, LOSS, METRICS, OPTIMIZER = "input pipeline", "loss", "metrics", "optimizer"
-# The owner of what functions keep.
+# Owner of the memory that functions hold on to.
 FUNCTIONS = "functions"
 
 
 class Frame(NamedTuple):
-    """An owner at work.
+    """An owner and the phase it works in: one entry of the owner stack (not a Python frame).
 
     Attributes:
         owner: A layer's path or a named owner; ``""`` where only the phase is known.

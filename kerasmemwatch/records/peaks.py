@@ -1,4 +1,4 @@
-"""Highest moments: the run's, that of the traced steps, and each worker's."""
+"""Peaks: of the run, of its traced steps, and of each worker."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["Peak", "TracedPeak", "WorkerMemory"]
 
 @dataclass(frozen=True)
 class Peak:
-    """The run's highest moment.
+    """The run's peak: the moment of highest memory use.
 
     Attributes:
         bytes: In-use bytes as the allocator counts them; ``None`` if no allocator could be read.
-        step: The sample in whose window it lay.
+        step: The sample whose window contains it.
         device: Name of the allocator.
         stage: ``"train"``, ``"test"`` or ``"predict"``.
-        phase: ``"between"`` if it lay between two batches, as the samples tell. Else the phase of the highest traced
+        phase: ``"between"`` if the samples place it between two batches. Otherwise the phase of the highest traced
             step's peak; ``None`` without a trace, or if the step did not end.
         epoch: 0-based epoch, ``None`` outside training.
         requested_bytes: Requested bytes at the highest traced step's peak, the moment that ``Report.traced`` describes;
             ``None`` without a trace.
         by_category: Requested bytes by category at that moment.
-        by_layer: The live set of that moment, by owner, the largest first.
+        by_layer: The live set at that moment, by owner, largest first.
         op: The operation that allocated at that moment; ``None`` if unknown.
-        ended: Whether the step in whose window it lay ended; ``False`` if an exception left it.
+        ended: Whether that step ended; ``False`` if an exception aborted it.
     """
 
     bytes: int | None = None
@@ -45,24 +45,24 @@ class Peak:
 
 @dataclass(frozen=True)
 class TracedPeak:
-    """The moment of all traced steps at which most bytes were requested.
+    """The moment of highest requested bytes over all traced steps.
 
     Attributes:
         step: The traced step.
         stage: ``"train"``, ``"test"`` or ``"predict"``.
         epoch: 0-based epoch, ``None`` outside training.
-        mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` of a gap.
+        mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` for a gap.
         device: Name of the allocator.
-        phase: What the step was doing; ``"between"`` if nothing later was as high as the step's begin.
+        phase: What the step was doing; ``"between"`` if the step's start was its highest moment.
         op: The operation that allocated; ``None`` if unknown.
-        owner: For which layer or other owner.
-        allocated_bytes: How many bytes it asked for.
+        owner: The layer or other owner that it allocated for.
+        allocated_bytes: Size of that allocation.
         requested_bytes: Live requested bytes.
-        in_use_bytes: What the allocator had handed out; what is more than requested is slack.
-        prefetched_bytes: If the input pipeline allocated last, beside the step: how much. ``op``, ``owner`` and
-            ``allocated_bytes`` are then those of the step's own last allocation.
-        measured_in: As of ``TracedStep``: the run that it is a step of, if that is not this one.
-        after: As of ``TracedStep``: the step before it, if it is a gap between two.
+        in_use_bytes: Bytes that the allocator had handed out; the excess over requested bytes is slack.
+        prefetched_bytes: Size of the last allocation, if the input pipeline made it in parallel with the step. ``op``,
+            ``owner`` and ``allocated_bytes`` then describe the step's own last allocation.
+        measured_in: As in ``TracedStep``: the run that the step belongs to, if not this one.
+        after: As in ``TracedStep``: the preceding step, if this is a gap.
     """
 
     step: int
@@ -83,17 +83,17 @@ class TracedPeak:
 
 @dataclass(frozen=True)
 class WorkerMemory:
-    """The highest figures of one of several workers.
+    """Peak figures of one of several workers.
 
     Attributes:
         name: ``"worker:0"``.
         run: Name of its own run.
-        peak_bytes: In-use bytes at its highest moment; ``None`` if no allocator could be read.
-        peak_step: The step in whose window that lay.
-        device: Name of the allocator, as the worker itself calls it.
+        peak_bytes: In-use bytes at its peak; ``None`` if no allocator could be read.
+        peak_step: The step whose window contains that peak.
+        device: The worker's own name for the allocator.
         host_rss_bytes: Its highest resident set size.
         last_step: Its last sampled step; ``None`` if it has none.
-        ends_early: Whether other workers went on after that.
+        ends_early: Whether other workers continued after that step.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Rows as a recorder writes them, one float64 a value, and the samples that callers read. Pure."""
+"""Rows of float64 as a recorder writes them, and their conversion to the samples that callers read."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from kerasmemwatch.records.samples import Column, Samples
 
 __all__ = ["ALWAYS", "ENDED", "INT64_BOUND", "Layout", "Rows", "as_ended", "column_indices", "to_samples"]
 
-# No counter comes to it.
+# No counter reaches it.
 INT64_BOUND = 2.0**63
 
 Rows = NDArray[np.float64]
 Layout = tuple[Column, ...]
 
-# Whether a step ended; 0 if an exception left it. Recordings of before this column have ended steps only.
+# Whether a step ended; 0 if an exception aborted it. Recordings older than this column have only steps that ended.
 ENDED = Column("ended")
-# Columns that callers may rely on: without an allocator to read, the device columns have width 0.
+# Columns that callers may rely on. Without a readable allocator, the device columns have width 0.
 ALWAYS = (
     Column("step"),
     Column("train_step"),
@@ -37,9 +37,9 @@ ALWAYS = (
 
 
 def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
-    """Join chunks of rows into columns: sorted by step, each step once, ``stage`` in words.
+    """Join chunks of rows into columns: sorted by step, each step once, ``stage`` as text.
 
-    Chunks of different layouts (a run resumed on another machine) are aligned by name; what one lacks is unknown.
+    Chunks of different layouts (a run resumed on another machine) are aligned by name; missing values are unknown.
     """
     parts = [part for part in parts if len(part[1])]
     plain = {column.name: column for column in ALWAYS if column.width is None}
@@ -52,7 +52,7 @@ def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
     for column in ALWAYS:
         widths.setdefault(column.name, column)
     _, first = np.unique(_joined(parts, widths["step"]), return_index=True)
-    # Column by column, as a second copy of all rows would be our largest array.
+    # Column by column: a second copy of all rows would be our largest array.
     typed = {name: _typed(_joined(parts, column)[first], column) for name, column in widths.items()}
     codes = np.nan_to_num(_joined(parts, widths["stage"])[first], nan=0).astype(int).clip(0, len(STAGES) - 1)
     typed["stage"] = np.asarray(STAGES)[codes]
@@ -61,12 +61,12 @@ def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
 
 
 def as_ended(values: NDArray[Any]) -> NDArray[Any]:
-    """``bool`` where known of every row, else float64 with NaN."""
+    """Convert to ``bool`` if every value is known, else leave as float64 with NaN."""
     return values != 0 if np.isfinite(values).all() else values
 
 
 def column_indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
-    """By name of a column, where its values stand in a row; without columns that the layout lacks or that are empty."""
+    """Positions of each column's values in a row, by name; columns that are missing or empty are left out."""
     groups, start = {}, 0
     for column in layout:
         if column.name in names and column.size:
@@ -92,6 +92,6 @@ def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:
 
 
 def _typed(values: Rows, column: Column) -> NDArray[Any]:
-    """Whole numbers as such where all are known. What no counter comes to (infinity, 2**63) is unknown."""
+    """Convert to integers where all are known. Values that no counter reaches (infinity, 2**63) are unknown."""
     values = np.where(np.abs(values) < INT64_BOUND, values, np.nan)
     return values.astype(np.int64) if column.integer and np.isfinite(values).all() else values

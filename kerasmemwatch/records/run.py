@@ -1,4 +1,4 @@
-"""What describes a run: its devices, its worker, its versions and configuration."""
+"""Description of a run: its devices, worker, versions and configuration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 __all__ = ["PLANNED", "SILENT_ALLOCATOR", "STAGES", "DeviceInfo", "RunInfo", "WorkerInfo"]
 
 STAGES = ("train", "test", "predict")
-# What a note of a run says of a device whose memory is known in sum only.
+# Stored in a run's notes, where reports find it, for a device whose memory is known only in total.
 SILENT_ALLOCATOR = "its allocator tells nothing of single allocations"
-# What a note says of a step whose timeline is no measurement.
+# Likewise, for a step whose timeline is not a measurement.
 PLANNED = "What is shown of the step is XLA's plan of it"
 
 
@@ -23,9 +23,9 @@ class DeviceInfo:
         name: TensorFlow's short name: ``"GPU:0"``, ``"CPU:0"``.
         counting: ``"exact"`` (every allocation), or ``"partial"`` (see ``counted_from_bytes``).
         counted_from_bytes: Allocations smaller than this are not counted; 0 if all are.
-        limit_bytes: What the allocator may hand out at most, if known.
-        covered_share: Share of the model's variable bytes that a partial count sees; ``None`` if unknown.
-        remedy: How to get an exact count; empty if it is.
+        limit_bytes: Most that the allocator may hand out, if known.
+        covered_share: Share of the model's variable bytes that a partial count includes; ``None`` if unknown.
+        remedy: How to get an exact count; empty if it is exact already.
     """
 
     name: str
@@ -38,13 +38,13 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """Which of several processes that train together recorded a run.
+    """The worker that recorded a run, of several processes that train together.
 
     Attributes:
-        cluster: Short hash of the cluster's description, equal in all of its processes.
+        cluster: Short hash of the cluster's description, the same in all of its processes.
         type: ``"chief"``, ``"master"`` or ``"worker"``.
         index: 0-based, among those of its type.
-        count: How many processes train together.
+        count: Number of processes that train together.
     """
 
     cluster: str
@@ -59,25 +59,25 @@ class WorkerInfo:
 
     @property
     def suffix(self) -> str:
-        """What the names of its runs end in: ``"-worker-0"``."""
+        """Suffix of its runs' names: ``"-worker-0"``."""
         return f"-{self.type}-{self.index}"
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known about a run besides its samples.
+    """Everything known about a run besides its samples.
 
     Attributes:
-        name: Name of the run's directory under the log dir, or of the run in memory.
+        name: Name of the run's directory under the log dir, or of a run kept in memory.
         created: UNIX time of the first sample, in seconds.
-        tags: The user's own words for it.
+        tags: The user's labels for it.
         devices: The allocators that the device columns describe, in column order.
         versions: Versions of Python, TensorFlow, Keras, ... by name.
-        configuration: What shapes the measurement: thread counts, oneDNN, precision, ``sample_every``, ...
+        configuration: Settings that affect the measurement: thread counts, oneDNN, precision, ``sample_every``, ...
         host: Limits and sizes of the host: ``limit_bytes``, ``limit_source``, ``physical_bytes``.
-        drivers: What the GPU driver tells once: names and total bytes.
-        notes: What could not be measured, and what went wrong, in plain words.
-        worker: Which worker recorded it; ``None`` if it trained alone, or if this is several workers' runs in one.
+        drivers: Facts that the GPU driver reports once: names and total bytes.
+        notes: What could not be measured and what went wrong, in plain words.
+        worker: The worker that recorded it; ``None`` if it trained alone, or if this merges several workers' runs.
     """
 
     name: str

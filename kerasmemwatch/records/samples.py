@@ -1,4 +1,4 @@
-"""The rows of a recording by column, as arrays."""
+"""The rows of a recording as arrays, one per column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Column:
 
     Attributes:
         name: For example ``"host_rss_bytes"``; ends in its unit.
-        width: How many values a row holds; ``None`` for a plain column, ``k`` for ``[num_samples, k]``.
+        width: Number of values per row; ``None`` for a plain column, ``k`` for ``[num_samples, k]``.
         integer: Whether the values are whole numbers (bytes, steps).
     """
 
@@ -32,11 +32,11 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Samples(Mapping[str, np.ndarray]):
-    """The rows of a recording by column: ``samples["host_rss_bytes"]``.
+    """The rows of a recording, by column: ``samples["host_rss_bytes"]``.
 
-    Every array has one entry a row. Whole-number columns are int64 where complete and float64 with NaN where
+    Every array has one entry per row. Whole-number columns are int64 where complete and float64 with NaN where
     a value is unknown; ``stage`` is a string array; device columns are ``[num_samples, num_devices]``. ``ended`` is a
-    bool array, False for a step that an exception left: its row has what was read then.
+    bool array, False for a step that an exception aborted: its row holds what was read at that moment.
     """
 
     columns: Mapping[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""A timeline: the allocations of one step in order, on top of what lived before it. Values only; numpy only."""
+"""Timeline of a traced step: its allocations in order, on top of those alive before it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["AUTOTUNING", "CATEGORIES", "PHASES", "Timeline", "TracedStep"]
 
-# The owner of what is taken to try algorithms, as when XLA compiles a program for a GPU.
+# Owner of memory used to try out algorithms, for example when XLA compiles a program for a GPU.
 AUTOTUNING = "autotuning"
 
 CATEGORIES = (
@@ -27,33 +27,33 @@ PHASES = ("between", "input", "forward", "backward", "update")
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """The allocations of one step on one device; an event is a birth or a death of one or more of them.
+    """The allocations of one step on one device; an event is the birth or death of one or more of them.
 
-    After event ``e``, allocation ``i`` is alive if ``birth[i] <= e < death[i]``. What an allocator has handed out is
-    its live requested bytes and slack (rounding, unused space, holes in a block): ``in_use_bytes[e]`` is exact, so
-    slack at ``e`` is ``in_use_bytes[e]`` less the live requested bytes.
+    After event ``e``, allocation ``i`` is alive if ``birth[i] <= e < death[i]``. The allocator's bytes in use are the
+    live requested bytes plus slack (rounding, unused space, holes in a block). ``in_use_bytes[e]`` is exact, so slack
+    at ``e`` is ``in_use_bytes[e]`` minus the live requested bytes.
 
     Attributes:
-        device: Name of the device whose allocator it is, as of the samples: ``"CPU:0"``, ``"GPU:0"``; of memory of the
-            host that GPUs copy from and to, ``"GPU host (pinned)"``.
-        requested_bytes: ``int64[num_allocations]``, what the operation asked for.
-        reserved_bytes: ``int64[num_allocations]``, the chunk it got; 0 for a buffer within another's block (XLA), and
-            for the baseline, whose chunks are not known.
+        device: Name of the allocator's device, as in the samples: ``"CPU:0"``, ``"GPU:0"``; ``"GPU host (pinned)"`` for
+            host memory that GPUs copy from and to.
+        requested_bytes: ``int64[num_allocations]``, the size that the operation asked for.
+        reserved_bytes: ``int64[num_allocations]``, the size of the chunk it got; 0 for a buffer within another's block
+            (XLA), and for the baseline, whose chunks are unknown.
         birth: ``int64[num_allocations]``, index of the event; -1 if alive before the step (the baseline).
         death: ``int64[num_allocations]``, index of the event; ``num_events`` if it outlives the step.
         address: ``uint64[num_allocations]``, 0 if unknown.
         owner: ``int32[num_allocations]``, index into ``owners``.
         category: ``int8[num_allocations]``, index into ``CATEGORIES``.
-        phase: ``int8[num_allocations]``, index into ``PHASES``: when it was born; ``"between"`` for the baseline.
+        phase: ``int8[num_allocations]``, index into ``PHASES``: the phase of its birth; ``"between"`` for the baseline.
         op: ``int32[num_allocations]``, index into ``ops``.
         time_ns: ``int64[num_events]``, since the step began.
         in_use_bytes: ``int64[num_events]``, the allocator's own running total after each event.
         in_use_before_bytes: The same before the first event.
         owners: Layer paths and named owners: ``"input pipeline"``, ``"loss"``, ``"metrics"``, ``"optimizer"``,
             ``"autotuning"``, ``"unattributed"``.
-        classes: Class of each owner that is a layer, ``""`` for others.
+        classes: Class of each owner that is a layer, ``""`` for the others.
         ops: Names of operations, ``""`` where unknown.
-        gradient_bytes: As of ``TracedStep``, the gradients on this device, if it is not the one that heads its step.
+        gradient_bytes: As in ``TracedStep``, for this device; empty in the step's main timeline.
     """
 
     device: str
@@ -79,7 +79,7 @@ class Timeline:
 
     @property
     def num_allocations(self) -> int:
-        """Number of allocations, the baseline's too."""
+        """Number of allocations, including the baseline's."""
         return len(self.birth)
 
     @property
@@ -90,25 +90,25 @@ class Timeline:
 
 @dataclass(frozen=True, eq=False)
 class TracedStep:
-    """One step whose every allocation was recorded, or one gap between two steps.
+    """One step with every allocation recorded, or the gap between two steps.
 
     Attributes:
-        step: The sample's ``step``; of a gap, the sample in whose ``device_between_peak_bytes`` it is: that of the step
-            after it, or, where none follows, of the step before it.
-        stage: ``"train"``, ``"test"`` or ``"predict"``; of a gap, that of the step before it.
+        step: The sample's ``step``; for a gap, the sample whose ``device_between_peak_bytes`` includes it: that of the
+            next step, or of the previous one if none follows.
+        stage: ``"train"``, ``"test"`` or ``"predict"``; for a gap, the previous step's.
         epoch: 0-based epoch, ``None`` outside training.
-        time_s: UNIX time of its begin, in seconds.
+        time_s: UNIX time of its start, in seconds.
         mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` of a gap.
         reason: Why this step was traced, in words.
-        timeline: Its allocations on the device that heads it.
+        timeline: Its allocations on its main device.
         output_bytes: By layer path, the size of the outputs of one call, where known.
-        gradient_bytes: By layer path, the gradients of its variables on that device, each variable's once; they need
-            not all have been alive at one moment.
+        gradient_bytes: By layer path, the gradients of its variables on that device, each variable counted once; they
+            need not all have been alive at the same moment.
         notes: What is uncertain about it, in plain words.
-        measured_in: Name of the run that it is a step of, ``""`` if that has none, where a fit that is alike was traced
-            in place of this run's; ``None`` if it is a step of this run.
-        after: Of a gap: the ``step`` that ended before it, 0 if none had. ``None`` if this is a step.
-        others: Its allocations on other devices, where there were any.
+        measured_in: Name of the run that the step belongs to (``""`` if unnamed), where an equivalent fit was traced
+            instead of this one; ``None`` if it is a step of this run.
+        after: For a gap: the ``step`` that ended before it, 0 if none had. ``None`` for a step.
+        others: Its allocations on other devices, if any.
     """
 
     step: int
@@ -127,12 +127,12 @@ class TracedStep:
 
     @property
     def number(self) -> float:
-        """What it is chosen by: its ``step``; of a gap half a step more than that before it, ``20.5`` after step 20."""
+        """Number that selects it: its ``step``; for a gap, the previous step plus a half: ``20.5`` after step 20."""
         return self.step if self.after is None else self.after + 0.5
 
     @property
     def timelines(self) -> dict[str, Timeline]:
-        """Its allocations by device, ``timeline`` first."""
+        """Its timelines by device, ``timeline`` first."""
         return {each.device: each for each in (self.timeline, *self.others)}
 
     def __repr__(self) -> str:
