@@ -1,4 +1,4 @@
 """Runs on disk: writing, reading and claiming a run's directory.
 
-Nothing here knows Keras or who records; a reader needs neither TensorFlow nor a writer.
+Nothing here knows about Keras or recorders; reading needs neither TensorFlow nor a writer.
 """

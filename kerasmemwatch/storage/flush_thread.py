@@ -1,4 +1,4 @@
-"""A thread that writes what has been recorded, so that the per-batch path never does."""
+"""Background thread that stores recorded data, so that the per-batch path does no I/O."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class _Target(Protocol):
 
 
 class Flusher:
-    """Calls ``target.flush()`` every so often, and at once when woken. Ends when the target does.
+    """Calls ``target.flush()`` at intervals, and at once when woken. Ends when the target does.
 
-    Every method may be called from anywhere, also by the garbage collector in the middle of anything: they only put
-    an order into a ``SimpleQueue``, whose ``put`` is reentrant, which an ``Event``'s ``set`` is not.
+    Every method may be called from anywhere, even by the garbage collector in the middle of other code. Methods only
+    put an order into a ``SimpleQueue``, whose ``put`` is reentrant; ``Event.set`` is not.
 
     Args:
-        target: What is flushed; held by a weak reference.
+        target: The object to flush; held by a weak reference.
     """
 
     def __init__(self, target: _Target) -> None:
@@ -42,11 +42,11 @@ class Flusher:
         self._orders.put("flush")
 
     def stop(self) -> None:
-        """Let the thread end; does not wait for it."""
+        """Ask the thread to end, without waiting."""
         self._orders.put("stop")
 
     def close(self, target: _Target) -> None:
-        """Let the thread close the target, which nobody else may hold any more, and end."""
+        """Ask the thread to close the target, to which there may be no other reference, and to end."""
         self._orders.put(target)
 
 

@@ -1,4 +1,4 @@
-"""What is on its way to the sinks: each gets every update once and in order, also after it has failed for a while."""
+"""Outbox of updates for the sinks: each gets every update once and in order, even after failures."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Updates that not every sink has taken yet. Used by one thread at a time.
+    """Updates that not all sinks have accepted yet. Used by one thread at a time.
 
     Args:
-        sinks: What receives them.
+        sinks: Receivers of the updates.
         faults: Where faults are reported.
     """
 
     def __init__(self, sinks: Sequence[Sink], faults: Faults) -> None:
         self._sinks, self._faults = tuple(sinks), faults
         self._pending: list[Update] = []
-        self._taken = [0] * len(self._sinks)  # how many of them each sink has
+        self._taken = [0] * len(self._sinks)  # how many pending updates each sink has accepted
 
     def add(self, update: Update) -> None:
-        """Put an update behind the others."""
+        """Append an update."""
         self._pending.append(update)
 
     @property
     def newest(self) -> Update | None:
-        """The update that was added last, unless all sinks have it."""
+        """The last update added, unless all sinks have it."""
         return self._pending[-1] if self._pending else None
 
     def send(self) -> bool:
-        """Give the updates to the sinks; whether all of them were taken."""
+        """Pass the updates to the sinks; return whether all were accepted."""
         try:
             for index, sink in enumerate(self._sinks):
                 try:
@@ -41,7 +41,7 @@ class Outbox:
                         sink.write(update)
                         self._taken[index] += 1
                 except Exception as error:
-                    remedy = "What was recorded stays in memory, and is written as soon as that works again."
+                    remedy = "The recording stays in memory, and is written as soon as that works again."
                     self._faults.report("writing", error, remedy)
         finally:
             done = min(self._taken, default=len(self._pending))
@@ -50,9 +50,9 @@ class Outbox:
         return not self._pending
 
     def rest(self) -> None:
-        """Nothing will come for a while: let the sinks give back what they hold, if they can."""
+        """Let the sinks release their resources where they can: no updates will come for a while."""
         for sink in self._sinks:
-            rest = getattr(sink, "rest", None)  # a sink of the user's need not have it
+            rest = getattr(sink, "rest", None)  # optional in a user's sink
             if rest is not None:
                 rest()
 

@@ -1,4 +1,4 @@
-"""Whose a run's directory is: locked while the run is recorded, and let go of in between."""
+"""Claim on a run's directory: locked while the run is recorded, released in between."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["RunClaim"]
 
 
 class RunClaim:
-    """Keeps others from continuing a run; between two fits it holds no descriptor, and then tells whether one did.
+    """Prevents others from continuing a run. Between fits it holds no descriptor, and then detects if another did.
 
     Args:
-        directory: The run's, which exists.
+        directory: The run's directory, which exists.
 
     Raises:
-        BlockingIOError: If somebody else has it locked.
+        BlockingIOError: If it is locked already.
         OSError: If it cannot be locked.
 
     Example:
@@ -38,14 +38,14 @@ class RunClaim:
         self._left: set[tuple[str, int]] = set()
 
     def release(self) -> None:
-        """Let go of the directory. May be called twice."""
+        """Release the directory. May be called twice."""
         lock, self._lock = self._lock, None
         if lock is not None:
             self._left = self._files()
             lock.release()
 
     def take(self) -> bool:
-        """Have it again; ``False`` if somebody else has it, or has written a file of the run's in the meantime."""
+        """Reclaim it; return ``False`` if it is locked, or somebody else has written a file of the run since."""
         if self._lock is not None:
             return True
         try:
@@ -53,7 +53,7 @@ class RunClaim:
         except BlockingIOError:
             return False
         except OSError:
-            return True  # it is gone, which whoever writes will notice
+            return True  # the directory is gone, which the writer will notice
         if self._files() != self._left:
             lock.release()
             return False
@@ -61,7 +61,7 @@ class RunClaim:
         return True
 
     def _files(self) -> set[tuple[str, int]]:
-        """Names and identities of the run's own files, the journal and those for TensorBoard."""
+        """Names and inodes of the run's own files: the journal and the event files."""
         try:
             with os.scandir(self._directory) as entries:
                 mine = (entry for entry in entries if entry.name == JOURNAL_NAME or "kerasmemwatch" in entry.name)

@@ -1,4 +1,4 @@
-"""Where one run lives on disk: its directory, what an earlier process left there, and its sinks."""
+"""One run on disk: its directory, the contents left there by an earlier process, and its sinks."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from kerasmemwatch.storage.sinks.tensorboard import TensorBoardSink
 
 __all__ = ["Store", "check_run_name", "open_store"]
 
-# The limit of ext4, XFS, NTFS, and APFS for one name.
+# Limit of ext4, XFS, NTFS and APFS for one name.
 _MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
 class Store:
-    """An opened place for one run.
+    """The opened storage of one run.
 
     Attributes:
         name: The run's name.
-        sinks: What receives its chunks.
+        sinks: Receivers of its chunks.
         journal_path: The file that holds the newest rows; ``None`` if they stay in memory.
-        previous: What was recorded under this name before, if this continues it.
+        previous: The earlier recording of this name, if this run continues it.
         directory: The run's directory; ``None`` if it has none.
-        claim: Keeps others from continuing the run as long as it is recorded; ``None`` where nothing can be locked.
-        occupied: The run that was to be continued, if somebody else records it; this one is then a new one.
+        claim: Prevents others from continuing the run while it is recorded; ``None`` where locking is impossible.
+        occupied: Name of the run to continue, if it is already being recorded; this run is then a new one.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Store:
             self.claim.release()
 
     def relock(self) -> bool:
-        """Keep others from it again; whether nobody has continued it in the meantime."""
+        """Prevent others from continuing the run again; return ``False`` if somebody else has continued it since."""
         return self.claim is None or self.claim.take()
 
     def disowned(self) -> Store:
-        """In a forked child: one in memory; files stay the parent's, and this process lets go of them."""
+        """In a forked child: a store in memory; this process releases the files, which stay the parent's."""
         for sink in self.sinks:
             disown = getattr(sink, "disown", None)  # a sink of the user's need not have it
             if disown is not None:
@@ -65,7 +65,7 @@ class Store:
 
 
 def check_run_name(run_name: object) -> None:
-    """Check that a run's name can be the name of a directory.
+    """Check that a run's name is valid as a directory name.
 
     Raises:
         InvalidTypeError: If it is not a string.
@@ -104,17 +104,17 @@ def open_store(
     sinks: Sequence[Sink] | None = None,
     release: Callable[[str], None] = lambda directory: None,
 ) -> Store:
-    """Create a run's directory, or find the one that it continues.
+    """Create a run's directory, or open the one that it continues.
 
     Args:
         log_dir: Parent directory; ``None`` writes nothing.
-        run_name: The directory's name; ``None`` makes one from the time.
+        run_name: Name of the directory; ``None`` makes one from the time.
         created: UNIX time of the first sample.
-        resume: Whether an existing run of that name is continued. If not, or if somebody else records it at this
-            time, a number is put behind the name.
-        worker: Which of several workers asks; its runs' names end in its own, so that all may give the same name.
-        sinks: Used instead of the default ones.
-        release: Called with the directory of a run that is continued, before it is read.
+        resume: Whether to continue an existing run of that name. If not, or if it is being recorded already, a number
+            is appended to the name.
+        worker: The worker, if it is one of several; its suffix is appended to the name, so that all may pass the same.
+        sinks: Sinks to use instead of the default ones.
+        release: Called with the directory of the run to continue before it is read.
 
     Raises:
         OSError: If the directory cannot be created.
@@ -140,16 +140,16 @@ def open_store(
         else:
             name = _extended(run_name, f"-{number + 1}{end}" if number else end)
         directory = join(log_dir, name)
-        # A directory of the user's without a run in it will do, if it has the very name that was asked for.
+        # An existing directory without a run in it is usable if it has the exact name that was asked for.
         usable = make_new_dir(directory) or (name == asked_for and not is_run_dir(directory))
         if usable and _claimed(directory):
-            with suppress(BlockingIOError):  # somebody has found it already, and continues it
+            with suppress(BlockingIOError):  # somebody else has found and continued it already
                 return _store(log_dir, name, sinks, StoredRun(), _claim(directory), occupied)
         number += 1
 
 
 def _claimed(directory: str) -> bool:
-    """Whether the directory is ours: of two processes that begin at once, the first to create the journal has it."""
+    """Claim a new directory; of two processes that start at once, the first to create the journal gets it."""
     if is_remote(directory):
         return True
     try:
@@ -160,10 +160,10 @@ def _claimed(directory: str) -> bool:
 
 
 def _claim(directory: str) -> RunClaim | None:
-    """A claim to a run's directory; ``None`` where there are no locks.
+    """Claim and lock a run's directory; ``None`` where locking is impossible.
 
     Raises:
-        BlockingIOError: If somebody else has it.
+        BlockingIOError: If it is locked already.
     """
     try:
         return None if is_remote(directory) else RunClaim(directory)
@@ -174,7 +174,7 @@ def _claim(directory: str) -> RunClaim | None:
 
 
 def _extended(run_name: str, suffix: str) -> str:
-    """The name with something behind it; cut where a long one leaves no room."""
+    """Append a suffix to a name, truncating a name that is too long."""
     encoded, room = os.fsencode(run_name), _MAX_NAME_BYTES - len(suffix)
     return (run_name if len(encoded) <= room else encoded[:room].decode(errors="ignore")) + suffix
 

@@ -1,6 +1,6 @@
-"""The parts of a stored run as they are decoded: each possible in itself, and together no larger than what is stored.
+"""Checks on the decoded parts of a stored run: each plausible by itself, and their total size bounded.
 
-Chunks and steps that each stay below their own limit could still be thousands, each a thousand times its bytes.
+Without the bound on the total, thousands of chunks and steps below their own limits could each inflate a thousandfold.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from kerasmemwatch.units import MIB, format_bytes
 
 __all__ = ["Allowance", "decode_chunk", "possible_rows"]
 
-# Whole numbers beyond it are not exact in a float64; no count of steps comes near.
+# Whole numbers beyond this are not exact in a float64; no count of steps comes near it.
 _LARGEST = 2.0**53
-# Rows of eight idle GPUs compress to a ninetieth, steps to a fortieth.
-_MOST_INFLATED = 128
+# Rows of eight idle GPUs compress to 1/90 of their size, steps to 1/40.
+_MAX_INFLATION = 128
 _FLOOR_BYTES = 32 * MIB
-# Of each allocation and each event of a step, arrays and their copies.
+# Bytes of arrays and their copies, for each allocation and each event of a step.
 _STEP_NUMBER_BYTES = 80
 
 
@@ -34,7 +34,7 @@ def _whole(values: Rows, low: float = 0, high: float = _LARGEST) -> NDArray[np.b
     return whole
 
 
-# What the recorder itself puts into each row; other columns are the probes'.
+# Columns that the recorder itself writes into each row; the others are the probes'.
 _POSSIBLE: dict[str, Callable[[Rows], NDArray[np.bool_]]] = {
     "step": lambda values: _whole(values, low=1),
     "train_step": _whole,
@@ -45,7 +45,7 @@ _POSSIBLE: dict[str, Callable[[Rows], NDArray[np.bool_]]] = {
 
 
 def possible_rows(layout: Layout, rows: Rows) -> NDArray[np.bool_]:
-    """Which rows can have been recorded: ``bool[num_rows]``. A step, a stage, a time are never unknown."""
+    """Whether each row is plausible, ``bool[num_rows]``: step, stage and time are never unknown."""
     possible = np.full(len(rows), any(column.name == "step" for column in layout))
     start = 0
     for column in layout:
@@ -57,7 +57,7 @@ def possible_rows(layout: Layout, rows: Rows) -> NDArray[np.bool_]:
 
 
 def decode_chunk(payload: bytes) -> tuple[Layout, Rows]:
-    """Read a chunk that a run's file holds.
+    """Decode a chunk of a run's event file.
 
     Raises:
         RecordingFormatError: If it is damaged, or one of its rows is impossible.
@@ -74,7 +74,7 @@ def decode_chunk(payload: bytes) -> tuple[Layout, Rows]:
 
 
 class Allowance:
-    """How much may be decoded of one run: some, and more for each byte that is stored of it."""
+    """Limit on the decoded size of one run: a fixed amount, plus more for each stored byte."""
 
     def __init__(self) -> None:
         self._most = _FLOOR_BYTES
@@ -82,14 +82,14 @@ class Allowance:
         self._columns: dict[str, Column] = {}
 
     def stored(self, num_bytes: int) -> None:
-        """Add what a file or a payload of so many bytes may be decoded to."""
-        self._most += _MOST_INFLATED * num_bytes
+        """Raise the limit for ``num_bytes`` of stored data."""
+        self._most += _MAX_INFLATION * num_bytes
 
     def rows(self, layout: Layout, rows: Rows) -> None:
-        """Take rows, which are joined to those before: each row then has the columns of all.
+        """Count rows, which will be joined to the earlier ones: each row then has the columns of all.
 
         Raises:
-            RecordingFormatError: If that is too much.
+            RecordingFormatError: If the limit is exceeded.
         """
         columns = dict(self._columns)
         for column in layout:
@@ -100,10 +100,10 @@ class Allowance:
         self._num_rows, self._columns = num_rows, columns
 
     def step(self, step: TracedStep) -> None:
-        """Take a traced step.
+        """Count a traced step.
 
         Raises:
-            RecordingFormatError: If that is too much.
+            RecordingFormatError: If the limit is exceeded.
         """
         size = 0
         for timeline in step.timelines.values():
@@ -116,6 +116,6 @@ class Allowance:
     def _check(self, size: int) -> None:
         if size > self._most:
             raise RecordingFormatError(
-                f"Expected a run of at most {format_bytes(self._most)}, for its files' size. "
+                f"Expected at most {format_bytes(self._most)} from a run's files of this size. "
                 f"Received: {format_bytes(size)}."
             )

@@ -1,7 +1,4 @@
-"""Reads a run's directory: the chunks and traced steps in its event files, then the journal's rows.
-
-Needs no TensorFlow.
-"""
+"""Reader of a run's directory: the chunks and traced steps in its event files, then the journal's rows."""
 
 from __future__ import annotations
 
@@ -25,25 +22,25 @@ from kerasmemwatch.storage.sinks.tensorboard import FILE_SUFFIX, RUN_TAG, SAMPLE
 
 __all__ = ["StoredRun", "is_run_dir", "read_run", "run_dirs"]
 
-# Digits of a chunk's number; one with more was never given by us.
+# Most digits of a chunk's number; we never write more.
 _MAX_DIGITS = 18
-# How often a journal is read again that changes while it is read, before what is torn counts as damaged.
+# How often to reread a journal that changes while it is read, before torn rows count as damaged.
 _READS = 5
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What lies in a run's directory.
+    """Contents of a run's directory.
 
     Attributes:
         run: The newest description; ``None`` if nothing was written yet.
         layers: The model's variables by layer.
         chunks: Encoded chunks of rows, in order.
-        fresh: Rows that are in the journal only.
+        fresh: Rows that are only in the journal.
         problems: What could not be read, in words.
-        next_index: Number of the chunk that may be written next; more than there are if some cannot be read.
+        next_index: Number of the next chunk to write; higher than the number of chunks if some cannot be read.
         steps: Encoded traced steps, in order.
-        next_step: The same of the step that may be written next.
+        next_step: Number of the next step to write, likewise.
     """
 
     run: RunInfo | None = None
@@ -57,7 +54,7 @@ class StoredRun:
 
 
 def run_dirs(log_dir: str) -> list[str]:
-    """Directories at or below ``log_dir`` that hold a run, in order of their names."""
+    """Directories at or below ``log_dir`` that hold a run, sorted by name."""
     return sorted(directory for directory, names in walk(log_dir) if _holds_run(names))
 
 
@@ -67,7 +64,7 @@ def is_run_dir(directory: str) -> bool:
 
 
 def read_run(directory: str, *, rows: bool = True) -> StoredRun:
-    """Read a run's directory, also while it is being written or after its process was killed.
+    """Read a run's directory, even while it is being written or after its process was killed.
 
     Args:
         directory: The run's directory.
@@ -78,7 +75,7 @@ def read_run(directory: str, *, rows: bool = True) -> StoredRun:
     """
     names = next(iter(walk(directory)), ("", []))[1]
     problems: list[str] = []
-    # First the journal: a chunk that is written in between is then in both, and its rows count once.
+    # The journal first: rows of a chunk that is written in between are then in both, and are counted once.
     fresh = _journal_rows(directory, problems) if rows and JOURNAL_NAME in names else None
     allowance = Allowance()
     if fresh is not None:
@@ -102,7 +99,7 @@ def read_run(directory: str, *, rows: bool = True) -> StoredRun:
             except RecordingVersionError as error:
                 if not tag.startswith(STEPS_TAG):
                     raise
-                problems.append(f"{name}: {tag[:80]} cannot be read: {error}")  # the rest is still of use
+                problems.append(f"{name}: {tag[:80]} cannot be read: {error}")  # the rest is still useful
             except RecordingFormatError as error:
                 problems.append(f"{name}: {tag[:80]} cannot be read: {error}")
     return StoredRun(
@@ -126,7 +123,7 @@ def _next_number(tags: Iterable[str]) -> int:
 
 
 def _holds_run(names: list[str]) -> bool:
-    # A journal alone is what a full disk, or a sink that is not ours, leaves of a killed run.
+    # A run killed on a full disk, or with a user's own sink, leaves only a journal.
     return JOURNAL_NAME in names or any(map(_is_ours, names))
 
 
@@ -138,7 +135,7 @@ def _event_bytes(directory: str, name: str, problems: list[str]) -> bytes:
     try:
         return read_bytes(join(directory, name))
     except FileNotFoundError:
-        return b""  # a sink has removed what it could not write since it was listed
+        return b""  # a sink has removed an unwritable file since the listing
     except OSError as error:
         problems.append(f"{name} cannot be read: {error}")
         return b""
@@ -169,10 +166,10 @@ def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | 
         try:
             data = read_bytes(join(directory, JOURNAL_NAME), MAX_JOURNAL_BYTES)
             if not data:
-                return None  # its process has only just begun
+                return None  # its process has only just started
             layout, rows = read_journal(data)
         except FileNotFoundError:
-            return None  # its process has stored its rows and removed it since it was listed
+            return None  # its process has stored its rows and removed it since the listing
         except (OSError, RecordingFormatError) as error:
             problems.append(f"{JOURNAL_NAME} cannot be read: {error}")
             return None
@@ -180,7 +177,7 @@ def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | 
         intact = possible_rows(layout, rows)
         if intact.all() or data == last:
             break
-        last = data  # and if it has changed meanwhile, a row was only being written
+        last = data  # if it has changed since, a row was just being written
     if not intact.all():
         problems.append(f"{JOURNAL_NAME} is cut off or damaged: {np.sum(~intact)} of {len(rows)} rows cannot be read.")
     return layout, rows[intact]

@@ -1,6 +1,6 @@
-"""The rows of one run: the newest in a journal, the older ones as chunks in memory and in the sinks.
+"""Writer of one run's rows: the newest in a journal, older ones as chunks in memory and in the sinks.
 
-What is stored is decimated as it leaves the journal, so memory and disk hold the same rows.
+Rows are decimated as they leave the journal, so memory and disk hold the same rows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from kerasmemwatch.storage.step_log import StepLog
 __all__ = ["RowLog"]
 
 _FLUSH_INTERVAL_S = 10.0
-# Each chunk is a tag in TensorBoard: so many are written eagerly, then only as the flush interval allows.
+# Each chunk is a tag in TensorBoard: this many are written eagerly, later ones only as the flush interval allows.
 _EAGER_CHUNKS = 32
-# The thread that stores is woken early after so many rows, half of what the journal holds.
+# The flush thread is woken early after this many rows, half of the journal's capacity.
 _WAKE_EVERY = 4096
 _TRACKED = ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes", "host_rss_bytes")
 
@@ -38,18 +38,18 @@ _Clock = Callable[[], float]
 
 
 class RowLog:
-    """Takes rows without I/O and stores them from a thread of its own.
+    """Accepts rows without I/O and stores them from a thread of its own.
 
     Args:
-        store: Where the run lives.
+        store: The run's storage.
         layout: The columns of a row.
-        slow_size: How many values at the end of a row are mostly unknown.
+        slow_size: Number of values at the end of a row that are mostly unknown.
         faults: Where faults are reported.
         clock: Returns UNIX time in seconds.
-        timer: Returns seconds that are never set back; by default the clock.
+        timer: Returns monotonic seconds; by default the clock.
 
     Attributes:
-        write: Records one row, and does no more: ``False`` if ``append`` has to do it. Look it up for each row.
+        write: Records one row and nothing more; ``False`` if ``append`` has to. Look it up for each row.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class RowLog:
         self._journal: Journal | None = None
         self.write: Callable[[Sequence[float]], bool] = _refuse
         self._flusher: Flusher | None = None
-        # Taken by whoever stores or reads; never while the per-batch path holds a lock of its own but when full.
+        # Taken to store or to read. The per-batch path, which has its own lock, takes it only if the journal is full.
         self._lock = threading.RLock()
         if store.previous.fresh is not None and len(store.previous.fresh[1]):
             self._add_chunk(*store.previous.fresh)
 
     @property
     def directory(self) -> str | None:
-        """The run's directory, while it is ours."""
+        """The run's directory, while this writer owns it."""
         return self._store.directory
 
     @property
@@ -93,7 +93,7 @@ class RowLog:
     # -- the per-batch path ------------------------------------------------------------------------------------
 
     def append(self, row: Sequence[float]) -> None:
-        """Record one row; opens the journal or makes room in it, where ``write`` cannot."""
+        """Record one row, opening the journal or making room in it where ``write`` cannot."""
         if self.write(row):
             return
         journal = self._journal or self._open_journal()
@@ -105,57 +105,57 @@ class RowLog:
         journal.append(row)
 
     def amend(self, values: Sequence[float]) -> None:
-        """Put values at the end of the newest row."""
+        """Set the last values of the newest row."""
         if self._journal is not None:
             self._journal.amend(self._size - len(values), values)
 
     # -- storing -----------------------------------------------------------------------------------------------
 
     def describe(self, run: RunInfo, layers: tuple[LayerMemory, ...]) -> None:
-        """Note what describes the run; it is stored soon."""
+        """Set the run's description; it is stored soon."""
         self._description = (run, layers)
         if self._flusher is not None:
             self._flusher.wake()
 
     def add_step(self, step: TracedStep) -> None:
-        """Take a traced step; it is stored soon, by the thread that stores if a journal is open."""
+        """Add a traced step; it is stored soon, by the flush thread if a journal is open."""
         self._steps.add(step)
         if self._flusher is not None:
             self._flusher.wake()
             return
-        with self._faults.guard("storing", "It is tried again later."), self._lock:
+        with self._faults.guard("storing", "It will be retried later."), self._lock:
             if self._store.relock():
                 self._send()
 
     def expect_steps(self, source: Callable[[], Iterable[TracedStep]]) -> None:
-        """Take the traced steps that a function returns: the thread that stores calls it soon, and stores them."""
+        """Add the traced steps that a function returns; the flush thread calls it soon and stores them."""
         self._steps.expect(source)
         if self._flusher is not None:
             self._flusher.wake()
 
     def steps(self) -> tuple[TracedStep, ...]:
-        """The newest traced steps, and the one with the highest peak."""
+        """The newest traced steps and the one with the highest peak."""
         self._steps.collect()
         return self._steps.steps()
 
     def flush(self) -> None:
-        """Store all rows but the newest, which may still be amended."""
-        self._steps.collect(strict=False)  # without the lock, as it may take a second
-        with self._faults.guard("storing", "It is tried again later."), self._lock:
+        """Store all rows except the newest, which may still be amended."""
+        self._steps.collect(strict=False)  # without the lock: it may take a second
+        with self._faults.guard("storing", "It will be retried later."), self._lock:
             if self._journal is not None:
                 self._store_rows(self._journal.head - 1)
 
     def regain(self) -> bool:
-        """Recording goes on, perhaps after ``settle``; ``False`` if somebody else has continued the run meanwhile."""
+        """Continue recording, perhaps after ``settle``; return ``False`` if another recorder has continued the run."""
         with self._lock:
             return self._store.relock()
 
     def settle(self) -> None:
-        """Store all rows and close the files; the next row opens them again. Rarer once there are many chunks."""
+        """Store all rows and close the files, which the next row reopens. Less often once there are many chunks."""
         if len(self._chunks) >= _EAGER_CHUNKS and self._timer() - self._last_flush < self.flush_interval_s:
             return
         self._steps.collect()
-        with self._faults.guard("storing", "What was recorded stays in memory."), self._lock:
+        with self._faults.guard("storing", "The recording stays in memory."), self._lock:
             done = self._store_rows(self._journal.head) if self._journal else self._store.relock() and self._send()
             if done:
                 self._close_journal()
@@ -166,12 +166,12 @@ class RowLog:
         """Store everything and close the files."""
         self._last_flush = -math.inf
         self.settle()
-        with self._faults.guard("closing", "What was recorded stays in memory."), self._lock:
+        with self._faults.guard("closing", "The recording stays in memory."), self._lock:
             self._outbox.close()
             self._store.unlock()
 
     def retire(self) -> None:
-        """Close before long, in the thread that stores: called by the garbage collector, in the middle of anything."""
+        """Close soon, in the flush thread. Called by the garbage collector, in the middle of other code."""
         flusher = self._flusher
         if flusher is None:
             self.close()  # there are no rows left to store
@@ -180,11 +180,11 @@ class RowLog:
 
     @property
     def flush_interval_s(self) -> float:
-        """Seconds between two flushes: longer as the run grows, so that their number stays small."""
+        """Seconds between flushes, growing with the run so that there are few."""
         return max(_FLUSH_INTERVAL_S, 0.02 * (self._timer() - self._created))
 
     def disown(self) -> None:
-        """Keep what was recorded readable; leave the files and the thread to another (after a fork, to the parent)."""
+        """Keep the recording readable; leave the files and the thread to another process (after a fork, the parent)."""
         self._lock = threading.RLock()  # the parent's thread may hold the old one
         self._store.unlock()  # the parent keeps the lock
         self._store = self._store.disowned()
@@ -194,7 +194,7 @@ class RowLog:
             self._journal.disown()
 
     def parts(self) -> list[tuple[Layout, Rows]]:
-        """All rows: the chunks, then what is in the journal only."""
+        """All rows: the chunks, then those only in the journal."""
         with self._lock:
             parts = [decode_rows(chunk) for chunk in self._chunks]
             if self._journal is not None:
@@ -202,7 +202,7 @@ class RowLog:
         return parts
 
     def recent(self, devices: Sequence[int] = ()) -> tuple[dict[str, float], dict[str, float]]:
-        """By column, maxima over these devices or all: the highest values since the last call, the newest row's."""
+        """Highest values since the last call and newest row's values, by column: maxima over these devices, or all."""
         with self._lock:
             if self._journal is None or not self._journal.head:
                 return {}, {}
@@ -219,12 +219,12 @@ class RowLog:
         )
 
     def newest(self, count: int) -> Rows:
-        """The newest rows of this fit, the newest last; fewer if there are no more."""
+        """The newest rows of this fit, newest last; fewer if there are not as many."""
         with self._lock:
             journal = self._journal
             if journal is None:
                 return np.empty((0, self._size))
-            # Stored or not: the ring still has them.
+            # The ring still holds them, stored or not.
             return journal.rows(max(0, journal.head - min(count, journal.capacity)), journal.head)
 
     def _mark(self, rows: Rows, upto: int) -> None:
@@ -233,7 +233,7 @@ class RowLog:
         self._marked = max(self._marked, upto)
 
     def _open_journal(self) -> Journal:
-        self._send()  # what an earlier process left in its journal, before that file is overwritten
+        self._send()  # rows that an earlier process left in its journal, before that file is overwritten
         try:
             self._journal = Journal(self.layout, self._store.journal_path)
         except OSError as error:
@@ -250,14 +250,14 @@ class RowLog:
             return
         self._journal.close()
         if self._journal.path is None and self._store.journal_path is not None:
-            self._store.journal_path.unlink(missing_ok=True)  # empty, from when the directory was made
+            self._store.journal_path.unlink(missing_ok=True)  # the empty file made with the directory
         self._journal, self.write = None, _refuse
         if self._flusher is not None:
             self._flusher.stop()
             self._flusher = None
 
     def _store_rows(self, stop: int, *, forced: bool = False) -> bool:
-        """Make a chunk of the rows before ``stop`` and send it; whether the sinks have everything."""
+        """Make a chunk of the rows before ``stop`` and send it; return whether the sinks have everything."""
         with self._lock:
             journal = self._journal
             assert journal is not None
@@ -284,7 +284,7 @@ class RowLog:
         self._chunks.append(chunk)
 
     def _send(self) -> bool:
-        """Give pending updates to the sinks, in order; whether all of them were taken."""
+        """Pass pending updates to the sinks, in order; return whether all were accepted."""
         traced = self._steps.encode()
         if traced or self._description is not None:
             run, layers = self._description or (None, ())

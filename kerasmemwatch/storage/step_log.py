@@ -1,6 +1,6 @@
-"""The traced steps of one run: as they came, until a thread has encoded them; from then on as bytes.
+"""Log of one run's traced steps: as values until a thread has encoded them, then as bytes.
 
-Most of them come of an analysis that takes a while: the thread that stores runs it, or whoever wants the steps first.
+Most come from a slow analysis, which runs in the flush thread or in the first caller that asks for the steps.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from kerasmemwatch.faults import Faults
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
 
-__all__ = ["MOST_STEPS", "StepLog"]
+__all__ = ["MAX_STEPS", "StepLog"]
 
-# So many are kept in memory; older ones are on disk only.
-MOST_STEPS = 64
+# This many stay in memory; older ones are only on disk.
+MAX_STEPS = 64
 
 
 class StepLog:
-    """Takes traced steps from any thread without making it wait, and keeps them small.
+    """Accepts traced steps from any thread without blocking, and keeps them small.
 
     Args:
         faults: Where faults are reported.
         previous: Steps that an earlier process stored, encoded, in order.
-        next_number: Number within the run of the next one.
+        next_number: Number of the next step within the run.
     """
 
     def __init__(self, faults: Faults, previous: Sequence[bytes] = (), next_number: int = 0) -> None:
@@ -34,25 +34,25 @@ class StepLog:
         self._fresh: deque[TracedStep] = deque()
         self._expected: deque[Callable[[], Iterable[TracedStep]]] = deque()
         self._raised: Exception | None = None
-        self._collecting = threading.RLock()  # held while steps are analysed: whoever wants them waits
+        self._collecting = threading.RLock()  # held while steps are analysed: other callers wait
         self._kept: list[bytes] = list(previous)
         self._next_number = next_number
-        self._lock = threading.Lock()  # held while a step changes from one form to the other, not while it is encoded
+        self._lock = threading.Lock()  # held while a step changes from value to bytes, not while it is encoded
 
     def add(self, step: TracedStep) -> None:
-        """Take a step."""
+        """Add a step."""
         self._fresh.append(step)
 
     def expect(self, source: Callable[[], Iterable[TracedStep]]) -> None:
-        """Take the steps that a function returns; it may take a while, and is called by ``collect``."""
+        """Add the steps that a function returns; it may be slow, and is called by ``collect``."""
         self._expected.append(source)
 
     def collect(self, *, strict: bool = True) -> None:
-        """Have the steps that are expected.
+        """Add the expected steps.
 
         Args:
-            strict: Whether to raise what a function raises, now or in an earlier call that was not strict. A thread
-                has nobody to raise it to.
+            strict: Whether to raise an error of such a function, from this call or an earlier one that was not strict.
+                A thread has no caller to raise it to.
         """
         with self._collecting:
             while self._expected:
@@ -60,14 +60,14 @@ class StepLog:
                     self._fresh.extend(self._expected[0]())
                 except Exception as error:
                     self._raised = error
-                self._expected.popleft()  # not after an interrupt of the user's: then another call has them
+                self._expected.popleft()  # not after a KeyboardInterrupt: a later call collects them then
             raised = self._raised
             if strict and raised is not None:
                 self._raised = None
                 raise raised
 
     def encode(self) -> tuple[tuple[int, bytes], ...]:
-        """Encode the steps that came since the last call: their numbers and bytes. Called by one thread at a time."""
+        """Encode the steps added since the last call: their numbers and bytes. Called by one thread at a time."""
         found = []
         for _ in range(len(self._fresh)):
             payload = b""
@@ -86,18 +86,18 @@ class StepLog:
         return tuple(found)
 
     def steps(self) -> tuple[TracedStep, ...]:
-        """The newest steps, in order, and before them the one with the highest peak of all."""
+        """The step with the highest peak, followed by the newest steps in order."""
         with self._lock:
             kept, fresh = list(self._kept), list(self._fresh)
         return (*map(decode_step, kept), *fresh)
 
     def disown(self) -> None:
-        """Keep what there is readable after a fork, where another thread of the parent may hold a lock."""
+        """Keep the steps readable after a fork, where another thread of the parent may hold a lock."""
         self._lock, self._collecting = threading.Lock(), threading.RLock()
 
     def _trim(self) -> None:
-        while len(self._kept) > MOST_STEPS:
-            # The higher of the two oldest stays, so the highest of all is never let go.
+        while len(self._kept) > MAX_STEPS:
+            # The higher of the two oldest stays, so the highest of all is never dropped.
             lower = 0 if _peak_bytes(self._kept[0]) < _peak_bytes(self._kept[1]) else 1
             with self._lock:
                 del self._kept[lower]

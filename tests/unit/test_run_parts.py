@@ -68,7 +68,7 @@ def test_an_allowance_counts_what_joined_rows_take() -> None:
     allowance = Allowance()
     allowance.rows((Column("step"), Column("a", 200)), np.ones((1000, 201)))
     allowance.rows((Column("step"), Column("b", 200)), np.ones((1000, 201)))
-    with pytest.raises(RecordingFormatError, match="Expected a run of at most"):
+    with pytest.raises(RecordingFormatError, match="Expected at most"):
         # 401 columns become 2,401 for each of 2,001 rows.
         allowance.rows((Column("step"), Column("c", 2000)), np.ones((1, 2001)))
     allowance.rows((Column("step"),), np.ones((1000, 1)))
@@ -186,7 +186,7 @@ def test_many_parts_that_are_small_each_take_little_memory(tmp_path: Path, peak_
     assert sum(path.stat().st_size for path in (tmp_path / "run").iterdir()) < 2 * MIB
     notes = assert_loads(tmp_path, peak_bytes)
     assert any(SAMPLES_TAG in note for note in notes) and any(STEPS_TAG in note for note in notes)
-    assert all("for its files' size" in note for note in notes)
+    assert all("from a run's files of this size" in note for note in notes)
 
 
 def odd_rows(number: int, num_rows: int, width: int) -> bytes:

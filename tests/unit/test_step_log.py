@@ -34,7 +34,7 @@ from kerasmemwatch.storage import run_writer, step_log
 from kerasmemwatch.storage.codecs.row_codec import VERSION
 from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
 from kerasmemwatch.storage.sinks.tensorboard import STEPS_TAG
-from kerasmemwatch.storage.step_log import MOST_STEPS, StepLog
+from kerasmemwatch.storage.step_log import MAX_STEPS, StepLog
 from kerasmemwatch.tracing.recent_rows import recent_peaks
 
 ROOT = Path(__file__).parents[2]
@@ -89,13 +89,13 @@ def test_a_step_that_cannot_be_encoded_is_told_and_the_others_are_kept() -> None
 
 def test_so_many_steps_are_kept_and_the_highest_among_them() -> None:
     log = StepLog(Faults(), [encode_step(of_bytes(size, size)) for size in (3, 900, 5)], 3)
-    for number in range(100, 100 + MOST_STEPS):
+    for number in range(100, 100 + MAX_STEPS):
         log.add(of_bytes(10, number))
-    assert len(log.encode()) == MOST_STEPS
-    assert numbers(log.steps()) == [900, *range(101, 100 + MOST_STEPS)]
+    assert len(log.encode()) == MAX_STEPS
+    assert numbers(log.steps()) == [900, *range(101, 100 + MAX_STEPS)]
     log.add(of_bytes(1000, 1000))
     log.encode()
-    assert numbers(log.steps()) == [900, *range(102, 100 + MOST_STEPS), 1000]
+    assert numbers(log.steps()) == [900, *range(102, 100 + MAX_STEPS), 1000]
 
 
 def test_taking_a_step_does_not_wait_for_one_that_is_being_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,11 +335,11 @@ def test_a_resumed_run_keeps_its_steps(tmp_path: Path) -> None:
 def test_older_steps_than_memory_holds_are_on_disk(tmp_path: Path) -> None:
     target = recorder_on_disk(tmp_path)
     train(target, 1)
-    for number in range(1, MOST_STEPS + 4):
+    for number in range(1, MAX_STEPS + 4):
         target.add_step(step(STEP, number))
     target.close()
-    assert len(target.snapshot().steps) == MOST_STEPS
-    assert numbers(load(tmp_path).steps) == list(range(1, MOST_STEPS + 4))
+    assert len(target.snapshot().steps) == MAX_STEPS
+    assert numbers(load(tmp_path).steps) == list(range(1, MAX_STEPS + 4))
 
 
 def test_a_killed_process_leaves_the_steps_that_were_stored(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Values to bytes and back: versioned, checked, bounded before anything is allocated.
+"""Values to bytes and back: versioned, checked, and bounded before anything is allocated.
 
 Nothing here opens a file.
 """

@@ -1,4 +1,4 @@
-"""JSON -> frozen dataclasses, each value checked against its annotation: a file may hold anything, of any size."""
+"""JSON to frozen dataclasses, checking each value against its annotation: a file may hold anything of any size."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kerasmemwatch.errors import RecordingFormatError
 __all__ = ["MAX_JSON_BYTES", "checked", "dump_json", "from_json", "parse_json"]
 
 _T = TypeVar("_T")
-# Some ten thousand layers, or a step of a hundred thousand operations. A value may take a hundred times its bytes.
+# About ten thousand layers, or a step of a hundred thousand operations. A value may take 100 times its bytes in memory.
 MAX_JSON_BYTES = 16 * 1024**2
 _MAX_VALUES = 2**18
 _INT64_BOUND = 2**63
-# Of values whose inside nobody looks at; Python copies and prints them by recursion.
+# For values that nothing here inspects; Python copies and prints them recursively.
 _MAX_DEPTH = 16
 
 
 def dump_json(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
-    """A JSON object as bytes of ASCII.
+    """Write a JSON object as ASCII bytes.
 
     Raises:
-        RecordingFormatError: If a reader would refuse it as too large.
+        RecordingFormatError: If it is too large for a reader to accept.
     """
     text = json.dumps(value, separators=(",", ":"), default=default).encode()
     _check_size(text)
@@ -38,7 +38,7 @@ def parse_json(text: bytes) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        RecordingFormatError: If it is none, or too large.
+        RecordingFormatError: If it is not a JSON object, or too large.
     """
     _check_size(text)
     try:
@@ -51,15 +51,15 @@ def parse_json(text: bytes) -> dict[str, Any]:
 
 
 def from_json(cls: type[_T], raw: object, where: str = "") -> _T:
-    """Make a dataclass of a JSON object. Fields of a later version are left out.
+    """Make a dataclass from a JSON object. Unknown fields (of a later version) are ignored.
 
     Args:
         cls: A dataclass.
         raw: What ``json.loads`` returned.
-        where: How errors call it, if not by its class.
+        where: Its name in errors; by default its class's.
 
     Raises:
-        RecordingFormatError: If a field is missing, or its value is not what the annotation says.
+        RecordingFormatError: If a field is missing, or its value does not match the annotation.
 
     Example:
         >>> from kerasmemwatch.records.layer_memory import LayerMemory
@@ -79,16 +79,16 @@ def from_json(cls: type[_T], raw: object, where: str = "") -> _T:
 
 
 def checked(hint: Any, value: object, name: str) -> Any:
-    """A JSON value as an annotation wants it; arrays become tuples.
+    """Check a JSON value against an annotation; arrays become tuples.
 
     Args:
-        hint: ``str``, ``bool``, ``int``, ``float``, ``Any``, a dataclass; ``tuple[X, ...]``, ``Mapping[str, X]``,
+        hint: ``str``, ``bool``, ``int``, ``float``, ``Any``, a dataclass; or ``tuple[X, ...]``, ``Mapping[str, X]``,
             ``X | None`` of those.
         value: What ``json.loads`` returned.
-        name: How errors call it. A name in ``_bytes``, ``count`` or ``index`` has no negative numbers.
+        name: Its name in errors. Names ending in ``_bytes``, ``count`` or ``index`` have no negative numbers.
 
     Raises:
-        RecordingFormatError: If it is something else.
+        RecordingFormatError: If it does not match.
     """
     if hint in _PLAIN:
         return _PLAIN[hint](value, name)
@@ -109,7 +109,7 @@ def checked(hint: Any, value: object, name: str) -> Any:
 
 
 def _check_size(text: bytes) -> None:
-    if not text.isascii():  # a single other character would make all of them take four times the memory
+    if not text.isascii():  # one non-ASCII character can make the whole string take four times the memory
         raise RecordingFormatError("Expected JSON of ASCII characters. Received others.")
     values = text.count(b",") + text.count(b"[") + text.count(b"{")
     if len(text) > MAX_JSON_BYTES or values > _MAX_VALUES:

@@ -1,7 +1,7 @@
-"""Recording <-> bytes. Versioned, self-contained, numpy only; shared by the writer, the reader and the plugin.
+"""Codec of a recording's rows: versioned, self-contained, numpy only; shared by writer, reader and plugin.
 
-Rows are stored by column: whole numbers and the bit patterns of floats as zigzag deltas, their bytes transposed,
-compressed with zlib (which also checks them). What describes the run is JSON.
+Rows are stored by column. Whole numbers and the bit patterns of floats become zigzag deltas, whose bytes are
+transposed and compressed with zlib (which also checks them). The run's description is JSON.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = [
 
 PLUGIN_NAME = "kerasmemwatch"
 VERSION = 1
-# Values in a row; the layout of so many fills a journal's header.
+# Most values in a row: the layout of this many fills a journal's header.
 MAX_VALUES = 512
-# A journal full of rows, or a traced step: no chunk is larger, and a small file can't ask for all memory.
+# A full journal, or a traced step. No chunk is larger, so a small file cannot claim all memory.
 MAX_DECODED_BYTES = 32 * 1024**2
 
 
 def layout_to_json(layout: Layout) -> list[list[Any]]:
-    """A layout as plain JSON: ``[[name, width, integer], ...]``."""
+    """Convert a layout to plain JSON: ``[[name, width, integer], ...]``."""
     return [[column.name, column.width, column.integer] for column in layout]
 
 
@@ -54,7 +54,7 @@ def layout_from_json(raw: object) -> Layout:
     """The inverse of ``layout_to_json``.
 
     Raises:
-        ValueError: If it is no layout, or one of more values than a row has.
+        ValueError: If it is not a layout, or has more values than a row may have.
     """
     columns = checked(tuple[tuple[Any, ...], ...], raw, "layout")
     if len(columns) > MAX_VALUES or any(len(column) != 3 for column in columns):
@@ -70,10 +70,10 @@ def layout_from_json(raw: object) -> Layout:
 
 
 def encode_json(value: Mapping[str, Any]) -> bytes:
-    """Compress a JSON object, with the format's version put in.
+    """Compress a JSON object, adding the format's version.
 
     Raises:
-        RecordingFormatError: If it is larger than what ``decode_json`` reads.
+        RecordingFormatError: If it is larger than ``decode_json`` accepts.
     """
     return zlib.compress(dump_json({"version": VERSION, **value}), 6)
 
@@ -91,7 +91,7 @@ def decode_json(payload: bytes) -> dict[str, Any]:
 
 
 def encode_rows(layout: Layout, rows: Rows) -> bytes:
-    """Compress rows, without loss.
+    """Compress rows without loss.
 
     Args:
         layout: The columns, in order.
@@ -108,18 +108,18 @@ def encode_rows(layout: Layout, rows: Rows) -> bytes:
     header = dump_json({"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole})
     deflater = zlib.compressobj(6)
     parts = [deflater.compress(struct.pack("<I", len(header)) + header)]
-    for values, is_whole in zip(rows.T, whole, strict=True):  # one by one, as a whole copy would be our largest array
+    for values, is_whole in zip(rows.T, whole, strict=True):  # one by one: a full copy would be our largest array
         integers = values.astype(np.int64) if is_whole else np.ascontiguousarray(values).view(np.int64)
         parts.append(deflater.compress(_pack(integers)))
     return b"".join((*parts, deflater.flush()))
 
 
 def split_header(data: bytes, newest: int = VERSION) -> tuple[dict[str, Any], int]:
-    """The JSON in front of a chunk's columns, and where they begin.
+    """Read the JSON in front of a chunk's columns, and the offset at which they begin.
 
     Args:
         data: The chunk, or the traced step.
-        newest: The newest version that is known of its kind.
+        newest: The newest version of its kind that is known.
 
     Raises:
         RecordingVersionError: If a newer version wrote it.
@@ -159,7 +159,7 @@ def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
 
 
 def zigzag(integers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Whole numbers as ones that are small where those are near 0: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
+    """Map whole numbers near 0 to small naturals: 0, -1, 1, -2, ... become 0, 1, 2, 3, ..."""
     return ((integers << 1) ^ (integers >> 63)).view(np.uint64)
 
 
@@ -173,10 +173,10 @@ def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
 
     Args:
         payload: What zlib wrote.
-        most_bytes: How large it may become; by default as large as a chunk or a traced step.
+        most_bytes: Largest size after decompression; by default the largest chunk or traced step.
 
     Raises:
-        RecordingFormatError: If it is damaged, cut off, or larger than any part of a recording.
+        RecordingFormatError: If it is damaged, truncated, or larger than any part of a recording.
     """
     inflater = zlib.decompressobj()
     try:
@@ -190,11 +190,11 @@ def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
 
 
 def check_version(version: object, newest: int = VERSION) -> None:
-    """Check the format version that a payload names against the newest that is known of its kind.
+    """Check a payload's format version against the newest of its kind that is known.
 
     Raises:
-        RecordingFormatError: If it is no version.
-        RecordingVersionError: If it is newer than this one.
+        RecordingFormatError: If it is not a version.
+        RecordingVersionError: If it is newer.
     """
     if isinstance(version, bool) or not isinstance(version, int):
         raise RecordingFormatError(f"Expected a format version (int). Received: version={version!r}.")

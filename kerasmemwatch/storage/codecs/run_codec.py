@@ -1,4 +1,4 @@
-"""What describes a run <-> bytes: compressed JSON. Every value is checked as it is read."""
+"""Codec of a run's description: compressed JSON, every value checked as it is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kerasmemwatch.storage.codecs.row_codec import decode_json, encode_json
 
 __all__ = ["decode_run", "encode_run"]
 
-# The values within free-form fields that reports calculate with.
+# Values within free-form fields that reports use in calculations.
 _SETTINGS: dict[str, Any] = {"sample_every": int, "reset_peak": bool}
 _HOST: dict[str, Any] = {"limit_bytes": int | None, "limit_source": str | None, "physical_bytes": int | None}
 _DRIVER: dict[str, Any] = {"name": str | None}
@@ -24,7 +24,7 @@ _TIME_BOUND_S = 253_402_300_800
 
 
 def encode_run(run: RunInfo, layers: Sequence[LayerMemory]) -> bytes:
-    """Compress what describes a run; of a model with too many layers to be read again, without those."""
+    """Compress a run's description; layers are left out if there are too many to be read back."""
     kept = [{key: value for key, value in asdict(layer).items() if value not in (None, "")} for layer in layers]
     try:
         return encode_json({"run": asdict(run), "layers": kept})
@@ -37,7 +37,7 @@ def decode_run(payload: bytes) -> tuple[RunInfo, tuple[LayerMemory, ...]]:
     """Read what ``encode_run`` wrote.
 
     Raises:
-        RecordingFormatError: If the bytes are damaged, or a value is not of its type.
+        RecordingFormatError: If the bytes are damaged, or a value has the wrong type.
         RecordingVersionError: If a newer version wrote them.
     """
     value = decode_json(payload)

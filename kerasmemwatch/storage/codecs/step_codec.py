@@ -1,12 +1,12 @@
-"""A traced step <-> bytes. Versioned, self-contained, numpy only, compressed with zlib (which also checks them).
+"""Codec of traced steps: versioned, self-contained, numpy only, compressed with zlib (which also checks them).
 
-A step is stored by column, each as whole numbers in as many bytes as its largest needs. What follows from another
-column is left out: a death is a lifetime, the reserved bytes are what rounding up does not explain, and the
-allocator's running total is what the allocations do not explain. Sizes and addresses come from few distinct values,
-so a table of those and an index into it are stored.
+A step is stored by column, each as whole numbers with as many bytes as its largest needs. Columns store only what
+other columns do not imply: a death is stored as a lifetime, reserved bytes as the difference from rounding up, and
+the allocator's running total as the difference from the sum of the allocations. Sizes and addresses have few distinct
+values, so they are stored as a table and an index into it.
 
-The timeline that heads a step comes first, then those of other devices, each with names and columns of its own.
-Version 1 had that one only.
+The step's main timeline comes first, then those of other devices, each with names and columns of its own.
+Version 1 stored the main timeline only.
 """
 
 from __future__ import annotations
@@ -31,30 +31,31 @@ __all__ = ["STEP_VERSION", "decode_step", "encode_step"]
 STEP_VERSION = 2
 
 _Integers = NDArray[np.int64]
-# Allocators round up to multiples of it, most of the time.
+# Allocators usually round sizes up to multiples of this.
 _CHUNK_BYTES = 256
 _STEP_FIELDS = ("step", "stage", "epoch", "time_s", "mode", "reason")
 _TIMELINE_FIELDS = ("device", "in_use_before_bytes")
 _NAMES = ("owners", "classes", "ops")
 _STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes", "measured_in", "after")
-# What the first versions had not.
+# Fields that the first versions lacked.
 _ADDED: Mapping[str, Any] = {"gradient_bytes": {}, "measured_in": None, "after": None}
-# Of a column: five times the largest step seen, or as many as a payload has bytes: a step of a million events has
-# three million. Of one that holds no bytes, as all of its numbers are 0.
+# Limits of a column's length. The first is five times the largest step seen; a payload with more bytes than that may
+# have one number per byte (a step of a million events has three million bytes). The second is for a column that holds
+# no bytes because all of its numbers are 0.
 _MAX_NUMBERS, _FEW_NUMBERS = 2**19, 4096
 _MAX_COLUMNS = 32
-# Sixteen GPUs, and what memory of the host there is.
+# Enough for sixteen GPUs and the host's memory.
 _MAX_TIMELINES = 32
 _INT64_MAX = 2**63 - 1
-# Stored as differences, as each value is near the one before.
+# Stored as differences, because neighbouring values are close.
 _GRADUAL = frozenset({"birth", "sizes", "addresses", "time_ns", "unexplained"})
 
 
 def encode_step(step: TracedStep) -> bytes:
-    """Compress a traced step, without loss; if it is too large, without other devices, which is then noted.
+    """Compress a traced step without loss; if it is too large, leave out other devices and add a note.
 
     Raises:
-        RecordingFormatError: If it is larger than what ``decode_step`` reads.
+        RecordingFormatError: If it is larger than ``decode_step`` accepts.
     """
     for count in range(min(len(step.others), _MAX_TIMELINES - 1), 0, -1):
         with contextlib.suppress(RecordingFormatError):
@@ -108,7 +109,7 @@ def _encoded(step: TracedStep) -> bytes:
 
 
 def _longest(payload: bytes) -> int:
-    """How many numbers a column may have."""
+    """Most numbers that a column may have."""
     return max(_MAX_NUMBERS, len(payload))
 
 
@@ -147,17 +148,17 @@ def _fields(cls: type, names: tuple[str, ...], header: Mapping[str, Any]) -> dic
 
 
 def _others(header: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """What a header says of other devices' timelines."""
+    """The headers of other devices' timelines."""
     found = header.get("others", [])
     if not isinstance(found, list) or len(found) >= _MAX_TIMELINES or not all(isinstance(each, dict) for each in found):
-        raise ValueError("timelines of other devices that are none, or too many")
+        raise ValueError("invalid timelines of other devices, or too many")
     return tuple(found)
 
 
 def _decoded(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> tuple[dict[str, _Integers], int]:
-    """The columns of a timeline, and where they end.
+    """Read the columns of a timeline, and the offset at which they end.
 
-    A column of zeros holds no bytes: it is as long as another one, or short.
+    A column of zeros holds no bytes, so its length is limited to that of the longest other column, or to a few numbers.
     """
     described = checked(tuple[tuple[Any, ...], ...], header["columns"], "columns")
     if len(described) > _MAX_COLUMNS or any(len(column) != 3 for column in described):
@@ -177,7 +178,7 @@ def _decoded(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> 
 
 
 def _columns(timeline: Timeline) -> dict[str, _Integers]:
-    """What is stored of a timeline's arrays."""
+    """Columns that store a timeline's arrays."""
     sizes, size = np.unique(timeline.requested_bytes, return_inverse=True)
     addresses, address = np.unique(timeline.address, return_inverse=True)
     return {
@@ -199,13 +200,13 @@ def _columns(timeline: Timeline) -> dict[str, _Integers]:
 
 
 def _timeline(header: Mapping[str, Any], data: bytes, offset: int, most: int) -> tuple[Timeline, int]:
-    """A timeline, and where its columns end."""
+    """Read a timeline, and the offset at which its columns end."""
     columns, end = _decoded(header, data, offset, most)
     return _joined(_fields(Timeline, (*_TIMELINE_FIELDS, *_NAMES), header), columns), end
 
 
 def _joined(names: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Timeline:
-    """The inverse of ``_columns``; a ``ValueError`` if the arrays do not fit together."""
+    """The inverse of ``_columns``; raises ``ValueError`` if the arrays are inconsistent."""
     num_events, num_allocations = len(columns["time_ns"]), len(columns["birth"])
     bounds = {
         "size": len(columns["sizes"]),
@@ -226,7 +227,7 @@ def _joined(names: Mapping[str, Any], columns: Mapping[str, _Integers]) -> Timel
     reserved = columns["padding"] + _rounded_up(requested)
     for name, sizes in (("requested", requested), ("reserved", reserved)):
         _check(name, sizes, 0, _INT64_MAX, num_allocations)
-        if sizes.sum(dtype=float) > _INT64_MAX:  # a total would wrap around, and seem small
+        if sizes.sum(dtype=float) > _INT64_MAX:  # a total would wrap around and look small
             raise ValueError(f"{name} bytes come to more than 64 bits hold")
     _check("unexplained", columns["unexplained"], -_INT64_MAX - 1, _INT64_MAX, num_events)
     return Timeline(
@@ -250,7 +251,7 @@ def _rounded_up(sizes: _Integers) -> _Integers:
 
 
 def _explained(birth: _Integers, death: _Integers, reserved: _Integers, num_events: int) -> _Integers:
-    """Running total of the chunks that come and go, after each event."""
+    """Running total of live chunks after each event."""
     change = np.zeros(num_events + 2, np.int64)
     np.add.at(change, birth + 1, reserved)
     np.subtract.at(change, death + 1, reserved)
@@ -258,7 +259,7 @@ def _explained(birth: _Integers, death: _Integers, reserved: _Integers, num_even
 
 
 def _numbers(values: _Integers, name: str) -> NDArray[np.uint8]:
-    """``uint8[num_bytes, len(values)]``: the lowest byte of each number, then the next, as far as any needs."""
+    """Byte planes, ``uint8[num_bytes, len(values)]``: the lowest byte of each number, then the next, as needed."""
     naturals = zigzag(np.diff(values, prepend=np.int64(0)) if name in _GRADUAL else values.astype(np.int64))
     num_bytes = -(-int(naturals.max(initial=0)).bit_length() // 8)
     return naturals.astype("<u8").view(np.uint8).reshape(-1, 8).T[:num_bytes]
@@ -278,5 +279,5 @@ def _check(name: str, values: _Integers, low: int, high: int, count: int) -> Non
 
 
 def _plain(value: object) -> object:
-    """A number of numpy's as one of Python's, for JSON."""
+    """Convert a numpy scalar to a Python number, for JSON."""
     return value.item() if isinstance(value, np.generic) else str(value)

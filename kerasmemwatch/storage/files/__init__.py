@@ -1,4 +1,4 @@
-"""Files as such: local and remote ones, locks, event files, the memory-mapped journal.
+"""File access: local and remote files, locks, event files, the memory-mapped journal.
 
-Nothing here knows what a run is made of beyond its rows.
+Nothing here knows about the contents of a run beyond its rows.
 """

@@ -1,4 +1,4 @@
-"""A lock on a directory that a process holds until it ends, however it ends: the kernel lets go of it."""
+"""Lock on a directory, which the kernel releases however the process ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["DirectoryLock"]
 
 
 class DirectoryLock:
-    """Locks a local directory against other processes, and against others in this one, without waiting.
+    """Locks a local directory against other processes and other users in this process, without waiting.
 
-    It is unlocked by ``release``, and when nobody has this object any more. A forked child has the lock, too, until it
+    The lock ends with ``release``, or when this object is garbage collected. A forked child shares the lock until it
     releases its copy.
 
     Raises:
-        BlockingIOError: If somebody else has it locked.
-        OSError: If there is no such directory, or it cannot be locked: on Windows, and on some network file systems.
+        BlockingIOError: If it is locked already.
+        OSError: If there is no such directory, or it cannot be locked (Windows, some network file systems).
 
     Example:
         >>> import tempfile

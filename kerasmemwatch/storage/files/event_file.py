@@ -1,7 +1,7 @@
-"""TensorBoard event files: records framed as in a TFRecord, each an ``Event`` protobuf.
+"""TensorBoard event files: TFRecord frames, each with an ``Event`` protobuf.
 
 The frame is ``uint64 length, uint32 masked CRC-32C of it, data, uint32 masked CRC-32C of the data``
-(tensorflow/core/lib/io/record_writer.h). TensorBoard's own writer computes the checksum in Python, at 160 us a KiB.
+(tensorflow/core/lib/io/record_writer.h). TensorBoard's own writer computes the checksum in Python, at 160 us per KiB.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def frame(data: bytes) -> bytes:
-    """One record, framed.
+    """Frame one record.
 
     Example:
         >>> list(read_records(frame(b"one") + frame(b"two") + frame(b"three")[:-2]))
@@ -37,7 +37,7 @@ def frame(data: bytes) -> bytes:
 
 
 def read_records(data: bytes) -> Iterator[bytes]:
-    """The intact records in an event file's bytes; stops where it was cut off, or a record's length is damaged."""
+    """Yield the intact records of an event file; stops where it is truncated or a record's length is damaged."""
     offset = 0
     while offset + 12 <= len(data):
         header = data[offset : offset + 8]
@@ -55,7 +55,7 @@ class EventFile:
     """Appends events to a new file, each call all or nothing.
 
     Args:
-        path: Local path or a URL that TensorBoard's file interface knows.
+        path: Local path, or a URL that TensorBoard's file interface supports.
         created: UNIX time for the file's first event.
 
     Raises:
@@ -81,9 +81,9 @@ class EventFile:
         self._file.close()
 
     def rest(self) -> None:
-        """Give the file's descriptor back; the next ``write`` goes on with the file."""
+        """Release the file's descriptor; the next ``write`` reopens the file."""
         self._file.rest()
 
     def disown(self) -> None:
-        """Let go of it in this process, with nothing written: another one has it open."""
+        """Close it in this process without writing: another process has it open."""
         self._file.disown()

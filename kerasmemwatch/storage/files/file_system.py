@@ -1,4 +1,4 @@
-"""The few file operations a log dir needs, local or remote (``gs://``, ``s3://``, through TensorBoard's interface)."""
+"""File operations on log dirs, local or remote (``gs://``, ``s3://``, through TensorBoard's interface)."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class AppendFile(Protocol):
     """A file that grows by whole pieces."""
 
     def append(self, data: bytes) -> None:
-        """Write all of ``data`` or raise ``OSError`` leaving the file as it was."""
+        """Write all of ``data``, or raise ``OSError`` and leave the file unchanged."""
 
     def close(self) -> None:
         """Close it."""
 
     def rest(self) -> None:
-        """Give the descriptor back, if that works; the next ``append`` takes another."""
+        """Release the descriptor if possible; the next ``append`` opens another."""
 
     def disown(self) -> None:
-        """Let go of it without writing, as another process has it open."""
+        """Close it without writing, because another process has it open."""
 
     def discard(self) -> None:
-        """Close it and remove it, as far as that works."""
+        """Close and remove it, as far as possible."""
 
 
 def is_remote(path: str) -> bool:
@@ -57,14 +57,14 @@ def join(*parts: str) -> str:
 
 
 def check_working_dir(path: str, name: str = "log_dir") -> None:
-    """Find out that a relative path leads nowhere, as the working directory was deleted.
+    """Check that a relative path is usable, that is, that the working directory still exists.
 
     Args:
         path: The path.
-        name: How errors call it.
+        name: Its name in errors.
 
     Raises:
-        LogDirError: If it does.
+        LogDirError: If the working directory was deleted.
     """
     if is_remote(path) or os.path.isabs(path):
         return
@@ -79,10 +79,10 @@ def check_working_dir(path: str, name: str = "log_dir") -> None:
 
 
 def check_log_dir(log_dir: str) -> None:
-    """Find out early that a log dir cannot work.
+    """Check early that a log dir is usable.
 
     Raises:
-        LogDirError: If a file is in the way, the directory may not be written to, or the working directory is gone.
+        LogDirError: If a file is in the way, the directory is not writable, or the working directory is gone.
     """
     if is_remote(log_dir):
         return
@@ -103,7 +103,7 @@ def check_log_dir(log_dir: str) -> None:
 
 
 def make_new_dir(path: str) -> bool:
-    """Create a directory and its parents; ``False`` if it exists already."""
+    """Create a directory and its parents; return ``False`` if it exists already."""
     if is_remote(path):
         gfile = _gfile()
         if gfile.exists(path):
@@ -119,25 +119,25 @@ def make_new_dir(path: str) -> bool:
 
 
 def walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Directories below ``top`` with the names of their files; links to directories are not followed."""
+    """Yield directories below ``top`` with the names of their files; links to directories are not followed."""
     walked = _gfile().walk(top) if is_remote(top) else os.walk(top)
     for directory, _, names in walked:
         yield str(directory), list(names)
 
 
 def read_bytes(path: str, most: int = -1) -> bytes:
-    """All of a file, or its first bytes.
+    """Read a file, or its first bytes.
 
     Args:
-        path: The file's.
-        most: How many bytes; all if negative.
+        path: Path of the file.
+        most: Most bytes to read; all if negative.
 
     Raises:
-        OSError: If it cannot be read, or is something else: a pipe would make the reader wait.
+        OSError: If it cannot be read, or is not a regular file: reading a pipe would block.
     """
     if is_remote(path):
         with _gfile().GFile(path, "rb") as file:
-            data = bytes(file.read())  # the two interfaces that it may have differ in how they are asked for less
+            data = bytes(file.read())  # the two possible interfaces differ in how a partial read is requested
             return data if most < 0 else data[:most]
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"Expected a file. Received: {path!r}.")
@@ -160,13 +160,13 @@ class _LocalFile:
         if self._file.closed:
             self._reopen()
         if self._counts_links and not os.fstat(self._file.fileno()).st_nlink:
-            raise FileNotFoundError(f"{self._file.name!r} was removed")  # writing to it would work, and be lost
+            raise FileNotFoundError(f"{self._file.name!r} was removed")  # writing would succeed and be lost
         view = memoryview(data)
         try:
             while view:
-                # A short write is how a disk that fills up begins to tell.
+                # A short write is the first sign of a full disk.
                 view = view[self._file.write(view) or 0 :]
-        except BaseException:  # an interrupt of the user's, too
+        except BaseException:  # including KeyboardInterrupt
             self._file.truncate(self._size)
             self._file.seek(self._size)
             raise
@@ -180,7 +180,7 @@ class _LocalFile:
 
     def _reopen(self) -> None:
         file = open(self._file.name, "r+b", buffering=0)  # noqa: SIM115 -- it stays open
-        # What is behind our end, if anything, is a piece that could not be taken back.
+        # Anything beyond our end is a partial write that could not be undone.
         file.truncate(self._size)
         file.seek(self._size)
         self._file = file
@@ -211,10 +211,10 @@ class _RemoteFile:
         self._file.close()
 
     def rest(self) -> None:
-        pass  # such a file cannot be continued
+        pass  # a remote file cannot be reopened for appending
 
     def disown(self) -> None:
-        pass  # closing it would write what the parent's has in its buffer
+        pass  # closing it would write the parent's buffered data
 
     def discard(self) -> None:
         with suppress(Exception):

@@ -1,8 +1,8 @@
-"""The rows since the last chunk, in a preallocated memory-mapped ring: a row survives ``kill -9`` without any I/O.
+"""Journal of the rows since the last chunk: a preallocated memory-mapped ring whose rows survive ``kill -9``.
 
-The page cache belongs to the kernel, so what a killed process had written into the mapping still reaches the file.
-If the machine dies, some pages do and some don't: each row ends in a checksum of its values and its number, so that
-neither zeros nor an older row in its place pass for it.
+No I/O is needed: the page cache belongs to the kernel, so whatever a killed process wrote into the mapping still
+reaches the file. If the machine dies, only some pages do. Each row therefore ends in a checksum of its values and its
+number, so that neither zeros nor an older row can pass for it.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ __all__ = ["JOURNAL_NAME", "MAX_JOURNAL_BYTES", "Journal", "read_journal"]
 JOURNAL_NAME = "rows.journal"
 CAPACITY = 8192
 _MAGIC, _VERSION = b"KMWRING", 2
-# Magic and version, capacity, values a row, JSON bytes, checksum of these and the JSON; head, tail.
+# Magic and version, capacity, values per row, JSON bytes, checksum of these and the JSON; head, tail.
 _FIXED = struct.Struct("<8sIII")
 _CHECKSUM = struct.Struct("<I")
 _COUNTERS = struct.Struct("<qq")
-_HEAD, _TAIL = 3, 4  # where these two are, in 8 bytes
-_JSON = _FIXED.size + _CHECKSUM.size + _COUNTERS.size  # where the layout's is
+_HEAD, _TAIL = 3, 4  # positions of the two counters, in units of 8 bytes
+_JSON = _FIXED.size + _CHECKSUM.size + _COUNTERS.size  # offset of the layout's JSON
 _HEADER_BYTES = 4096
-# The largest that is written: a damaged header cannot ask for more.
+# The largest journal that is written; a damaged header cannot claim more.
 MAX_JOURNAL_BYTES = _HEADER_BYTES + CAPACITY * (MAX_VALUES + 1) * 8
-# Whole numbers beyond it are not exact in a float64; no count of bytes or steps comes near.
+# Whole numbers beyond this are not exact in a float64; no count of bytes or steps comes near it.
 _LARGEST = 2.0**53
 _UINT32 = 2**32 - 1
 _crc32 = zlib.crc32
 
 
 class Journal:
-    """A ring of rows with two counters: ``head`` rows written so far, ``tail`` of them stored elsewhere.
+    """A ring of rows with two counters: ``head`` rows written so far, of which ``tail`` are stored elsewhere.
 
-    Whoever writes sets a third, ``limit``: the head at which ``append`` first asks for something to be done.
+    The writer sets a third, ``limit``: the head at which ``append`` refuses until the writer has made room.
 
     Args:
         layout: The columns of a row.
         path: The file to map; ``None`` keeps the ring in memory only.
-        capacity: Rows it holds; a power of two.
+        capacity: Number of rows it holds; a power of two.
 
     Raises:
         OSError: If the file cannot be created at its full size.
@@ -93,24 +93,24 @@ class Journal:
 
     @property
     def full(self) -> bool:
-        """Whether the next row would overwrite one that is stored nowhere else."""
+        """Whether the next row would overwrite a row that is stored nowhere else."""
         return self.head - self.tail >= self.capacity
 
     def append(self, row: Sequence[float]) -> bool:
         """Write one row.
 
         Returns:
-            Whether it was written; not if ``limit`` is reached: then make room, see ``full``, and raise the limit.
+            Whether it was written. It is not if ``limit`` is reached: make room (see ``full``) and raise the limit.
 
         Raises:
-            TypeError, ValueError: If a value is no number, or there are too few or too many.
+            TypeError, ValueError: If a value is not a number, or there are too few or too many.
         """
         head = self.head
         if head >= self.limit:
             return False
         if len(row) != self._values:
             raise ValueError(f"Expected {self._values} values. Received: {len(row)}.")
-        # One by one: within a fit, whose steps empty the processor's caches, struct and array take twice as long.
+        # One by one: within a fit, whose steps evict the processor's caches, struct and array take twice as long.
         numbers, first = self._numbers, (head & self._mask) * self._stride
         index = first
         for value in row:
@@ -118,12 +118,12 @@ class Journal:
             index += 1
         numbers[index] = _crc32(self._bytes[8 * first : 8 * index], head & _UINT32)
         self.head = head = head + 1
-        # After the row: a reader, or a crash between the two, never sees half a row.
+        # Written after the row, so that neither a reader nor a crash in between sees half a row.
         self._counters[_HEAD] = head
         return True
 
     def amend(self, start: int, values: Sequence[float]) -> bool:
-        """Overwrite values of the newest row from index ``start`` on; ``False`` if it has been stored already."""
+        """Overwrite values of the newest row from index ``start``; return ``False`` if it has been stored already."""
         if self.head == self.tail:
             return False
         number = self.head - 1
@@ -133,28 +133,28 @@ class Journal:
         for index, value in enumerate(values, start):
             row[index] = value
         row[self._values] = _crc32(row[: self._values], number & _UINT32)
-        self._bytes[stored] = row.cast("B")  # in one go: no reader, and no kill, finds values without their checksum
+        self._bytes[stored] = row.cast("B")  # at once: values and checksum match for any reader, and after a kill
         return True
 
     def rows(self, start: int, stop: int) -> Rows:
-        """Copy of rows ``start`` to ``stop`` (counted since the beginning), ``float64[stop - start, values]``."""
+        """Copy rows ``start`` to ``stop`` (counted from the run's first), ``float64[stop - start, values]``."""
         ring = np.frombuffer(self._map, np.float64, self.capacity * self._stride, _HEADER_BYTES)
         rows: Rows = ring.reshape(self.capacity, self._stride)[np.arange(start, stop) & self._mask, : self._values]
         return rows
 
     def release(self, upto: int) -> None:
-        """Note that all rows before ``upto`` are stored elsewhere."""
+        """Record that all rows before ``upto`` are stored elsewhere."""
         self.tail = upto
         self._counters[_TAIL] = upto
 
     def disown(self) -> None:
-        """In a forked child: leave the file to the parent, and go on with a copy in memory."""
+        """In a forked child: leave the file to the parent and continue with a copy in memory."""
         shared, self.path = self._map, None
         self._use(mmap.mmap(-1, self.size_bytes))
         self._map[:] = shared[:]
 
     def close(self) -> None:
-        """Unmap; remove the file if all of its rows are stored elsewhere."""
+        """Unmap the file, and remove it if all of its rows are stored elsewhere."""
         self._counters.release()
         self._numbers.release()
         self._bytes.release()
@@ -164,16 +164,16 @@ class Journal:
 
 
 def read_journal(data: bytes) -> tuple[Layout, Rows]:
-    """Read the rows of a journal that are stored nowhere else, also while it is being written.
+    """Read the rows of a journal that are stored nowhere else, even while it is being written.
 
     Args:
         data: The file's bytes.
 
     Returns:
-        The layout and ``float64[num_rows, values]``; rows that were cut off or damaged are NaN.
+        The layout and ``float64[num_rows, values]``; truncated or damaged rows are NaN.
 
     Raises:
-        RecordingFormatError: If it is no journal, or its header is damaged or was cut off.
+        RecordingFormatError: If it is not a journal, or its header is damaged or truncated.
         RecordingVersionError: If a newer version wrote it.
     """
     try:
@@ -222,14 +222,14 @@ def read_journal(data: bytes) -> tuple[Layout, Rows]:
 
 
 def _matching(stored: Rows, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which rows have the checksum, behind their values, of the row of that number."""
+    """Whether each row's checksum matches its values and number."""
     sums = [_crc32(row[:-1].tobytes(), number & _UINT32) for row, number in zip(stored, numbers.tolist(), strict=True)]
     matching: NDArray[np.bool_] = np.array(sums, float) == stored[:, -1]
     return matching
 
 
 def _plausible(stored: Rows) -> NDArray[np.bool_]:
-    """Which rows without a checksum hold what may have been measured, rather than what the disk held before."""
+    """Whether each row without a checksum holds plausible measurements rather than old disk contents."""
     return np.asarray((np.isnan(stored) | (np.abs(stored) <= _LARGEST)).all(axis=1))
 
 
@@ -244,15 +244,17 @@ def _mapped(path: Path | None, size: int) -> mmap.mmap:
 
 
 def _create(path: Path, header: bytes, size: int) -> None:
-    """Put a whole new file in place: a reader never sees one without a header, nor is an old one cut off that
-    somebody still maps, which would be a SIGBUS there.
+    """Put a complete new file in place.
+
+    A reader never sees a file without a header, and an old file that another process still maps is not truncated, which
+    would be a SIGBUS there.
     """
     new = path.with_name(f"{path.name}.new")
     try:
         with open(new, "wb") as file:
             file.write(header)
             file.flush()
-            # Without its blocks a full disk would be a SIGBUS at some later row; so take them all now.
+            # Allocate all blocks now: on a full disk, a missing one would be a SIGBUS at a later row.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:

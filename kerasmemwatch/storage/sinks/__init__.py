@@ -1,4 +1,4 @@
-"""Destinations of a recording, one a module.
+"""Destinations of a recording, one per module.
 
-A sink gets encoded chunks and never sees the recorder.
+A sink receives encoded chunks and never sees the recorder.
 """

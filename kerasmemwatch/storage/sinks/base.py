@@ -1,4 +1,4 @@
-"""What a sink is: somewhere that chunks of a recording are written to."""
+"""Interface of sinks, the destinations of a recording's chunks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Sink", "Update"]
 
 @dataclass(frozen=True)
 class Update:
-    """What was recorded since the last update.
+    """Data recorded since the last update.
 
     Attributes:
         index: 0-based number of the chunk within the run; ``None`` if there are no new rows.
         layout: The columns of ``rows``.
-        rows: ``float64[num_rows, values]``, decimated as they are stored.
-        chunk: The same rows, encoded by ``schema.encode_rows``.
+        rows: ``float64[num_rows, values]``, decimated as stored.
+        chunk: The same rows, encoded by ``row_codec.encode_rows``.
         step: The newest step.
         time_s: UNIX time of the newest row.
-        run: What describes the run, if it changed.
+        run: The run's description, if it changed.
         layers: The model's variables by layer, with ``run``.
-        traced: Traced steps: number within the run, and bytes by ``step_codec.encode_step``.
+        traced: Traced steps: number within the run, and bytes from ``step_codec.encode_step``.
     """
 
     index: int | None
@@ -43,7 +43,7 @@ class Sink(Protocol):
     """One destination. Called from one thread at a time, never from the per-batch path."""
 
     def write(self, update: Update) -> None:
-        """Write all of an update, or raise ``OSError`` having written none of it; it is then tried again later."""
+        """Write all of an update, or raise ``OSError`` without having written any; it is then retried later."""
 
     def close(self) -> None:
-        """Close; more may be written afterwards, which opens it again."""
+        """Close; a later ``write`` opens it again."""

@@ -1,8 +1,7 @@
-"""A run's TensorBoard event file: the recording itself in chunks, and a few standard scalars.
+"""Sink that writes a TensorBoard event file: the recording in chunks, and a few standard scalars.
 
-Each chunk of rows and each traced step has a tag of its own, since TensorBoard keeps only some records of a tag; of a
-tag that is written again and again it always keeps the last. A scalar's point is the maximum of its window, and the
-windows widen with the run.
+Each chunk of rows and each traced step has a tag of its own, because TensorBoard keeps only some records per tag
+(always including the last). A scalar's point is the maximum of its window, and the windows widen with the run.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ SCALARS = {
     "device_in_use_bytes": ("memory/device_in_use_mib", "Allocator's bytes in use at the end of a batch, MiB"),
     "host_rss_bytes": ("memory/host_rss_mib", "Resident set size of the process, MiB"),
 }
-# Points of the first so many rows and of each doubling of the run after them; TensorBoard keeps 1,000 of a scalar.
+# Points for the first 256 rows, and for each later doubling of the run; TensorBoard keeps 1,000 per scalar.
 _DENSE_POINTS = 256
 
 
@@ -45,7 +44,7 @@ class TensorBoardSink:
     """Writes one event file into a directory of its own.
 
     Args:
-        directory: The run's directory; it exists. No other writer may use it at the same time.
+        directory: The run's directory, which exists. No other writer may use it at the same time.
     """
 
     def __init__(self, directory: str) -> None:
@@ -76,12 +75,12 @@ class TensorBoardSink:
             self._file = None
 
     def rest(self) -> None:
-        """Hold no descriptor until the next update, which goes on with the same event file."""
+        """Hold no descriptor until the next update, which continues the same event file."""
         if self._file is not None:
             self._file.rest()
 
     def disown(self) -> None:
-        """Leave the file to another process, after a fork to the parent."""
+        """Leave the file to another process (after a fork, the parent)."""
         if self._file is not None:
             self._file.disown()
             self._file = None
@@ -120,7 +119,7 @@ class TensorBoardSink:
 
 
 def partial_tag(tag: str) -> str:
-    """The tag of a device's scalar that leaves allocations out.
+    """Tag of a scalar whose device counts only some allocations.
 
     Example:
         >>> partial_tag("memory/device_peak_mib")
@@ -130,7 +129,7 @@ def partial_tag(tag: str) -> str:
 
 
 def _scalar_series(layout: Layout, devices: tuple[DeviceInfo, ...]) -> Iterator[tuple[int, str, str]]:
-    """Index within a row, tag and description of every scalar; the device is in the tag if there are several."""
+    """Yield index within a row, tag and description of every scalar; the tag names the device if there are several."""
     start = 0
     for column in layout:
         if column.name in SCALARS:
@@ -140,7 +139,7 @@ def _scalar_series(layout: Layout, devices: tuple[DeviceInfo, ...]) -> Iterator[
                 own_tag, words = tag, description
                 if device is not None and device.counting == "partial":
                     own_tag = partial_tag(tag)
-                    words += f"; only of allocations of {format_bytes(device.counted_from_bytes)} or more"
+                    words += f"; only allocations of {format_bytes(device.counted_from_bytes)} or more"
                 if device is not None and column.size > 1:
                     own_tag += f"/{device.name.replace(':', '_')}"
                 yield start + offset, own_tag, words
@@ -163,7 +162,7 @@ def _tensor_event(tag: str, payload: bytes, update: Update) -> Any:
 
 
 def _new_path(directory: str) -> str:
-    # TensorBoard takes any file with "tfevents" in its name, and orders a run's files by name: time first.
+    # TensorBoard reads any file with "tfevents" in its name, and sorts a run's files by name: time first.
     stamp = f"{time.time():.6f}".replace(".", "")
     return join(
         directory, f"events.out.tfevents.{stamp[:10]}.{stamp[10:]}.{socket.gethostname()}.{os.getpid()}{FILE_SUFFIX}"
