@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import logging
 import os
@@ -72,6 +73,7 @@ class Loop:
         return [weight.numpy().tobytes() for weight in self.model.weights]
 
 
+@functools.cache
 def weights_of_plain(mode: str, times: int) -> list[bytes]:
     """What ``tf.GradientTape`` makes of the weights; the model is gone by then, and its layers' paths."""
     plain = Loop(mode, tf.GradientTape)
@@ -103,42 +105,49 @@ def test_it_records_steps_and_names_layers(mode: str) -> None:
     assert session.active and not session._recorder.faults.notes
 
 
+def fit_own_step(make: Any, mode: str, **options: Any) -> Any:
+    """A fit of a model that makes a tape in its training step: the last one, the history, the weights, the model."""
+    keras.utils.set_random_seed(0)
+    tapes: list[Any] = []
+
+    class Model(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = keras.layers.Dense(32, "tanh", name="wide")
+            self.head = keras.layers.Dense(1, name="head")
+
+        def call(self, inputs: Any) -> Any:
+            return self.head(self.wide(inputs))
+
+        def train_step(self, data: Any) -> Any:
+            x, y = data
+            with make() as tape:
+                loss = tf.reduce_mean((self(x, training=True) - y) ** 2)
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            tapes[:] = [tape]
+            return {"loss": loss}
+
+    model = Model()
+    model.compile(keras.optimizers.Adam(), run_eagerly=mode == "eager", jit_compile=mode == "xla")
+    history = model.fit(np.ones((32, 8), np.float32), np.ones((32, 1)), batch_size=8, verbose=0, **options).history
+    return tapes[0], history, [weight.numpy().tobytes() for weight in model.weights], model
+
+
+@functools.cache
+def fitted_plainly(mode: str) -> Any:
+    return fit_own_step(tf.GradientTape, mode)[1:3]
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("watched", [False, True])
 def test_within_a_model_s_own_train_step(mode: str, watched: bool) -> None:
-    def fit(make: Any, **options: Any) -> Any:
-        keras.utils.set_random_seed(0)
-        tapes: list[Any] = []
-
-        class Model(keras.Model):
-            def __init__(self) -> None:
-                super().__init__()
-                self.wide = keras.layers.Dense(32, "tanh", name="wide")
-                self.head = keras.layers.Dense(1, name="head")
-
-            def call(self, inputs: Any) -> Any:
-                return self.head(self.wide(inputs))
-
-            def train_step(self, data: Any) -> Any:
-                x, y = data
-                with make() as tape:
-                    loss = tf.reduce_mean((self(x, training=True) - y) ** 2)
-                gradients = tape.gradient(loss, self.trainable_variables)
-                self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-                tapes[:] = [tape]
-                return {"loss": loss}
-
-        model = Model()
-        model.compile(keras.optimizers.Adam(), run_eagerly=mode == "eager", jit_compile=mode == "xla")
-        history = model.fit(np.ones((32, 8), np.float32), np.ones((32, 1)), batch_size=8, verbose=0, **options).history
-        return tapes[0], history, [weight.numpy().tobytes() for weight in model.weights], model
-
     watch = kmw.MemoryWatch(None, trace=[2], strict=True)
     options = {"callbacks": [watch]} if watched else {}
-    plain = fit(tf.GradientTape)[1:3]
+    plain = fitted_plainly(mode)
     keras.backend.clear_session()
     gc.collect()
-    tape, history, weights, _model = fit(kmw.MemoryTape, **options)
+    tape, history, weights, _model = fit_own_step(kmw.MemoryTape, mode, **options)
     assert (history, weights) == plain
     assert tape.session is watch if watched else tape.session is implicit_session._own
     assert steps(tape.session) == [1, 2, 3, 4] if watched or mode == "eager" else [1, 2, 3]
@@ -613,12 +622,14 @@ FAULTS: list[tuple[Any, str, tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize("mode", BOTH)
-@pytest.mark.parametrize(("owner", "name", "met"), FAULTS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("owner", "name", "mode"),
+    [(owner, name, mode) for owner, name, met in FAULTS for mode in met],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_a_fault_of_ours_is_reported_once_and_reaches_nobody(
     owner: Any,
     name: str,
-    met: tuple[str, ...],
     mode: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -633,7 +644,7 @@ def test_a_fault_of_ours_is_reported_once_and_reaches_nobody(
         assert loop.tapes[0].memory is None or mode == "eager" or name != "traced_memory"
     assert loop.weights == expected
     records = [record.getMessage() for record in caplog.records if "broken on purpose" in record.getMessage()]
-    assert len(records) == (mode in met), records
+    assert len(records) == 1, records
 
 
 BIG_BYTES = 64 * 1024**2
