@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 import kerasmemwatch as kmw
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES
 
 which, mode, how = sys.argv[1:]
 layers = keras.layers
@@ -312,7 +313,7 @@ def told(models, recorder):
     timeline = step.timeline
     phases = {}
     for row in np.flatnonzero(timeline.birth >= 0).tolist():
-        category, phase = kmw.timeline.CATEGORIES[timeline.category[row]], kmw.timeline.PHASES[timeline.phase[row]]
+        category, phase = CATEGORIES[timeline.category[row]], PHASES[timeline.phase[row]]
         owner = timeline.owners[timeline.owner[row]]
         place = phases.setdefault(owner, {}).setdefault(f"{category} {phase}", 0)
         phases[owner][f"{category} {phase}"] = place + int(timeline.requested_bytes[row])
@@ -337,8 +338,6 @@ def told(models, recorder):
 
 
 if __name__ == "__main__":
-    import kerasmemwatch.records.timeline
-
     keras.utils.set_random_seed(0)
     models, step, batch = globals()[which]()
     trace = [TRACED] if os.environ.get("TRACE", "1") == "1" else False

@@ -1,6 +1,6 @@
 """One model, trained by ``fit``, by a session with a function, or by an eager session: what the report says, as JSON.
 
-Called with ``mlp``, ``cnn`` or ``lstm``, and ``fit``, ``graph`` or ``eager``.
+Called with ``cnn`` or ``lstm``, and ``fit``, ``graph`` or ``eager``.
 """
 
 import json
@@ -17,7 +17,6 @@ from kerasmemwatch.records.timeline import PHASES
 name, way = sys.argv[1:]
 layers = keras.layers
 inner, shape = {
-    "mlp": ([layers.Dense(256, "relu", name="a"), layers.Dense(128, "tanh", name="b")], (256,)),
     "cnn": (
         [
             layers.Conv2D(16, 3, name="conv"),
