@@ -135,7 +135,7 @@ def _data(shape: tuple[int, ...], num_samples: int = 64) -> tuple[Any, Any]:
     return random.normal(size=(num_samples, *shape)).astype("float32"), np.ones((num_samples, 4), "float32")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build() -> Callable[..., Case]:
     """``build("mlp", seed=0, jit_compile=False, ...)``: a compiled model with data."""
 
