@@ -60,8 +60,11 @@ def layers_of(step: Any) -> set[tuple[str, str]]:
     return {(path, kind) for path, kind in zip(step.timeline.owners, step.timeline.classes, strict=True) if kind}
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("make", [Subclassed, functional], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [*((Subclassed, mode) for mode in MODES), (functional, "graph"), (functional, "eager")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_rows_have_the_same_names_in_every_stage_and_run(make: Any, mode: str) -> None:
     known = {
         ("net", "Subclassed"),
