@@ -81,9 +81,18 @@ def run(model: Any, stage: str, data: Any, callbacks: list[Any]) -> Any:
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-@pytest.mark.parametrize("fails_at", [1, 4])
-@pytest.mark.parametrize("stage", ["train", "test", "predict"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "stage", "fails_at"),
+    [
+        ("graph", "train", 1),
+        ("graph", "train", 4),
+        ("graph", "test", 4),
+        ("graph", "predict", 1),
+        ("eager", "train", 4),
+        ("eager", "test", 1),
+        ("eager", "predict", 4),
+    ],
+)
 def test_a_step_that_fails_has_a_row_with_its_peak(mode: str, stage: str, fails_at: int, tmp_path: Any) -> None:
     model, watch = make_model(**MODES[mode]), MemoryWatch(tmp_path, trace=[2], strict=True)
     fails(lambda: run(model, stage, batches(fails_at), [watch]))
@@ -134,9 +143,16 @@ def test_a_first_step_that_fails_leaves_a_report() -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("watch_first", [True, False])
-@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end"])
+@pytest.mark.parametrize(
+    ("hook", "watch_first", "kind"),
+    [
+        ("on_train_batch_begin", True, ValueError),
+        ("on_train_batch_begin", False, KeyboardInterrupt),
+        ("on_train_batch_end", True, SystemExit),
+        ("on_train_batch_end", False, ValueError),
+        ("on_train_batch_end", False, KeyboardInterrupt),
+    ],
+)
 def test_a_callback_that_raises_within_a_batch(
     tools: Any, build: Any, hook: str, watch_first: bool, kind: type[BaseException]
 ) -> None:
@@ -241,9 +257,10 @@ def within(context: Any, call: Callable[[], None]) -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-@pytest.mark.parametrize("loop", [by_steps, by_step])
-@pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize("fails_at", [1, 3])
+@pytest.mark.parametrize(
+    ("loop", "compiled", "fails_at"),
+    [(by_steps, True, 1), (by_steps, False, 3), (by_step, True, 3), (by_step, False, 1)],
+)
 def test_a_step_of_a_loop_that_fails(loop: Callable[..., None], compiled: bool, fails_at: int) -> None:
     model = make_model()
 

@@ -67,8 +67,7 @@ def test_callbacks_before_the_watch_see_none(build: Any) -> None:
     assert after.names == [{"loss", *NAMES}]
 
 
-@pytest.mark.parametrize("verbose", [1, 2])
-@pytest.mark.parametrize("position", ["alone", "before", "after"])
+@pytest.mark.parametrize(("position", "verbose"), [("alone", 1), ("before", 2), ("after", 1), ("after", 2)])
 def test_the_epochs_line_shows_memory_beside_the_loss(
     build: Any, capsys: pytest.CaptureFixture[str], verbose: int, position: str
 ) -> None:

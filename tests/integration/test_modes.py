@@ -96,8 +96,10 @@ def test_an_evaluate_within_a_fit_is_recorded_by_the_same_watch(build: Any, tool
     assert samples["epoch"][samples["stage"] == "train"].tolist() == [0.0] * 8 + [1.0] * 8
 
 
-@pytest.mark.parametrize("epochs", [2, 3])
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_epoch_begin", "on_epoch_end"])
+@pytest.mark.parametrize(
+    ("hook", "epochs"),
+    [("on_train_batch_end", 3), ("on_epoch_begin", 2), ("on_epoch_begin", 3), ("on_epoch_end", 2)],
+)
 def test_an_evaluate_within_a_fit_that_raises(build: Any, tools: Any, hook: str, epochs: int) -> None:
     def fail(batch: int) -> None:
         raise ValueError("on purpose")
@@ -257,7 +259,7 @@ def test_logical_devices_share_one_allocator_that_is_reported_once(run_forked_py
     )
 
 
-@pytest.mark.parametrize("spike_at", [0, 1, 2, 3, 4, 12])
+@pytest.mark.parametrize("spike_at", [0, 2, 3, 12])
 def test_sample_every_covers_all_batches_since_the_last_row(
     build: Any, tools: Any, tmp_path: Path, spike_at: int
 ) -> None:

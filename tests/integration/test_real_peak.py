@@ -288,8 +288,15 @@ def test_the_patch_is_in_place_for_that_gap_only(fit: Any) -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("hook", ["on_epoch_end", "on_epoch_begin", "on_train_batch_end", "on_train_batch_begin"])
+@pytest.mark.parametrize(
+    ("hook", "kind"),
+    [
+        ("on_epoch_end", ValueError),
+        ("on_epoch_begin", KeyboardInterrupt),
+        ("on_train_batch_end", KeyboardInterrupt),
+        ("on_train_batch_begin", ValueError),
+    ],
+)
 def test_nothing_is_left_after_an_exception_in_a_gap(fit: Any, hook: str, kind: type[BaseException]) -> None:
     class Fails(keras.callbacks.Callback):
         def fail(self, *args: Any, **named: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import pytest
 import tensorflow as tf
-from user_loop import MODES, Loop, column
+from user_loop import Loop, column
 
 from kerasmemwatch.watch.memory_session import MemorySession
 
@@ -89,9 +89,17 @@ def test_continue(loop: Loop) -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("form", ["steps", "step"])
+@pytest.mark.parametrize(
+    ("mode", "kind", "form"),
+    [
+        ("eager", ValueError, "steps"),
+        ("eager", KeyboardInterrupt, "step"),
+        ("graph", SystemExit, "steps"),
+        ("graph", ValueError, "step"),
+        ("xla", KeyboardInterrupt, "steps"),
+        ("xla", SystemExit, "step"),
+    ],
+)
 def test_exception_in_a_traced_step(build: Any, mode: str, kind: type[BaseException], form: str) -> None:
     loop = Loop(build, mode)
 

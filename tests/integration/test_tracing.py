@@ -188,9 +188,8 @@ def test_a_tape_of_a_traced_step_is_used_when_the_hooks_are_gone() -> None:
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize(("kind", "watch_first"), [(ValueError, True), (KeyboardInterrupt, False)])
 @pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_train_begin"])
-@pytest.mark.parametrize("watch_first", [True, False])
 def test_nothing_is_left_after_another_callback_raised(
     build: Any, tools: Any, hook: str, kind: type[BaseException], watch_first: bool
 ) -> None:
@@ -302,21 +301,27 @@ def test_a_profile_that_begins_within_a_traced_step_is_theirs(build: Any, tmp_pa
     assert any("profiler" in note for note in watch.recording.run.notes)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["cnn", "lstm", "shared", "raw_variable"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        *((name, "graph") for name in ("cnn", "lstm", "shared", "raw_variable")),
+        ("cnn", "eager"),
+        ("raw_variable", "eager"),
+        ("cnn", "xla"),
+    ],
+)
 def test_weights_are_bit_identical_with_every_step_traced(build: Any, name: str, mode: str) -> None:
     def trained(callbacks: list[Any]) -> list[bytes]:
         case = build(name, **MODES[mode])
-        x, y = np.tile(case.x, (2, *[1] * (case.x.ndim - 1)))[:80], np.tile(case.y, (2, 1))[:80]
-        case.model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
-        assert int(case.model.optimizer.iterations) == 10
+        case.model.fit(case.x[:48], case.y[:48], batch_size=8, verbose=0, callbacks=callbacks)
+        assert int(case.model.optimizer.iterations) == 6
         variables = [*case.model.variables, *case.model.optimizer.variables, *case.raw]
         return [np.asarray(variable.numpy()).tobytes() for variable in variables]
 
-    watch = MemoryWatch(None, trace=list(range(1, 11)), strict=True)
+    watch = MemoryWatch(None, trace=list(range(1, 7)), strict=True)
     assert trained([watch]) == trained([])
     # Before the first step's graph is made there is nothing to look at; all others are there.
-    assert {step.step for step in watch.recording.steps} >= set(range(2, 11))
+    assert {step.step for step in watch.recording.steps} >= set(range(2, 7))
 
 
 def test_auto_takes_the_second_step_and_a_later_one(build: Any) -> None:
