@@ -153,15 +153,13 @@ print(one.info.counting, bool(one.note), in_use() - before)
 
 
 def test_a_child_process_takes_no_limit_of_ours_for_the_users(tmp_path: Path) -> None:
-    (tmp_path / "child.py").write_text("import kerasmemwatch\n" + DEVICES + SHOW)
-    script = """
-import os, subprocess, sys
-import kerasmemwatch
-for changes in ({}, {"KERASMEMWATCH_EXACT_CPU": "0"}, {"TF_CPU_BFC_MEM_LIMIT_IN_MB": "2048"}):
-    subprocess.run([sys.executable, "child.py"], env={**os.environ, **changes}, check=True)
-"""
-    lines = [json.loads(line.removeprefix("FOUND")) for line in run(tmp_path, script).splitlines()]
-    assert lines == [[["CPU:0", "exact", None]], [["CPU:0", "partial", None]], [["CPU:0", "exact", 2048 * 2**20]]]
+    inherited = found_by(run(tmp_path, "import os, kerasmemwatch\nfound = {**os.environ}\n" + SHOW))
+    script = "import kerasmemwatch\n" + DEVICES + SHOW
+    found = [
+        found_by(run_imported(tmp_path, script, **{**inherited, **changes}))
+        for changes in ({}, {"KERASMEMWATCH_EXACT_CPU": "0"}, {"TF_CPU_BFC_MEM_LIMIT_IN_MB": "2048"})
+    ]
+    assert found == [[["CPU:0", "exact", None]], [["CPU:0", "partial", None]], [["CPU:0", "exact", 2048 * 2**20]]]
 
 
 def test_run_has_no_limit_that_is_reported(tmp_path: Path) -> None:

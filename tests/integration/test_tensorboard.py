@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from loaders import LOADERS, python_provider, rust_providers
+from loaders import python_provider, rust_providers
 from tensorboard import context
 
 from kerasmemwatch.recording import Recording
@@ -32,15 +32,18 @@ POLLS, POLL_S = 600, 0.1
 # What TensorBoard keeps of a scalar.
 KEPT_POINTS = 1000
 
-Load = Callable[[Path, Callable[["Loaded"], bool]], "Loaded"]
+Load = Callable[[Path, Callable[["Loaded"], bool]], Iterator["Loaded"]]
 
 
 class Loaded:
-    """A log dir as TensorBoard's data provider shows it."""
+    """A log dir as the data provider of one of TensorBoard's loaders shows it."""
 
-    def __init__(self, provider: Any) -> None:
-        self._provider = provider
+    def __init__(self, name: str, provider: Any) -> None:
+        self._name, self._provider = name, provider
         self._where: Any = {"experiment_id": "", "ctx": context.RequestContext()}
+
+    def __repr__(self) -> str:
+        return f"what the loader in {self._name} has"
 
     def runs(self) -> set[str]:
         return {run.run_name for run in self._provider.list_runs(**self._where)}
@@ -60,20 +63,19 @@ class Loaded:
         return dict(found.get(run, {}))
 
 
-@pytest.fixture(params=LOADERS)
-def load(request: pytest.FixtureRequest) -> Iterator[Load]:
-    """``load(log_dir, is_complete)``: what the loader shows once it has read everything."""
+@pytest.fixture
+def load() -> Iterator[Load]:
+    """``load(log_dir, is_complete)``: what each loader shows once it has read everything."""
     with rust_providers() as rust_provider:
 
-        def load(log_dir: Path, is_complete: Callable[[Loaded], bool]) -> Loaded:
-            if request.param == "python":
-                return Loaded(python_provider(log_dir))
-            loaded, never = Loaded(rust_provider(log_dir)), threading.Event()
+        def load(log_dir: Path, is_complete: Callable[[Loaded], bool]) -> Iterator[Loaded]:
+            yield Loaded("Python", python_provider(log_dir))
+            loaded, never = Loaded("Rust", rust_provider(log_dir)), threading.Event()
             for _ in range(POLLS):
                 if is_complete(loaded):
-                    return loaded
+                    break
                 never.wait(POLL_S)
-            return loaded
+            yield loaded
 
         yield load
 
@@ -136,24 +138,24 @@ def test_one_fit(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
     case, watch = build("cnn"), MemoryWatch(tmp_path, strict=True)
     case.fit(epochs=3, validation_split=0.25, callbacks=[watch])
     recording = tools.read_back(watch, tmp_path)
-    loaded = load(tmp_path, complete(recording))
-    assert loaded.runs() == {recording.run.name}
-    check_scalars(loaded, recording)
-    check_tensors(loaded, recording)
-    tags = loaded.scalar_tags()[recording.run.name]
-    assert {tag: found.description for tag, found in tags.items()} == dict(SCALARS.values())
+    for loaded in load(tmp_path, complete(recording)):
+        assert loaded.runs() == {recording.run.name}
+        check_scalars(loaded, recording)
+        check_tensors(loaded, recording)
+        tags = loaded.scalar_tags()[recording.run.name]
+        assert {tag: found.description for tag, found in tags.items()} == dict(SCALARS.values())
 
 
 def test_a_long_fit_has_fewer_points_with_every_maximum(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
     case, watch = build(), MemoryWatch(tmp_path, strict=True)
     case.fit_steadily(1500, callbacks=[watch])
     recording = tools.read_back(watch, tmp_path)
-    loaded = load(tmp_path, complete(recording))
-    check_scalars(loaded, recording)
-    check_tensors(loaded, recording)
-    for points in loaded.scalars(recording.run.name).values():
-        # Each flush ends a window, and how many there are is a matter of time.
-        assert _DENSE_POINTS <= len(points) < KEPT_POINTS
+    for loaded in load(tmp_path, complete(recording)):
+        check_scalars(loaded, recording)
+        check_tensors(loaded, recording)
+        for points in loaded.scalars(recording.run.name).values():
+            # Each flush ends a window, and how many there are is a matter of time.
+            assert _DENSE_POINTS <= len(points) < KEPT_POINTS
 
 
 def test_several_fits(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
@@ -163,9 +165,9 @@ def test_several_fits(build: Any, tools: Any, tmp_path: Path, load: Load) -> Non
     case.fit(callbacks=[watch])
     recording = tools.read_back(watch, tmp_path)
     assert recording.samples["step"].tolist() == list(range(1, 33))
-    loaded = load(tmp_path, complete(recording))
-    check_scalars(loaded, recording)
-    check_tensors(loaded, recording)
+    for loaded in load(tmp_path, complete(recording)):
+        check_scalars(loaded, recording)
+        check_tensors(loaded, recording)
 
 
 def test_a_session(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
@@ -185,12 +187,12 @@ def test_a_session(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
                 case.model(x)
     recording = tools.read_back(session, tmp_path)
     assert [step.step for step in recording.steps] == [2, 5, 12]
-    loaded = load(tmp_path, complete(recording))
-    assert loaded.runs() == {recording.run.name}
-    check_scalars(loaded, recording)
-    check_tensors(loaded, recording)
-    tags = loaded.scalar_tags()[recording.run.name]
-    assert {tag: found.description for tag, found in tags.items()} == dict(SCALARS.values())
+    for loaded in load(tmp_path, complete(recording)):
+        assert loaded.runs() == {recording.run.name}
+        check_scalars(loaded, recording)
+        check_tensors(loaded, recording)
+        tags = loaded.scalar_tags()[recording.run.name]
+        assert {tag: found.description for tag, found in tags.items()} == dict(SCALARS.values())
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -204,12 +206,12 @@ def test_beside_the_callback_of_keras(build: Any, tools: Any, tmp_path: Path, lo
         epochs = loaded.scalar_tags().get("validation", {}).get("epoch_loss")
         return complete(recording)(loaded) and epochs is not None and epochs.max_step == 1
 
-    loaded = load(tmp_path, is_complete)
-    assert loaded.runs() == {recording.run.name, "train", "validation"}
-    check_scalars(loaded, recording)
-    check_tensors(loaded, recording)
-    assert not [tag for run in ("train", "validation") for tag in loaded.scalars(run) if tag in TAGS]
-    assert [point.step for point in loaded.scalars("validation")["epoch_loss"]] == [0, 1]
+    for loaded in load(tmp_path, is_complete):
+        assert loaded.runs() == {recording.run.name, "train", "validation"}
+        check_scalars(loaded, recording)
+        check_tensors(loaded, recording)
+        assert not [tag for run in ("train", "validation") for tag in loaded.scalars(run) if tag in TAGS]
+        assert [point.step for point in loaded.scalars("validation")["epoch_loss"]] == [0, 1]
 
 
 def test_after_a_resume(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
@@ -222,19 +224,19 @@ def test_after_a_resume(build: Any, tools: Any, tmp_path: Path, load: Load) -> N
     assert len(list((logs / "mine").glob("*tfevents*"))) == 2
     recording = tools.read_back(watch, logs)
     assert recording.samples["step"].tolist() == list(range(1, 33))
-    loaded = load(logs, complete(recording))
-    assert loaded.runs() == {"mine"}
-    check_scalars(loaded, recording)
-    check_tensors(loaded, recording)
+    for loaded in load(logs, complete(recording)):
+        assert loaded.runs() == {"mine"}
+        check_scalars(loaded, recording)
+        check_tensors(loaded, recording)
 
 
 def test_two_watches_in_one_log_dir(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
     case, watches = build(), [MemoryWatch(tmp_path, strict=True) for _ in range(2)]
     case.fit(callbacks=watches)
     recordings = [watch.recording for watch in watches]
-    loaded = load(tmp_path, lambda loaded: all(complete(recording)(loaded) for recording in recordings))
-    assert loaded.runs() == {recording.run.name for recording in recordings}
-    assert len(loaded.runs()) == 2
-    for recording in recordings:
-        check_scalars(loaded, recording)
-        check_tensors(loaded, recording)
+    for loaded in load(tmp_path, lambda loaded: all(complete(recording)(loaded) for recording in recordings)):
+        assert loaded.runs() == {recording.run.name for recording in recordings}
+        assert len(loaded.runs()) == 2
+        for recording in recordings:
+            check_scalars(loaded, recording)
+            check_tensors(loaded, recording)
