@@ -186,8 +186,8 @@ class Recorder:
                     and code == stages[-1].code
                     and get_ident() == stages.thread
                 ):
-                    # As nearly always. Written out here, since within a fit, whose steps empty the processor's
-                    # caches, every further function costs microseconds.
+                    # As nearly always. Written out: within a fit, whose steps empty the processor's caches, every
+                    # further call costs microseconds.
                     stage, executed = stages[-1], 1
                     stage.last_batch = batch
                 else:
@@ -199,26 +199,7 @@ class Recorder:
                     self._countdown -= 1
                     return
                 self._countdown = self._every
-                log = self._log
-                if log is None:
-                    self._sample(stage)
-                    return
-                # What `_sample` does, written out for the same reason.
-                row: list[float] = [self._step, self._train_step, stage.epoch, stage.code, self._clock(), 1]
-                parts: list[Sequence[float]] = []
-                failure = None
-                try:
-                    for read in self._probes.ends:
-                        part = read()
-                        row += part
-                        parts.append(part)
-                    row += self._unread
-                    if log.write(row):
-                        self._row_step = self._step
-                        return
-                except Exception as error:
-                    failure = error
-                self._sample(stage, parts, failure)
+                self._sample(stage)
         except Exception as error:
             self.faults.report("sample", error, "This batch was not recorded.")
 
@@ -238,14 +219,29 @@ class Recorder:
                 self._sample(stage, ended=ended)
         return has_row
 
-    def _sample(
-        self, stage: Stage, parts: Sequence[Sequence[float]] = (), failure: Exception | None = None, ended: float = 1
-    ) -> None:
-        """Write a row, of what some probes gave already and the others give now; ``failure`` is the next one's."""
+    def _sample(self, stage: Stage, ended: float = 1) -> None:
+        """Write a row."""
+        parts: list[Sequence[float]] = []
+        failure = None
+        if self._log is not None:
+            # As nearly always: nothing is to be checked or opened.
+            row: list[float] = [self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended]
+            try:
+                for read in self._probes.ends:
+                    part = read()
+                    row += part
+                    parts.append(part)
+                row += self._unread
+                if self._log.write(row):
+                    self._row_step = self._step
+                    return
+            except Exception as error:
+                failure = error
         values = self._probes.end(parts, failure)
         log = self._log or self._open_run()
-        base = (self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended)
-        log.append((*base, *values, *self._unread))
+        log.append(
+            (self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended, *values, *self._unread)
+        )
         self._row_step = self._step
 
     # -- the run -----------------------------------------------------------------------------------------------
