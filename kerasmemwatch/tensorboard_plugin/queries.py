@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -24,7 +22,7 @@ __all__ = ["Queries", "StoredTags"]
 
 Value = TypeVar("Value")
 # Chunks and steps are kept decoded, recordings put together: a long run has some hundred chunks.
-_MOST_DECODED, _MOST_RECORDINGS, _MOST_LISTS = 4096, 16, 4
+_MOST_DECODED, _MOST_RECORDINGS = 4096, 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,6 @@ class Queries:
         self._provider = provider
         self._decoded = _Newest(_MOST_DECODED)
         self._recordings = _Newest(_MOST_RECORDINGS)
-        self._lists = ThreadPoolExecutor(_MOST_LISTS, thread_name_prefix="kerasmemwatch-lists")
 
     def stored(self, context: Any, experiment: str) -> dict[str, StoredTags]:
         """What there is of each run that has a recording, by name.
@@ -77,10 +74,6 @@ class Queries:
     ) -> Value:
         """What a function makes of the recordings of some runs, up to what their event files hold by now.
 
-        The loader in Rust may take 40 ms to list a few tags when it is asked twice in a row, as it waits for its
-        packets to be acknowledged. Meanwhile the answer is made of what there was at the last request; it holds if
-        nothing was added.
-
         Args:
             context: The request's ``RequestContext``.
             experiment: The experiment's id.
@@ -91,21 +84,13 @@ class Queries:
             RecordingNotFoundError: If there is no run of a name, or it has no recording.
             RecordingFormatError: If its description is damaged; ``RecordingVersionError`` if a newer version wrote it.
         """
-        listing = self._lists.submit(self.stored, context, experiment)
-        last = {run: self._recordings.last((experiment, run)) for run in runs}
-        early: list[Value] = []
-        if None not in last.values():
-            with contextlib.suppress(Exception):  # which comes again below, unless it was for what is outdated
-                early.append(make({run: recording for run, (_, recording) in last.items()}))
-        stored = listing.result()
+        stored = self.stored(context, experiment)
         for run in runs:
             if run not in stored:
                 names = ", ".join(map(repr, sorted(stored))) or "there is none"
                 raise RecordingNotFoundError(
                     f"Expected the name of a run with a recording: {names}. Received: run={run!r}."
                 )
-        if early and all(stored[run].key == last[run][0] for run in runs):
-            return early[0]
         return make({run: self._recording(context, experiment, stored[run]) for run in runs})
 
     def created(self, context: Any, experiment: str, stored: StoredTags) -> float:
