@@ -40,7 +40,7 @@ class CapturedStep:
         begun_ns: UNIX time of its begin.
         log: Times and who was on top of the stack from then.
         gradients: As in ``OwnerStack.eager_gradients``.
-        known: Buffers alive after it.
+        known: Buffers alive after it, and what input pipelines kept as it began.
         step: The sample's ``step``.
         epoch: 0-based epoch.
         calls: UNIX times in nanoseconds at which functions began and ended.

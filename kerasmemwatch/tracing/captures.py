@@ -32,6 +32,7 @@ from kerasmemwatch.attribution.live.live_buffers import (
     variable_buffers,
 )
 from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES, kept_bytes
+from kerasmemwatch.attribution.live.pipeline_arrays import kept_arrays
 from kerasmemwatch.attribution.owners.categories import PHASE_CODES
 from kerasmemwatch.attribution.step_attribution import Learned, analysed
 from kerasmemwatch.attribution.variables.live_objects import Census
@@ -104,6 +105,7 @@ class Captures:
         """
         iterators = self._iterators(arguments, is_fit=is_fit)
         captured.before = variable_addresses(self._watched.ledger(), captured.mode)
+        captured.known = kept_arrays(iterators)
         # Last of all, as pipelines go on filling their buffers.
         captured.held = {KEPT_TAPES: kept_bytes(), INPUT_PIPELINE: waiting_bytes(iterators)}
         capture = Capture()
@@ -133,7 +135,7 @@ class Captures:
         captured.layers = captured.layers or LayerHooks(self._stack, self._watched).classes
         self._watched.add_variables(self._stack.differentiated())
         captured.optimizers = tuple(str(optimizer.name) for optimizer in self._watched.optimizers())
-        captured.known = variable_buffers(self._watched.ledger(), captured.before, captured.mode)
+        captured.known += variable_buffers(self._watched.ledger(), captured.before, captured.mode)
         keys = {buffer.key for buffer in captured.known} - {0}
         alive = None if census is None else census.again()
         others = unwatched_buffers(alive, keys)

@@ -213,3 +213,12 @@ def test_a_tensor_that_no_chunk_could_begin_with_comes_last() -> None:
         ("functions", 4),
     ]
     assert extra(baseline(SOME, [numpys], before=512)) == [("other variables", 512)]
+
+
+def test_an_array_that_a_pipeline_keeps_counts_once_also_if_it_dies_in_the_step() -> None:
+    array = KnownBuffer("input pipeline", "", "inputs", 1000)
+    assert extra(baseline(SOME, [array, KERNEL], before=1024 + 1024)) == [("a", 1024), ("input pipeline", 1000)]
+    died = [(256, -1000), (8192, 10)]
+    found = baseline(died, [array, KERNEL], batch=[BatchPart(100, True)], before=1024 + 1024 + 2048)
+    assert owners(found) == {1: "input pipeline"}
+    assert extra(found) == [("a", 1024), ("unattributed", 2048)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from kerasmemwatch.attribution.live.batch_spec import BatchPart
 
-__all__ = ["not_repeated", "waiting_bytes"]
+__all__ = ["not_repeated", "pipeline_nodes", "waiting_bytes"]
 
 
 def waiting_bytes(iterators: Iterable[Any]) -> int:
@@ -45,16 +45,21 @@ def not_repeated(waiting: int, sources: Iterable[int], batch: Iterable[BatchPart
     return 0 if waiting < 2 * repeated else waiting - repeated
 
 
-def _buffered(iterator: Any) -> int:
+def pipeline_nodes(iterator: Any) -> Mapping[int, Any]:
+    """TensorFlow's account of an iterator: by number, each node of the pipeline that runs; empty if there is none."""
     import tensorflow as tf
     from tensorflow.core.framework import model_pb2
 
     # One within a function that was traced, which an exception may keep alive, holds no batches.
     if type(getattr(iterator, "_iterator_resource", None)).__name__ != "EagerTensor":
-        return 0
+        return {}
     # Without a model there is an error; and as with all that is private, it may one day be another.
     with suppress(Exception), tf.init_scope():
         proto = tf.raw_ops.IteratorGetModelProto(iterator=iterator._iterator_resource)
-        nodes = model_pb2.ModelProto.FromString(proto.numpy()).nodes
-        return sum(max(0, int(node.buffered_bytes)) for node in nodes.values())
-    return 0
+        nodes: Mapping[int, Any] = model_pb2.ModelProto.FromString(proto.numpy()).nodes
+        return nodes
+    return {}
+
+
+def _buffered(iterator: Any) -> int:
+    return sum(max(0, int(node.buffered_bytes)) for node in pipeline_nodes(iterator).values())

@@ -42,7 +42,7 @@ def baseline_parts(
     Args:
         events: The allocator's events.
         rows: They, paired.
-        known: Buffers that are alive after the step.
+        known: Buffers that are alive after the step, and what input pipelines kept as it began.
         assigned: By name of an operation that assigns, or whose result is assigned, the variable.
         batch: The tensors of a batch.
         held: By owner (the input pipeline, tapes of earlier steps, constants of earlier models), the bytes that it is
@@ -55,7 +55,10 @@ def baseline_parts(
     """
     places = variable_places(events, rows, known, assigned, sightings)
     left_of = dict(held or {})
-    died = tuple(_died(events, rows, {part.row for part in places.parts}, batch, left_of))
+    kept = [buffer for buffer in known if buffer.owner == INPUT_PIPELINE and not buffer.address]
+    died = tuple(_died(events, rows, {part.row for part in places.parts}, batch, left_of, kept))
+    gone = {id(part.buffer) for part in died}
+    known = [buffer for buffer in known if id(buffer) not in gone]
     lasting = [*places.lasting, *map(Lasting, _tensors(events, rows, known, places))]
     count = len(events)
     extra = _extra(events, rows, lasting, left_of, batch_ahead(events, rows, batch))
@@ -72,15 +75,20 @@ def _died(
     named: Container[int],
     batch: Sequence[BatchPart],
     left_of: dict[str, int],
+    kept: list[KnownBuffer],
 ) -> Iterator[Part]:
-    """What was alive before the step, died in it and is no variable; takes it off what its owner held."""
+    """What was alive before the step, died in it and is no variable; takes it off what its owner held or kept."""
     requested = events.requested_bytes[rows.event]
     batches = {int(size) for size in requested[events.piped[rows.event] & (rows.birth >= 0)].tolist()}
     for row in np.flatnonzero(rows.birth < 0).tolist():
         size, death = int(requested[row]), int(rows.death[row])
         if row in named:
             continue
-        if size in batches or any(part.rows(size) for part in batch):
+        array = None if size in batches else next((each for each in kept if each.bytes == size), None)
+        if array is not None:
+            kept.remove(array)
+            yield Part(row, -1, death, array)
+        elif size in batches or any(part.rows(size) for part in batch):
             yield Part(row, -1, death, KnownBuffer(INPUT_PIPELINE, "", _HELD[INPUT_PIPELINE], size))
             left_of[INPUT_PIPELINE] = max(0, left_of.get(INPUT_PIPELINE, 0) - chunk_bytes(size))
         elif size <= left_of.get(KEPT_TAPES, 0):

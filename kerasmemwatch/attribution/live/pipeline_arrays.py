@@ -1,0 +1,132 @@
+"""Arrays that a running input pipeline keeps beside the batches that wait.
+
+When an iterator is made, TensorFlow computes what a dataset's function makes of constants alone (``tf.range(9)``), and
+keeps it for as long as the iterator. A ``flat_map`` keeps the element that it is going through. Keras' pipeline for
+arrays has both: the numbers of all samples, and the order in which they come.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from kerasmemwatch.attribution.events.chunk_addresses import chunk_bytes
+from kerasmemwatch.attribution.live.iterator_buffers import pipeline_nodes
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, tensor_bytes
+from kerasmemwatch.records.owners import INPUT_PIPELINE
+
+__all__ = ["kept_arrays"]
+
+# tensorflow/core/common_runtime/constant_folding.cc: a larger result is computed anew each time.
+_MAX_FOLDED_BYTES = 10 << 20
+# A chunk: TensorFlow joins equal constants, and there are many small ones.
+_SMALL_BYTES = 256
+# Operations that hand on a buffer, or a part of it.
+_VIEWS = frozenset(
+    {"Bitcast", "EnsureShape", "ExpandDims", "Identity", "Reshape", "Slice", "Squeeze", "StopGradient", "StridedSlice"}
+)
+# Their results lie in NumPy's memory.
+_OF_PYTHON = frozenset({"EagerPyFunc", "PyFunc", "PyFuncStateless"})
+
+
+class _Arrays(NamedTuple):
+    """What a dataset's function makes.
+
+    Attributes:
+        constants: Bytes of each array that is made of constants alone.
+        results: Bytes of each array that it gives out, is made anew for each element, and is of a known size.
+    """
+
+    constants: tuple[int, ...]
+    results: tuple[int, ...]
+
+
+_of_graph: weakref.WeakKeyDictionary[Any, _Arrays] = weakref.WeakKeyDictionary()
+
+
+def kept_arrays(iterators: Iterable[Any]) -> list[KnownBuffer]:
+    """The arrays that iterators keep; nobody tells where they lie.
+
+    Args:
+        iterators: TensorFlow's ``OwnedIterator``s.
+
+    Example:
+        >>> kept_arrays([])
+        []
+    """
+    sizes = list[int]()
+    for iterator in iterators:
+        nodes = pipeline_nodes(iterator)
+        # All of this is private, and may one day be another.
+        with suppress(Exception):
+            datasets = list(_with_inputs(iterator._dataset)) if nodes else []
+            sizes += [size for dataset in datasets for arrays in _made(dataset) for size in arrays.constants]
+            sizes += [size for dataset in datasets for size in _element(dataset) if _is_open(nodes, size)]
+    return [KnownBuffer(INPUT_PIPELINE, "", "inputs", size) for size in sizes]
+
+
+def _with_inputs(dataset: Any) -> Iterator[Any]:
+    yield dataset
+    for each in dataset._inputs():
+        yield from _with_inputs(each)
+
+
+def _made(dataset: Any) -> list[_Arrays]:
+    return [_arrays(wrapper.function.graph) for wrapper in dataset._functions()]
+
+
+def _arrays(graph: Any) -> _Arrays:
+    found = _of_graph.get(graph)
+    if found is None:
+        folded, operations = _folded(graph), graph.get_operations()
+        used = [tensor for op in operations if op.name not in folded for tensor in op.inputs]
+        constants = {id(tensor): tensor for tensor in [*used, *graph.outputs] if tensor.op.name in folded}
+        is_python = any(op.type in _OF_PYTHON for op in operations)
+        results = [] if is_python else [tensor for tensor in graph.outputs if _is_made_anew(tensor, folded)]
+        found = _of_graph[graph] = _Arrays(_large(constants.values()), _large(results))
+    return found
+
+
+def _large(tensors: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(size for size in map(tensor_bytes, tensors) if size > _SMALL_BYTES)
+
+
+def _folded(graph: Any) -> set[str]:
+    """Names of the operations that run once, as they need nothing but constants."""
+    found = set[str]()
+    for op in graph.get_operations():
+        is_pure = op.inputs and not op.op_def.is_stateful and not op.control_inputs
+        if op.type == "Const" or (
+            is_pure
+            and all(tensor.op.name in found for tensor in op.inputs)
+            and all(0 < tensor_bytes(tensor) <= _MAX_FOLDED_BYTES for tensor in op.outputs)
+        ):
+            found.add(op.name)
+    return found
+
+
+def _is_made_anew(tensor: Any, folded: Container[str]) -> bool:
+    """Whether a buffer is neither a constant nor what the function was given, or a part of it."""
+    while tensor.op.type in _VIEWS:
+        tensor = tensor.op.inputs[0]
+    return tensor.op.type != "Placeholder" and tensor.op.name not in folded
+
+
+def _element(dataset: Any) -> tuple[int, ...]:
+    """What a ``flat_map`` goes through, if that is made for it."""
+    if not type(dataset).__name__.endswith("FlatMapDataset"):
+        return ()
+    [source] = dataset._inputs()
+    while type(source).__name__.endswith("PrefetchDataset"):
+        [source] = source._inputs()
+    return tuple(size for arrays in _made(source) for size in arrays.results)
+
+
+def _is_open(nodes: Mapping[int, Any], size: int) -> bool:
+    """Whether a ``flat_map`` goes through an element of a size: then it has a second input, the element's dataset."""
+    sources = (nodes[node.inputs[0]] for node in nodes.values() if node.name == "FlatMap" and len(node.inputs) > 1)
+    allocated = (source.bytes_produced / source.num_elements for source in sources if source.num_elements)
+    # A chunk may be up to twice what was asked for.
+    return any(size <= each < 2 * chunk_bytes(size) for each in allocated)
