@@ -16,7 +16,7 @@ from kerasmemwatch.attribution.hook_notes import HookNotes, hook_notes
 from kerasmemwatch.attribution.hooks.other_fits import BESIDE
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
 from kerasmemwatch.attribution.live.batch_spec import output_bytes, rows_in_batch
-from kerasmemwatch.attribution.live.data_on_gpu import data_on_gpu
+from kerasmemwatch.attribution.live.data_on_gpu import data_on_gpu, host_copies
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.attribution.owners.allocation_owners import within_calls
 from kerasmemwatch.attribution.owners.batches_ahead import ahead_note
@@ -211,6 +211,11 @@ def _attributed(
     """One allocator's timeline, the gradients in it by layer, what is uncertain, and whether programs were opened."""
     # Of two allocators of one device the busier has what lies there.
     known = [buffer for buffer in captured.known if buffer.device == device]
+    if device == HOST:
+        known += host_copies(captured.known, captured.arguments)
+    if is_partial(events):
+        # Handles and small copies lie in another allocator.
+        known = [each for each in known if each.address or each.key or each.bytes >= ONEDNN_THRESHOLD_BYTES]
     known += constants([each for each in kept if each.device == device], known, events, noted.owners)
     evidence = _evidence(captured, noted, owners, known, device, events, guessed=guessed)
     timeline, gradient_bytes = assemble(events, evidence)

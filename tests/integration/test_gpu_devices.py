@@ -18,7 +18,7 @@ from kerasmemwatch.analysis.step_devices import on_device
 from kerasmemwatch.attribution.events.allocation_events import AllocationEvents, read_events
 from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import DeviceInfo, RunInfo
-from kerasmemwatch.records.timeline import Timeline
+from kerasmemwatch.records.timeline import CATEGORIES, Timeline
 from kerasmemwatch.reports.report import make_report
 from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
 
@@ -69,6 +69,16 @@ def test_a_fetched_batch_lies_on_the_host_as_an_input() -> None:
     assert note == "On CPU:0 only allocations of 256.0 KiB or more are known of the traced step."
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "CPU:0" in step(name).timelines])
+def test_data_sets_on_the_gpu_are_inputs_on_the_host_too(name: str) -> None:
+    timeline = step(name).timelines["CPU:0"]
+    assert coverage(timeline, peak_event(timeline)) >= 0.99
+    held = timeline.requested_bytes[(timeline.birth < 0) & (timeline.category == CATEGORIES.index("inputs"))]
+    # Labels are small, and in an allocator that tells nothing.
+    arrays = [each.bytes for each in capture(name).captured.known if each.category == "inputs" and each.bytes > 1 << 18]
+    assert sorted(held.tolist()) == sorted(arrays)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_host_holds_none_of_the_gpus_variables(name: str) -> None:
     for device in set(step(name).timelines) - {"GPU:0"}:
@@ -89,7 +99,8 @@ def test_the_report_is_of_the_gpu_and_the_host_is_one_choice_away() -> None:
     assert report.traced is not None and report.traced.device == "GPU:0"
     assert report.devices == ("GPU:0", PINNED, "CPU:0")
     host = report.on_device("CPU:0")
-    assert host.peak.by_category["inputs"] == 8 * 884_736
+    data_set = 2 * 3_538_944
+    assert host.peak.by_category["inputs"] == 8 * 884_736 + data_set
     assert "training step" in str(host) and "on CPU:0" in str(host)
 
 

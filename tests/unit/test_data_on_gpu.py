@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kerasmemwatch.attribution.live.batch_spec import BatchPart
-from kerasmemwatch.attribution.live.data_on_gpu import data_on_gpu
+from kerasmemwatch.attribution.live.data_on_gpu import data_on_gpu, host_copies
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 
 IMAGES = KnownBuffer("input pipeline", "", "inputs", 40 << 20, address=4096, device="GPU:0")
@@ -51,3 +51,9 @@ def test_a_batch_of_so_many_rows_is_compared() -> None:
 def test_of_a_batch_of_unknown_size_nothing_is_told() -> None:
     # It may be all that lies there.
     assert data_on_gpu([IMAGES], [BatchPart(1 << 20, True)], None) == ""
+
+
+def test_what_a_dataset_holds_on_a_gpu_is_in_host_memory_too() -> None:
+    batch, on_host = replace(IMAGES, address=8192), replace(IMAGES, device="CPU:0")
+    found = host_copies([IMAGES, LABELS, batch, on_host, replace(IMAGES, category="weights")], {batch.address})
+    assert found == [replace(IMAGES, address=0, device="CPU:0"), replace(LABELS, address=0, device="CPU:0")]

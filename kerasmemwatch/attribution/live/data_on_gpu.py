@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 
+from kerasmemwatch.attribution.events.allocator_names import HOST
 from kerasmemwatch.attribution.live.batch_spec import BatchPart
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["data_on_gpu"]
+__all__ = ["data_on_gpu", "host_copies"]
 
 
 def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: int | None) -> str:
@@ -42,3 +44,14 @@ def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: 
         "TensorFlow copies arrays there that fit(x=array) is given. Fit a data set from host memory: "
         "with tf.device('CPU:0'): data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)"
     )
+
+
+def host_copies(known: Iterable[KnownBuffer], arguments: Container[int] = ()) -> list[KnownBuffer]:
+    """The copies in host memory of what datasets hold on GPUs: a dataset's kernels run on the host.
+
+    Args:
+        known: As for ``data_on_gpu``.
+        arguments: Where tensors lie that a step was called with, which no dataset holds.
+    """
+    held = (buffer for buffer in known if buffer.category == "inputs" and buffer.device.startswith("GPU"))
+    return [replace(buffer, address=0, device=HOST) for buffer in held if buffer.address not in arguments]
