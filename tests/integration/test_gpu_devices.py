@@ -79,6 +79,14 @@ def test_data_sets_on_the_gpu_are_inputs_on_the_host_too(name: str) -> None:
     assert sorted(held.tolist()) == sorted(arrays)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("step1")])
+def test_what_is_copied_for_an_optimizer_s_slots_is_no_metric_s(name: str) -> None:
+    timeline = step(name).timelines[PINNED]
+    slots = np.array(["_momentum/Initializer/" in op for op in timeline.ops])[timeline.op]
+    assert slots.any() and {timeline.owners[code] for code in timeline.owner[slots].tolist()} == {"optimizer"}
+    assert {CATEGORIES[code] for code in timeline.category[slots].tolist()} == {"temporaries"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_host_holds_none_of_the_gpus_variables(name: str) -> None:
     for device in set(step(name).timelines) - {"GPU:0"}:

@@ -140,3 +140,11 @@ def test_nested_names_are_told_by_whole_parts() -> None:
 
 def test_without_operations_nothing_is_known() -> None:
     assert OpOwners({}).find("a/b") is None
+
+
+@pytest.mark.parametrize("within", ["", METRICS])
+def test_a_variables_initial_value_is_its_makers_not_whose_turn_it_is_when_it_is_copied(within: str) -> None:
+    copied, made = Frame(METRICS, "", "update"), Frame(OPTIMIZER, "", "update")
+    found = OpOwners({"adam/momentum/Initializer/zeros": [copied, made], "adam/zeros": [copied, made]})
+    assert found.find("adam/momentum/Initializer/zeros", within) == made
+    assert found.find("adam/zeros", within) == copied  # the newest

@@ -16,6 +16,8 @@ from kerasmemwatch.records.owners import Frame
 __all__ = ["OpOwners", "suffixes"]
 
 _GRADIENT_OF = re.compile(r"(?:.*/)?gradients(?:_\d+)?/(.+?)_grad/")
+# TensorFlow's scope for what a variable is set to first.
+_INITIAL_VALUE = re.compile(r"(^|/)Initializer/")
 # The call of the whole step, which is nobody's.
 _OUTERMOST = re.compile(r"^StatefulPartitionedCall(/|$)")
 
@@ -82,6 +84,9 @@ class OpOwners:
         candidates = [frame for frame in self._makers(made) if frame.owner]
         if not candidates:
             return by_scope or self.ops[made][0]
+        if _INITIAL_VALUE.search(made):
+            # The variable's maker made it. The newest is a copy, in a function that sets it, whoever is at work then.
+            return candidates[-1]
         # What is before the name it was made under are calls and loops, which somebody made too.
         call = _OUTERMOST.sub("", name[: len(name) - len(made)].rstrip("/"))
         caller = self.find(call, within) if call else None
