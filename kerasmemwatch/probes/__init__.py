@@ -1,6 +1,6 @@
-"""Probes: one source of measurements a module, an explicit tuple, no registry.
+"""Probes: one source of measurements per module, listed in an explicit tuple, not a registry.
 
-A probe never sees the recorder, and never gives 0 for what it can't read.
+A probe never sees the recorder, and never returns 0 for a value that it cannot read.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ __all__ = ["default_probes"]
 
 
 def default_probes(backend: str, *, reset_peak: bool = True, whole_window: bool = False) -> tuple[Probe, ...]:
-    """What is read by default.
+    """Make the default probes.
 
     Args:
-        backend: Keras' backend. On others than TensorFlow, what TensorFlow's allocators hold says nothing about
-            the model.
+        backend: Keras' backend. Unless it is TensorFlow, TensorFlow's allocators say nothing about the model.
         reset_peak: See ``TensorFlowProbe``.
         whole_window: See ``TensorFlowProbe``.
     """

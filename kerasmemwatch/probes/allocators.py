@@ -1,7 +1,6 @@
-"""Which allocators TensorFlow has in this process, how to read them, and how much of what happens they count.
+"""TensorFlow's allocators in this process: how to read them, and which allocations they count.
 
-Whether the CPU's allocator counts every allocation depends on how TensorFlow was started, so it is tried out, not
-assumed.
+Whether the CPU's allocator counts every allocation depends on how TensorFlow was started, so it is tested, not assumed.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from kerasmemwatch.units import KIB, MIB
 
 __all__ = ["ONEDNN_THRESHOLD_BYTES", "Allocator", "allocators", "counts_exactly", "has_gpu"]
 
-# The default allocator under oneDNN keeps statistics of allocations of at least this size
+# The default allocator under oneDNN keeps statistics only of allocations of at least this size
 # (tensorflow/core/common_runtime/mkl_cpu_allocator.h: kSmallAllocationsThreshold).
 ONEDNN_THRESHOLD_BYTES = 256 * KIB
-# Which allocator serves constants is settled for the process by the first of them; where that is one of a graph, made
-# before TensorFlow has a device, it is one without statistics.
+# A process's first constant determines which allocator serves all of them. If it belongs to a graph made before
+# TensorFlow has a device, that allocator has no statistics.
 _UNCOUNTED_CONSTANTS = (
-    "CPU:0: what operations allocate is counted, constants are not, as one was made before TensorFlow had a device. "
-    "Run an operation before the first model, such as tf.ones(1), and they are."
+    "CPU:0: constants are not counted, because one was made before TensorFlow had a device; all other allocations are. "
+    "To count constants, run an operation such as tf.ones(1) before the first model."
 )
 
 
@@ -36,11 +35,11 @@ class Allocator:
     """One allocator that keeps statistics.
 
     Attributes:
-        info: Its name, and what it counts.
+        info: Its name and what it counts.
         read: Returns bytes in use and the peak.
-        read_and_reset: The same, and sets the peak to what is in use.
-        shared_by: Names of all devices that allocate from it, if there are several.
-        note: What else to know of its figures; empty if there is nothing.
+        read_and_reset: The same, and resets the peak to the bytes in use.
+        shared_by: Names of all devices that allocate from it, if several.
+        note: Caveat about its figures; empty if there is none.
     """
 
     info: DeviceInfo
@@ -51,10 +50,10 @@ class Allocator:
 
 
 def allocators() -> list[Allocator]:
-    """Every allocator that keeps statistics.
+    """Find every allocator that keeps statistics.
 
     Returns:
-        GPUs first, then the CPU. Logical CPU devices share one allocator, which is listed once.
+        The GPUs', then the CPU's. Logical CPU devices share one allocator, which is listed once.
 
     Raises:
         ProbeUnavailableError: If there is none.
@@ -74,7 +73,7 @@ def allocators() -> list[Allocator]:
         found.append(Allocator(info, read, read_and_reset, cpus if len(cpus) > 1 else (), note))
     if not found:
         raise ProbeUnavailableError(
-            "Device memory is unknown: no allocator of TensorFlow keeps statistics here.", exact_cpu.remedy()
+            "Device memory is unknown: no TensorFlow allocator keeps statistics here.", exact_cpu.remedy()
         )
     return found
 
@@ -94,8 +93,8 @@ def has_gpu() -> bool:
 
 
 def _names(tf: Any, kind: str) -> tuple[str, ...]:
-    """The logical devices of this process that keep statistics, by their short names."""
-    # In a cluster those of the other workers are listed too; by its short name a process reads its own only.
+    """Short names of this process's logical devices that keep statistics."""
+    # In a cluster, other workers' devices are listed too; a short name always means this process's own.
     names = dict.fromkeys(logical.name.rpartition("device:")[2] for logical in tf.config.list_logical_devices(kind))
     return tuple(name for name in names if _keeps_statistics(tf, name))
 
@@ -109,10 +108,10 @@ def _keeps_statistics(tf: Any, name: str) -> bool:
 
 
 def _readings(tf: Any, name: str) -> tuple[Reading, Reading]:
-    """``read`` and ``read_and_reset`` of one allocator, as few calls deep as possible: they run twice a batch."""
+    """Make ``read`` and ``read_and_reset`` of one allocator, with few nested calls: they run twice per batch."""
     try:
-        # What tf.config calls, without two layers of checks, which take half the time. Looked up on each call, the
-        # handle of a context that is reset is None, which is an error and not a crash.
+        # The calls behind tf.config, without its two layers of checks, which take half the time. The handle is looked
+        # up on each call: after the context is reset it is None, which is an error rather than a crash.
         from tensorflow.python import pywrap_tfe
         from tensorflow.python.eager import context
 
@@ -147,8 +146,8 @@ class _NoContext:
 
 
 def _cpu_info(tf: Any, read: Reading) -> tuple[DeviceInfo, str]:
-    """What the CPU's allocator counts, and a note."""
-    # From a list: a numpy array may be taken over without a copy, and so without an allocation.
+    """Describe what the CPU's allocator counts, with a note."""
+    # From a list: a numpy array may be used without a copy, and so without an allocation.
     counts_constants = _counts(tf, read, lambda: tf.convert_to_tensor([0.0] * 64))
     if counts_constants or _counts(tf, read, lambda: _empty(tf)):
         limit = "" if exact_cpu.is_ours(exact_cpu.LIMIT_VARIABLE) else os.environ.get(exact_cpu.LIMIT_VARIABLE, "")
@@ -158,13 +157,13 @@ def _cpu_info(tf: Any, read: Reading) -> tuple[DeviceInfo, str]:
 
 
 def _empty(tf: Any) -> Any:
-    """A tensor of 256 bytes that an operation allocates."""
+    """Make a tensor of 256 bytes that an operation allocates."""
     operations = getattr(tf, "raw_ops", None)
     return None if operations is None else operations.Empty(shape=[64], dtype=tf.float32)
 
 
 def _counts(tf: Any, read: Reading, make: Callable[[], Any], tries: int = 3) -> bool:
-    """Whether a tensor of 256 bytes shows; several tries, as another thread may allocate in between."""
+    """Whether a tensor of 256 bytes is counted; tried several times, because another thread may allocate meanwhile."""
     for _ in range(tries):
         before, _ = read()
         with tf.device("CPU:0"):
@@ -177,7 +176,7 @@ def _counts(tf: Any, read: Reading, make: Callable[[], Any], tries: int = 3) -> 
 
 
 def _gpu_limit_bytes(tf: Any, name: str) -> int | None:
-    """What the user set as the memory limit of a logical GPU, in bytes; ``None`` if nothing was set."""
+    """Memory limit that the user set for a logical GPU, in bytes; ``None`` if not set."""
     try:
         limits = [
             configuration.memory_limit

@@ -1,7 +1,7 @@
-"""What a probe is: something that is read at batch and epoch boundaries and gives bytes.
+"""Interface of probes: sources that are read at batch and epoch boundaries and return bytes.
 
-A probe knows nothing of recorders or Keras. It gives plain floats (every byte count below 9 PB is exact in a
-float64) and NaN for what it does not know.
+A probe knows nothing about recorders or Keras. It returns plain floats (every byte count below 9 PB is exact in a
+float64), and NaN for unknown values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ UNKNOWN = float("nan")
 
 
 def begin_nothing() -> None:
-    """``batch_begin`` of a probe without a window; a probe whose ``batch_begin`` is this very function is not asked."""
+    """``batch_begin`` of a probe without a window. It is never called for a probe whose ``batch_begin`` it is."""
 
 
 class Probe(Protocol):
@@ -25,10 +25,10 @@ class Probe(Protocol):
 
     Attributes:
         name: Short name, used in messages: ``"host"``, ``"tensorflow"``, ``"nvml"``.
-        columns: What ``batch_end`` returns, one ``float`` a column (``width`` floats where the column has
-            a width). Known once ``open`` has returned.
-        slow_columns: What ``epoch_end`` returns, likewise. Read rarely, because it is slow.
-        facts: What to remember about the source once, JSON-able: device names, limits, how exact it counts.
+        columns: Columns that ``batch_end`` returns, one ``float`` each (``width`` floats for a column with a width).
+            Known once ``open`` has returned.
+        slow_columns: Columns that ``epoch_end`` returns, likewise. Read rarely, because reading is slow.
+        facts: Constant facts about the source, JSON-able: device names, limits, how exactly it counts.
     """
 
     name: str
@@ -37,24 +37,24 @@ class Probe(Protocol):
     facts: dict[str, object]
 
     def open(self) -> None:
-        """Get ready; may be called again for each stage and must then be cheap.
+        """Prepare for reading. May be called again for each stage, and must then be cheap.
 
         Raises:
-            ProbeUnavailableError: If nothing can be measured here, with the reason and the remedy.
+            ProbeUnavailableError: If nothing can be measured here; holds the reason and the remedy.
         """
 
     def batch_begin(self) -> None:
-        """Called as a sampled batch begins: ends the window between batches, begins the batch's."""
+        """End the window between batches and begin the batch's; called as a sampled batch begins."""
 
     def batch_end(self) -> Sequence[float]:
-        """Read ``columns`` as a sampled batch ends. No I/O to disk, no allocation that grows."""
+        """Read ``columns`` as a sampled batch ends. No disk I/O, no growing allocations."""
 
     def epoch_end(self) -> Sequence[float]:
         """Read ``slow_columns``."""
 
     def close(self) -> None:
-        """Give back what ``open`` took. Called once at the end; must not raise.
+        """Release the resources that ``open`` took. Called once at the end; must not raise.
 
-        A watch that is garbage closes its probes in the middle of anything. A probe that must not be closed there,
-        because that takes a lock which all probes share, defines ``abandon()``: it is called in place of ``close``.
+        A garbage-collected watch closes its probes in the middle of other code. A probe whose ``close`` takes a lock
+        that all probes share is not safe to close there: it defines ``abandon()``, which is called instead.
         """

@@ -1,4 +1,4 @@
-"""Which GPUs CUDA shows a process: what ``CUDA_VISIBLE_DEVICES`` means."""
+"""GPUs that CUDA shows a process, according to ``CUDA_VISIBLE_DEVICES``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _LEADING_INDEX = re.compile(r"\+?(\d+)")
 
 
 def visible_devices(value: str | None, uuids: Sequence[str]) -> list[int | str]:
-    """Choose devices as CUDA reads ``CUDA_VISIBLE_DEVICES``.
+    """Select devices as CUDA does from ``CUDA_VISIBLE_DEVICES``.
 
-    An invalid entry hides itself and all after it; so does one of another kind than the first (index, GPU or MIG
-    id). A repeated entry hides everything. CUDA shows one MIG device at most.
+    An invalid entry hides itself and all after it; so does an entry of a different kind from the first (index, GPU or
+    MIG id). A repeated entry hides everything. CUDA shows at most one MIG device.
 
     Args:
         value: The variable's value; ``None`` if it is not set.
-        uuids: UUIDs of the machine's GPUs, in the order that indices count.
+        uuids: UUIDs of the machine's GPUs, in the order of their indices.
 
     Returns:
         Indices into ``uuids``, or the one MIG id, not yet looked up.
@@ -53,7 +53,7 @@ def _device_of(token: str, uuids: Sequence[str]) -> int | str | None:
     if token.startswith("MIG-"):
         return token
     if token.startswith("GPU-"):
-        # The beginning of a UUID will do where only one GPU's begins so.
+        # A prefix of a UUID is enough if only one GPU's UUID starts with it.
         matches = [index for index, uuid in enumerate(uuids) if uuid.startswith(token)]
         return matches[0] if len(matches) == 1 else None
     match = _LEADING_INDEX.match(token)

@@ -1,4 +1,4 @@
-"""Host memory of this process: resident bytes at each batch, private bytes and the children's now and then."""
+"""Probe of this process's host memory: RSS at each batch; USS, also the children's, at epoch ends."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ _PEAK_RSS = re.compile(rb"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 
 
 class HostProbe:
-    """Reads what the operating system says about this process.
+    """Reads this process's memory from the operating system.
 
-    Resident bytes (RSS) are the kernel's running count: it may lag by some pages for each CPU, and counts
-    pages that children share. Unique bytes (USS) are exact, count what only this process has, and cost
-    milliseconds.
+    Resident bytes (RSS) are the kernel's running count, which may lag by some pages per CPU and includes pages shared
+    with children. Unique bytes (USS) are exact, include only pages of this process alone, and take milliseconds.
 
     Args:
-        proc_root: Where procfs is mounted. Without it (macOS, Windows), psutil is asked instead.
+        proc_root: Where procfs is mounted. Without it (macOS, Windows), psutil is used instead.
         cgroup_root: Where the cgroup file systems are mounted.
 
     Attributes:
-        batch_end: Reads ``columns``. It is replaced by each ``open`` that finds a new process: look it up again
-            after ``open``, and do not call one kept from before ``close``.
+        batch_end: Reads ``columns``. Each ``open`` in a new process replaces it: look it up again after ``open``, and
+            do not call one obtained before ``close``.
 
     Example:
         >>> probe = HostProbe()
@@ -59,7 +58,7 @@ class HostProbe:
         Column("host_children_uss_bytes"),
     )
 
-    # The operating system has no peak that can be reset for each batch.
+    # The operating system has no peak that can be reset per batch.
     batch_begin = staticmethod(begin_nothing)
 
     def __init__(self, proc_root: Path = Path("/proc"), cgroup_root: Path = Path("/sys/fs/cgroup")) -> None:
@@ -70,13 +69,13 @@ class HostProbe:
         self._pid: int | None = None
 
     def open(self) -> None:
-        """Bind the fast reader to this process; does nothing if it is bound already.
+        """Bind the fast reader to this process, unless it is bound already.
 
         Raises:
             ProbeUnavailableError: If neither procfs nor psutil can read this process.
         """
         pid = os.getpid()
-        # An open /proc/self/statm belongs to the process that opened it: after a fork it reads the parent.
+        # An open /proc/self/statm belongs to the process that opened it: after a fork, it reads the parent.
         if pid == self._pid:
             return
         self.close()
@@ -94,14 +93,14 @@ class HostProbe:
         self._pid = pid
 
     def epoch_end(self) -> Sequence[float]:
-        """Read ``slow_columns``: three floats, NaN for what this system does not tell."""
+        """Read ``slow_columns``: three floats, NaN for figures that this system does not report."""
         import psutil
 
         process = psutil.Process()
         return _peak_rss(self._proc_root, process), _uss(process), _children_uss(process)
 
     def close(self) -> None:
-        """Let go of the kept-open file. May be called twice, and need not be called: it goes with the probe."""
+        """Release the open file. May be called twice, or never: the file is closed with the probe."""
         self.batch_end, self._pid = _read_nothing, None
 
 
@@ -110,7 +109,7 @@ def _read_nothing() -> tuple[float]:
 
 
 class _Descriptor:
-    """A file that is open for reading until nobody has this object any more.
+    """A file that stays open for reading until this object is garbage collected.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -122,11 +121,11 @@ class _Descriptor:
 
 
 def _close(descriptor: int) -> None:
-    with suppress(OSError):  # closed by someone else, such as a daemonizing library: nothing is left to give back
+    with suppress(OSError):  # already closed, for example by a daemonizing library
         os.close(descriptor)
 
 
-# By process and path. All probes read through one descriptor: a search may keep the watches of thousands of fits.
+# By process and path. All probes share one descriptor: a search may keep the watches of thousands of fits.
 _open_files: weakref.WeakValueDictionary[tuple[int, Path], _Descriptor] = weakref.WeakValueDictionary()
 
 
@@ -141,17 +140,17 @@ def _statm(path: Path) -> _Descriptor:
     with suppress(OSError, IndexError):
         if found is not None and _statm_reader(found)():
             return found
-    _open_files[key] = opened = _Descriptor(path)  # the first, or the old one was closed by someone else
+    _open_files[key] = opened = _Descriptor(path)  # the first, or the old one was closed elsewhere
     return opened
 
 
 def _statm_reader(file: _Descriptor) -> Callable[[], tuple[float]]:
-    """Bind all that a read needs as locals: this runs after each batch."""
+    """Make a reader with all that it needs bound as locals: it runs after each batch."""
     pread, number = os.pread, file.number
     page_bytes = float(mmap.PAGESIZE)
 
-    def read(file: _Descriptor = file) -> tuple[float]:  # holds the file open
-        # Fields are counts of pages: total size, resident, ... 64 bytes hold the first two at any size.
+    def read(file: _Descriptor = file) -> tuple[float]:  # the default keeps the file open
+        # The fields are page counts: total size, resident, ... 64 bytes always hold the first two.
         return (float(pread(number, 64, 0).split(b" ", 2)[1]) * page_bytes,)
 
     return read
@@ -165,7 +164,7 @@ def _psutil_reader() -> Callable[[], tuple[float]]:
         memory_info()
     except psutil.Error as error:
         raise ProbeUnavailableError(
-            f"The operating system does not tell the memory of this process ({error})."
+            f"The operating system does not report the memory of this process ({error})."
         ) from error
     return lambda: (float(memory_info().rss),)
 
@@ -175,13 +174,13 @@ def _peak_rss(proc_root: Path, process: psutil.Process) -> float:
     try:
         match = _PEAK_RSS.search((proc_root / "self" / "status").read_bytes())
     except OSError:
-        # Only Windows has a peak in psutil's figures.
+        # psutil reports a peak only on Windows.
         return float(getattr(process.memory_info(), "peak_wset", UNKNOWN))
     return float(match[1]) * KIB if match else UNKNOWN
 
 
 def _children_uss(process: psutil.Process) -> float:
-    """Add up all descendants: USS, since RSS would count the pages they share with us once more for each."""
+    """Sum over all descendants. USS, because RSS would count the pages shared with us once for each."""
     import psutil
 
     total = 0.0
@@ -189,12 +188,12 @@ def _children_uss(process: psutil.Process) -> float:
         try:
             total += _uss(child)
         except psutil.NoSuchProcess:
-            continue  # It ended since it was listed.
+            continue  # it ended since the listing
     return total
 
 
 def _uss(process: psutil.Process) -> float:
-    """Read the bytes that only this process has; NaN where the system keeps them secret or does not count them."""
+    """Bytes of this process alone; NaN where the system denies access or does not count them."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""The host memory this process may really use: the smallest of its cgroups' limits and the machine's memory."""
+"""Host memory that this process may use: the smallest of its cgroups' limits and the machine's memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LimitSource = Literal["cgroup v2", "cgroup v1", "physical memory"]
 
 @dataclass(frozen=True)
 class HostLimit:
-    """What the process may use, and who says so.
+    """Memory limit of the process, and its source.
 
     Attributes:
-        limit_bytes: Beyond this the kernel kills the process (or the machine swaps).
+        limit_bytes: Beyond this, the kernel kills the process (or the machine swaps).
         source: Where the limit comes from.
-        physical_bytes: Memory of the machine, swap not counted.
+        physical_bytes: Memory of the machine, excluding swap.
     """
 
     limit_bytes: int
@@ -37,7 +37,7 @@ def host_limit(
         physical_bytes: Memory of the machine; ``None`` asks psutil.
 
     Returns:
-        The smallest limit; of two equal ones, the machine's memory.
+        The smallest limit; the machine's memory if two are equal.
 
     Example:
         >>> limit = host_limit(physical_bytes=1024)
@@ -48,8 +48,8 @@ def host_limit(
         import psutil
 
         physical_bytes = int(psutil.virtual_memory().total)
-    # A v1 cgroup without a limit reads as a number near 2**63, so "no limit" needs no case of its own: it is
-    # larger than the machine.
+    # A v1 cgroup without a limit reads as a number near 2**63. That exceeds the machine's memory, so "no limit" needs
+    # no case of its own.
     limits: list[tuple[int, LimitSource]] = [(physical_bytes, "physical memory")]
     for controllers, path in _memberships(proc_root / "self" / "cgroup"):
         if controllers == "":
@@ -63,30 +63,30 @@ def host_limit(
 
 
 def _memberships(cgroup_file: Path) -> list[tuple[str, str]]:
-    """Read ``/proc/self/cgroup``: (controllers, path) by hierarchy; the controllers are ``""`` for v2."""
+    """Read ``/proc/self/cgroup``: (controllers, path) of each hierarchy; the controllers are ``""`` for v2."""
     try:
         lines = cgroup_file.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return []
-    # The path may hold colons: only the first two separate.
+    # The path may contain colons: only the first two are separators.
     fields = [line.split(":", 2) for line in lines]
     return [(field[1], field[2]) for field in fields if len(field) == 3]
 
 
 def _limits_up(root: Path, path: str, filename: str) -> list[int]:
-    """Collect the limits of a cgroup and of its parents up to the root, since each of them binds."""
+    """Collect the limits of a cgroup and its parents up to the root: all of them apply."""
     parts = [part for part in path.split("/") if part]
     if ".." in parts:
-        # The cgroup lies outside the namespace whose root is mounted here; only that root can be seen.
+        # The cgroup lies outside the namespace whose root is mounted here; only that root is visible.
         parts = []
-    # In a container that shares the host's cgroup namespace, the path is the host's and leads nowhere below
-    # the root, which is then the container's own cgroup: the walk up ends there in any case.
+    # In a container that shares the host's cgroup namespace, the path is the host's and does not exist below the root.
+    # The root is then the container's own cgroup, where the walk up ends in any case.
     files = [root.joinpath(*parts[:depth], filename) for depth in range(len(parts), -1, -1)]
     return [size for size in map(_read_limit, files) if size is not None]
 
 
 def _read_limit(file: Path) -> int | None:
-    """Read one limit; ``None`` for ``max``, and where there is nothing to read."""
+    """Read one limit; ``None`` for ``max``, or if there is nothing to read."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""GPU memory as the NVIDIA driver counts it, for all processes together and for this one, now and then."""
+"""Probe of GPU memory as the NVIDIA driver counts it, for all processes and for this one, at epoch ends."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from kerasmemwatch.records.samples import Column
 
 __all__ = ["NvmlProbe"]
 
-# WSL 2 has no /proc/driver: the driver is Windows', reached through /dev/dxg.
+# WSL 2 has no /proc/driver: it uses the Windows driver through /dev/dxg.
 _DRIVER_SIGNS = (Path("/proc/driver/nvidia"), Path("/dev/dxg"))
 
 
 class NvmlProbe:
-    """Asks the driver about the GPUs that CUDA shows this process, in CUDA's order as far as it can be known.
+    """Queries the driver about the GPUs that CUDA shows this process, in CUDA's order as far as it can be known.
 
-    ``nvml_used_bytes`` counts all processes and what the driver keeps for itself, so that used and free add up to
-    the total. ``nvml_process_bytes`` is unknown where the driver does not list this process: in a container it
-    may list host process ids only, so "not listed" does not mean 0.
+    ``nvml_used_bytes`` includes all processes and the driver's own memory, so used and free add up to the total.
+    ``nvml_process_bytes`` is unknown where the driver does not list this process: in a container it may list only host
+    process ids, so "not listed" does not mean 0.
 
     Args:
         nvml: A module with pynvml's functions; ``None`` imports pynvml in ``open``.
@@ -42,7 +42,7 @@ class NvmlProbe:
         self._pid: int | None = None
 
     def open(self) -> None:
-        """Start the driver's library and find the GPUs; does nothing if this process did so already.
+        """Start the driver's library and find the GPUs, unless this process has done so already.
 
         Raises:
             ProbeUnavailableError: If pynvml is not installed, no driver answers, or no GPU is visible.
@@ -63,34 +63,34 @@ class NvmlProbe:
             raise
 
     def batch_begin(self) -> None:
-        """Nothing to do: the driver keeps no peak."""
+        """Do nothing: the driver keeps no peak."""
 
     def batch_end(self) -> Sequence[float]:
-        """Nothing to read: a driver query takes too long for each batch."""
+        """Read nothing: a driver query is too slow for each batch."""
         return ()
 
     def epoch_end(self) -> Sequence[float]:
-        """Read ``slow_columns``: used bytes of each GPU, then total bytes, then this process's bytes."""
+        """Read ``slow_columns``: used bytes of each GPU, then total bytes, then bytes of this process."""
         memory = [self._query("nvmlDeviceGetMemoryInfo", handle) for handle in self._handles]
         used = [UNKNOWN if info is None else float(info.used) for info in memory]
         total = [UNKNOWN if info is None else float(info.total) for info in memory]
         return [*used, *total, *map(self._process_bytes, self._handles)]
 
     def close(self) -> None:
-        """Release the driver's library. May be called twice; ``epoch_end`` gives NaN afterwards."""
+        """Release the driver's library. May be called twice; ``epoch_end`` returns NaN afterwards."""
         if self._pid is not None:
             self._query("nvmlShutdown")
         self._pid = None
 
     def abandon(self) -> None:
-        """Leave the driver's library started: pynvml's lock, taken by the garbage collector, could wait for itself."""
+        """Leave the driver's library running: taking pynvml's lock in the garbage collector could deadlock."""
         self._pid = None
 
     def _query(self, function: str, *args: Any) -> Any:
-        """Ask the driver; ``None`` for "not available". Every query but ``nvmlInit`` goes through here.
+        """Query the driver; ``None`` for "not available". Every query except ``nvmlInit`` goes through here.
 
-        What makes a query fail: a GPU, vGPU or MIG slice without that figure, a driver older than the
-        function, a container without the permission, a GPU that fell off the bus.
+        Causes of failure: a GPU, vGPU or MIG slice without that figure, a driver older than the function, a container
+        without permission, a GPU that fell off the bus.
         """
         try:
             return getattr(self._nvml, function)(*args)
@@ -108,7 +108,7 @@ class NvmlProbe:
         self._handles = [handle for handle in handles if handle is not None]
         if not self._handles:
             remedy = f"Expected indices below {count} or UUIDs. Received: CUDA_VISIBLE_DEVICES={visible!r}."
-            # Empty and -1 are how one asks for the CPU: nothing is wrong.
+            # Empty and -1 mean that the user wants the CPU: nothing is wrong.
             raise ProbeUnavailableError("No GPU is visible to CUDA.", "" if visible in ("", "-1") else remedy)
         names = ("nvml_used_bytes", "nvml_total_bytes", "nvml_process_bytes")
         self.slow_columns = tuple(Column(name, width=len(self._handles)) for name in names)
@@ -134,15 +134,15 @@ class NvmlProbe:
     def _notes(self, kind: str, num_models: int) -> list[str]:
         notes = []
         if kind == "index" and num_models > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-            # CUDA then counts from the fastest GPU, and only CUDA knows which that is.
+            # CUDA then numbers GPUs from the fastest, and only CUDA knows which that is.
             notes.append(
-                "The GPUs are of different models, so which column is which TensorFlow GPU is unknown. "
+                "The GPUs are different models, so it is unknown which column is which TensorFlow GPU. "
                 "Set CUDA_DEVICE_ORDER=PCI_BUS_ID before Python starts."
             )
         modes = [self._query("nvmlDeviceGetMigMode", handle) for handle in self._handles]
         if kind != "MIG-" and any(mode is not None and mode[0] == 1 for mode in modes):
             notes.append(
-                "MIG is on: the driver's bytes are the whole GPU's. "
+                "MIG is on: the driver's figures are for the whole GPU. "
                 "Set CUDA_VISIBLE_DEVICES to a MIG id (nvidia-smi -L) to read one slice."
             )
         return notes
@@ -158,7 +158,7 @@ class NvmlProbe:
         ]
         if any(None in share for share in shares):
             return UNKNOWN
-        # A process with both kinds of context stands in both lists with the same bytes: the larger, not the sum.
+        # A process with both kinds of context is in both lists with the same bytes: take the larger, not the sum.
         return max((float(sum(share)) for share in shares if share), default=UNKNOWN)
 
 
@@ -177,5 +177,5 @@ def _driver_remedy() -> str:
 
 
 def _driver_absent() -> bool:
-    """Whether there is evidently no NVIDIA driver, so that nothing the user installs in Python would help."""
+    """Whether there is evidently no NVIDIA driver, so that installing a Python package would not help."""
     return sys.platform == "darwin" or (sys.platform == "linux" and not any(sign.exists() for sign in _DRIVER_SIGNS))

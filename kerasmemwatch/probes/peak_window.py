@@ -1,7 +1,7 @@
-"""One allocator's peak counter, shared by all who watch it in this process.
+"""Windows onto one allocator's peak counter, shared by all its readers in this process.
 
-An allocator keeps a single peak that anyone may reset. Each reader here takes the peak since *its own* last
-reading: whoever resets the counter first hands what it saw to the others.
+An allocator keeps a single peak that anyone may reset. Each reader here takes the peak since *its own* last reading:
+a reader that resets the counter hands the peak it saw to the others.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __all__ = ["PeakWindow"]
 
 Reading = Callable[[], tuple[int, int]]
 
-# By name, who reads that counter. A list is replaced and never changed: the garbage collector may close a reader while
-# another goes through it.
+# Readers of each counter, by name. A list is replaced, never changed: the garbage collector may close a reader while
+# another iterates over it.
 _windows: dict[str, list[weakref.ref[PeakWindow]]] = {}
 
 
@@ -24,8 +24,8 @@ class PeakWindow:
     Args:
         name: The allocator; readers of the same name share its counter.
         read: Returns in-use bytes and peak.
-        read_and_reset: The same, and sets the peak to what is in use. ``None``: this reader never resets, and its
-            peak is the highest it has seen, whoever else resets the counter.
+        read_and_reset: The same, and resets the peak to the bytes in use. With ``None``, this reader never resets, and
+            its peak is the highest that it has seen, even if others reset the counter.
 
     Example:
         >>> stats = [10, 50]
@@ -40,20 +40,20 @@ class PeakWindow:
     __slots__ = ("__weakref__", "_carried", "_name", "_others", "_raw", "_read", "_resets", "take")
 
     take: Reading
-    """In-use bytes now, and the peak since the last call; begins a new window. Look it up for each call: with nobody
-    to share the counter with, it is the bare reading."""
+    """In-use bytes now, and the peak since the last call; begins a new window. Look it up for each call: without other
+    readers of the counter, it is the bare reading."""
 
     def __init__(self, name: str, read: Reading, read_and_reset: Reading | None) -> None:
         self._name, self._read = name, read
         self._raw, self._resets = read_and_reset or read, read_and_reset is not None
-        self._carried = [0]  # what others have handed over, in a cell that closures share
-        # Weakly: whoever ends in an exception closes nothing.
+        self._carried = [0]  # peak handed over by others, in a cell that closures share
+        # Weak references: a reader that ends in an exception is never closed.
         self._others: list[weakref.ref[PeakWindow]] = []
         _windows[name] = [*_windows.get(name, ()), weakref.ref(self)]
         _introduce(name)
 
     def peek(self) -> tuple[int, int]:
-        """In-use bytes now, and the peak since the last ``take``; the window goes on."""
+        """In-use bytes now, and the peak since the last ``take``; the window continues."""
         current, peak = self._read()
         return current, max(peak, self._carried[0])
 
@@ -65,7 +65,7 @@ class PeakWindow:
 
 
 def _introduce(name: str) -> None:
-    """Let the readers of a counter know each other. Who is alone, and has nothing left to take over, just reads."""
+    """Introduce the readers of a counter to each other. One that is alone, with no peak handed over, just reads."""
     windows = [window for reference in _windows[name] if (window := reference()) is not None]
     _windows[name] = [weakref.ref(window) for window in windows]
     for window in windows:
@@ -75,7 +75,7 @@ def _introduce(name: str) -> None:
 
 
 def _sharing(window: PeakWindow) -> Reading:
-    """A ``take`` that hands over what it resets; a closure, since a method kept in ``window`` would be a cycle."""
+    """Make a ``take`` that hands over the peak it resets; a closure, as a method in ``window`` would be a cycle."""
     name, read, resets = window._name, window._raw, window._resets
     carried, others = window._carried, window._others
 

@@ -1,4 +1,4 @@
-"""What TensorFlow's allocators hold: bytes in use, the peak of each batch, and the peak between batches."""
+"""Probe of TensorFlow's allocators: bytes in use, the peak within each batch, and the peak between batches."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["TensorFlowProbe"]
 
 
 class TensorFlowProbe:
-    """Reads every allocator of this process, each once: GPUs first, then the CPU's if it keeps statistics.
+    """Reads every allocator of this process once: the GPUs', then the CPU's if it keeps statistics.
 
     Args:
-        reset_peak: Whether to reset the allocators' peaks at batch boundaries. If not, the peak columns are
-            run maxima and a user's own peaks stay.
-        whole_window: Whether a row's peak covers everything since the last row, not the batch alone
-            (for ``sample_every > 1``).
-        backend: What trains. With another backend, TensorFlow's allocators say nothing about the model.
+        reset_peak: Whether to reset the allocators' peaks at batch boundaries. If not, the peak columns are run maxima,
+            and the user's own peak readings are not affected.
+        whole_window: Whether a row's peak covers everything since the last row rather than the batch alone (for
+            ``sample_every > 1``).
+        backend: Keras' backend. Unless it is TensorFlow, TensorFlow's allocators say nothing about the model.
 
     Attributes:
-        batch_begin: Ends the window between two batches, begins the batch's.
+        batch_begin: Ends the window between two batches and begins the batch's.
         batch_end: Reads ``columns``: in-use bytes, the batch's peak and the peak before it, each for every allocator.
-            Both are replaced by ``open`` and ``close``: look them up again after these.
+            ``open`` and ``close`` replace both functions: look them up again afterwards.
     """
 
     name = "tensorflow"
@@ -52,8 +52,8 @@ class TensorFlowProbe:
             return
         if self._backend != "tensorflow":
             raise ProbeUnavailableError(
-                f"Device memory is unknown: the {self._backend} backend's is not measured by this version.",
-                "Host memory is. Train on the TensorFlow backend for device memory.",
+                f"Device memory is unknown: this version does not measure it on the {self._backend} backend.",
+                "Host memory is measured. Train on the TensorFlow backend for device memory.",
             )
         found = allocators()
         self._windows = tuple(
@@ -79,7 +79,7 @@ class TensorFlowProbe:
         self.batch_begin, self.batch_end = _bound(self._windows, whole_window=self._whole_window)
 
     def epoch_end(self) -> Sequence[float]:
-        """Nothing slow to read."""
+        """Read nothing: this probe has no slow columns."""
         return ()
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ def _read_nothing() -> Sequence[float]:
 def _bound(
     windows: Sequence[PeakWindow], *, whole_window: bool
 ) -> tuple[Callable[[], None], Callable[[], Sequence[float]]]:
-    """``batch_begin`` and ``batch_end`` with all that they need at hand: they run for every batch."""
+    """Make ``batch_begin`` and ``batch_end`` with all that they need bound: they run for every batch."""
     unknown = [UNKNOWN] * len(windows)
     between: list[float] = unknown
 
@@ -106,7 +106,7 @@ def _bound(
         peaks: list[float] = []
         for window in windows:
             peaks.append((window.peek() if whole_window else window.take())[1])
-        # A batch that began and never ended (data that ran out, an exception) belongs to the time between.
+        # A batch that began and never ended (out of data, an exception) counts as time between batches.
         between = peaks if between is unknown else list(map(max, between, peaks))
 
     def batch_end() -> Sequence[float]:

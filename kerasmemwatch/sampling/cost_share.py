@@ -1,4 +1,4 @@
-"""A share of time that something may take, over all who do it."""
+"""Limit on the share of time that a slow activity may take, over all its callers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 __all__ = ["SLOW_READS", "SLOW_SHARE", "CostShare"]
 
-# Reading slowly (USS, the driver) may take this share of the time, at most.
+# Slow reads (USS, the driver) may take at most this share of the time.
 SLOW_SHARE = 0.005
 
 
 class CostShare:
-    """Says when something that takes time may be done again.
+    """Decides when a slow activity may run again.
 
     Args:
-        share: Of the time that passes, at most.
+        share: Largest share of the elapsed time.
         clock: Returns seconds.
 
     Example:
@@ -40,13 +40,13 @@ class CostShare:
 
     @property
     def is_due(self) -> bool:
-        """Whether enough time has passed since it was done last, and nobody does it now."""
+        """Whether enough time has passed since the last run, and none is in progress."""
         begun_before = bool(self._cost_s) and self._clock() < self._end + self._cost_s / self._share
         return not begun_before and not self._taking.locked()
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Do it, and note how long that took."""
+        """Run the block and record how long it takes."""
         with self._taking:
             begun = self._clock()
             try:
@@ -56,5 +56,5 @@ class CostShare:
                 self._cost_s = self._end - begun
 
 
-# The process's: a search makes thousands of short fits, each with a watch of its own.
+# One for the process: a hyperparameter search makes thousands of short fits, each with a watch of its own.
 SLOW_READS = CostShare(SLOW_SHARE)

@@ -1,6 +1,6 @@
-"""All probes as one row of values; the place where a probe's fault becomes an unknown value.
+"""All probes read as one row of values; a probe's fault becomes an unknown value here.
 
-The layout is fixed by the first ``open``: a probe that fails later leaves NaN in its columns.
+The first ``open`` fixes the layout: a probe that fails later leaves NaN in its columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kerasmemwatch.records.samples import Column
 
 __all__ = ["BASE_COLUMNS", "ProbeSet"]
 
-# Behind these the recorder puts whether the step ended.
+# The recorder appends whether the step ended.
 BASE_COLUMNS = ALWAYS[:5]
 
 _Layout = tuple[tuple[Column, ...], tuple[Column, ...]]
@@ -28,11 +28,11 @@ def _size(columns: Sequence[Column]) -> int:
 
 
 class ProbeSet:
-    """Opens probes and reads them in one go.
+    """Opens probes and reads them together.
 
     Args:
         probes: In the order of their columns.
-        on_fault: Called with a key, the probe's error and a sentence for the user, once for each failure; may raise.
+        on_fault: Called with a key, the probe's error and a sentence for the user, once per failure; may raise.
     """
 
     def __init__(self, probes: Sequence[Probe], on_fault: Callable[[str, Exception, str], None]) -> None:
@@ -41,28 +41,28 @@ class ProbeSet:
         self._layouts: dict[int, _Layout] = {}
         self._dead: set[int] = set()
         self._unavailable: dict[str, ProbeUnavailableError] = {}
-        # The calls of the per-batch path, and whose they are.
+        # The calls of the per-batch path, and the indices of their probes.
         self._begins: tuple[Callable[[], None], ...] = ()
         self.ends: tuple[Callable[[], Sequence[float]], ...] = ()
         self._begin_indices: tuple[int, ...] = ()
         self._end_indices: tuple[int, ...] = ()
 
     def open(self) -> None:
-        """Open every probe, or open it again as a stage begins."""
+        """Open every probe, or reopen it as a stage begins."""
         first = not self._layouts
         self._dead.clear()
         for index, probe in enumerate(self._probes):
             if not first and self._layouts[index] == _NOTHING:
-                continue  # what was not there at first does not appear, and asking again may be slow
+                continue  # a source that was missing at first does not appear later, and asking again may be slow
             try:
                 probe.open()
                 layout = (tuple(probe.columns), tuple(probe.slow_columns))
                 if self._layouts.setdefault(index, layout) != layout:
                     raise ProbeUnavailableError(
-                        f"What {probe.name} measures changed within a run.", "Use a new MemoryWatch for it."
+                        f"The columns of {probe.name} changed within a run.", "Use a new MemoryWatch for it."
                     )
             except ProbeUnavailableError as error:
-                # Not the error itself: its traceback keeps the caller's frames alive, and with them model and data.
+                # Not the error itself: its traceback would keep alive the caller's frames, with model and data.
                 self._unavailable[probe.name] = ProbeUnavailableError(error.reason, error.remedy)
                 self._layouts.setdefault(index, _NOTHING)
                 self._dead.add(index)
@@ -73,42 +73,42 @@ class ProbeSet:
 
     @property
     def layout(self) -> tuple[Column, ...]:
-        """The columns of a row: the base, what is read each batch, what is read at epoch ends."""
+        """Columns of a row: the base columns, those read each batch, those read at epoch ends."""
         layouts = [self._layouts[index] for index in sorted(self._layouts)]
         fast = [column for batch, _ in layouts for column in batch]
         return (*BASE_COLUMNS, *fast, *(column for _, slow in layouts for column in slow))
 
     @property
     def slow_size(self) -> int:
-        """How many values at the end of a row are read at epoch ends only."""
+        """Number of values at the end of a row that are read only at epoch ends."""
         return sum(_size(slow) for _, slow in self._layouts.values())
 
     @property
     def facts(self) -> dict[str, dict[str, object]]:
-        """What each probe told about its source, by its name."""
+        """Facts of each probe about its source, by the probe's name."""
         return {probe.name: dict(probe.facts) for probe in self._probes}
 
     def listed(self, probe: str, name: str) -> tuple[Any, ...]:
-        """The members of a probe's fact; none if it has no such fact."""
+        """Items of one of a probe's facts; empty if it has no such fact."""
         found: Any = self.facts.get(probe, {}).get(name, ())
         return tuple(found)
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
-        """What cannot be measured here and why, and what the probes remark; what has a remedy comes first."""
+        """Notes on what cannot be measured and why, those with a remedy first, then the probes' own notes."""
         remarks = [str(probe.facts["note"]) for probe in self._probes if probe.facts.get("note")]
         gaps = sorted(self._unavailable.items(), key=lambda item: not item[1].remedy)
         return (*(f"Not measured ({name}): {error}" for name, error in gaps), *remarks)
 
     def begin(self) -> None:
-        """A sampled batch begins."""
+        """Begin a sampled batch."""
         done = 0
         try:
             for begin in self._begins:
                 begin()
                 done += 1
         except Exception as error:
-            # Those that have begun must not begin again: it would end their window.
+            # Probes that have begun must not begin again: that would end their window.
             rest = self._begin_indices[done + 1 :]
             self._failed(self._begin_indices[done], error)
             for index in rest:
@@ -116,11 +116,11 @@ class ProbeSet:
             self._arm()
 
     def end(self, parts: Sequence[Sequence[float]] = (), failure: Exception | None = None) -> list[float]:
-        """The fast values as a sampled batch ends, each a number and as many as there should be.
+        """Read the fast values as a sampled batch ends; checked to be numbers, of the expected count.
 
         Args:
-            parts: What the first of ``ends`` returned, if they were called already.
-            failure: What the next of them raised.
+            parts: Results of the first of ``ends``, if they were called already.
+            failure: Error that the next of ``ends`` raised.
         """
         values: list[float] = []
         for position, index in enumerate(self._end_indices):
@@ -136,7 +136,7 @@ class ProbeSet:
         return values
 
     def slow(self) -> list[float]:
-        """The slow values as an epoch ends."""
+        """Read the slow values as an epoch ends."""
         read_all = self._one_by_one(lambda probe: probe.epoch_end(), slow=True)
         return [value for index, part in read_all for value in self._checked(index, part, slow=True)]
 
@@ -145,11 +145,11 @@ class ProbeSet:
         self._one_by_one(lambda probe: probe.close(), everyone=True)
 
     def abandon(self) -> None:
-        """Close every probe, as far as the garbage collector may do that."""
+        """Close every probe as far as is safe in the garbage collector."""
         self._one_by_one(lambda probe: getattr(probe, "abandon", probe.close)(), everyone=True)
 
     def _arm(self) -> None:
-        """Bind the calls of the per-batch path; where a probe is dead, its columns read as unknown."""
+        """Bind the calls of the per-batch path; the columns of a dead probe read as unknown."""
         live = [index for index in range(len(self._probes)) if self._layouts.get(index, _NOTHING)[0]]
         self._end_indices = tuple(live)
         self._begin_indices = tuple(

@@ -1,4 +1,4 @@
-"""Every recorder of this process: what becomes of it as the process ends or forks, or as it is garbage."""
+"""Clean-up of all recorders of this process: as it exits or forks, or as a recorder is garbage collected."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ class _Recorder(Protocol):
 
 
 _live: weakref.WeakSet[_Recorder] = weakref.WeakSet()
-# Logs of recorders that are gone; kept until they have surely been stored.
+# Logs of recorders that are gone, kept until they have certainly been stored.
 _retired: deque[RowLog] = deque(maxlen=16)
 
 
 def enlist(recorder: _Recorder, probes: ProbeSet) -> None:
-    """Close a recorder as the process ends, drop it in a forked child, and close its probes once it is garbage."""
+    """Close a recorder as the process exits, drop it in a forked child, and close its probes once it is garbage."""
     _live.add(recorder)
-    # Weakly: a user's probe may lead back to the recorder, which would then never be garbage. Where both are garbage
-    # in a cycle, the probes' own files go with them.
+    # A weak reference: a user's probe may refer to the recorder, which would then never be garbage. If both are garbage
+    # in a cycle, the probes' files are closed with them.
     weakref.finalize(recorder, _abandon, weakref.ref(probes), os.getpid()).atexit = False
 
 
 def store_when_garbage(recorder: _Recorder, log: RowLog) -> None:
-    """Have what is in a recorder's log stored once the recorder is garbage."""
+    """Store a recorder's log once the recorder is garbage."""
     weakref.finalize(recorder, _retire, log, os.getpid()).atexit = False
 
 
 def release(directory: str) -> None:
-    """Make whoever in this process records a run let go of it, since another is about to continue it."""
+    """Make this process's recorder of a run release it, because another is about to continue it."""
     for recorder in list(_live):
         if not recorder.dropped and recorder.directory == directory:
             recorder.release()
     for log in list(_retired):
         if log.directory == directory:
-            log.close()  # its thread may not have come to it yet
+            log.close()  # its thread may not have done so yet
 
 
 def _abandon(reference: weakref.ref[ProbeSet], pid: int) -> None:

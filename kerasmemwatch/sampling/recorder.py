@@ -1,4 +1,4 @@
-"""The recorder: reads the probes at batch boundaries and keeps the counters. It knows nothing of Keras."""
+"""Recorder that reads the probes at batch boundaries and keeps the counters. It knows nothing about Keras."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ class Recorder:
     """Records a row at the end of each batch.
 
     Args:
-        probes: What is read.
-        open_store: Called at the first sample with its UNIX time and whether an earlier run is continued.
-        clock: Returns UNIX time in seconds, and intervals are measured by it, too; by default they are measured by a
-            clock that is never set back.
-        sample_every: A row every so many executions.
+        probes: The probes to read.
+        open_store: Called at the first sample with its UNIX time and whether to continue an earlier run.
+        clock: Returns UNIX time in seconds, and also measures intervals; by default a monotonic clock measures those.
+        sample_every: Executions per row.
         strict: Whether to raise our own faults.
-        about: Fields of ``RunInfo`` that are known beforehand.
-        slow_reads: When it may read slowly; by default as if it were alone.
+        about: Fields of ``RunInfo`` known in advance.
+        slow_reads: Limit on slow reads; by default one of its own.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Recorder:
 
     @property
     def active(self) -> bool:
-        """Whether a stage is under way."""
+        """Whether a stage is in progress."""
         return bool(self._stages)
 
     @property
@@ -93,21 +92,21 @@ class Recorder:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch that is under way, ``None`` outside training."""
+        """The current epoch, ``None`` outside training."""
         epoch = self._stages[-1].epoch if self._stages else UNKNOWN
         return None if epoch != epoch else int(epoch)
 
     @property
     def directory(self) -> str | None:
-        """Where the run is written; ``None`` if nowhere."""
+        """Directory that the run is written to; ``None`` if none."""
         return self._log.directory if self._log is not None else None
 
     def begin_stage(self, stage: str, per_execution: int = 1) -> None:
-        """A fit, evaluate or predict begins, perhaps within another.
+        """Begin a fit, evaluate or predict, perhaps within another.
 
         Args:
             stage: One of ``STAGES``.
-            per_execution: Batches that one execution runs.
+            per_execution: Batches per execution.
         """
         self._stages.begin(STAGES.index(stage), per_execution=per_execution)
         if len(self._stages) == 1:
@@ -115,14 +114,14 @@ class Recorder:
                 self._probes.open()
 
     def begin_epoch(self, epoch: int, *, resumed: bool = False) -> None:
-        """An epoch of training begins; ``resumed`` if it continues an interrupted run."""
+        """Begin an epoch of training; ``resumed`` if it continues an interrupted run."""
         self._resume |= resumed
         self._stages.leave_to(_TRAIN)
         if self._stages:
             self._stages[-1].epoch, self._stages[-1].last_batch = float(epoch), -1
 
     def end_epoch(self) -> None:
-        """Read what is slow into the newest row, unless that was done a moment ago, by this recorder or another."""
+        """Read the slow columns into the newest row, unless this or another recorder has just done so."""
         if self._log is None or self.dropped or not self._slow_reads.is_due:
             return
         with self.faults.guard("slow probes", "Figures read at epoch ends are unknown."), self._slow_reads.taken():
@@ -131,11 +130,11 @@ class Recorder:
                 self._log.amend(values)
 
     def end_stage(self, stage: str | None = None, *, settle: bool = True) -> None:
-        """A stage ends.
+        """End a stage.
 
         Args:
-            stage: Which, with all that was begun within it; ``None`` for the innermost.
-            settle: Whether the outermost stores what was recorded at once; if not, it is stored by and by.
+            stage: The stage, with all stages begun within it; ``None`` for the innermost.
+            settle: Whether the end of the outermost stage stores everything at once rather than in the background.
         """
         if stage is not None:
             self._stages.leave_to(STAGES.index(stage))
@@ -143,20 +142,20 @@ class Recorder:
             with self.faults.guard("sample", "The last row is missing."), self._lock:
                 if self._step > self._row_step:
                     self._sample(self._stages[0])
-            self.end_epoch()  # an evaluate or a predict of its own has no other
+            self.end_epoch()  # an evaluate or predict outside a fit has no other
         del self._stages[-1:]
         if settle and not self._stages and self._log is not None:
             self._describe_faults()
             self._log.settle()
 
     def abandon_stages(self) -> None:
-        """Forget stages that ended in an exception, which Keras does not tell."""
+        """Forget stages that ended in an exception, which Keras does not report."""
         self._stages.clear()
 
     # -- the per-batch path ------------------------------------------------------------------------------------
 
     def batch_begin(self) -> None:
-        """An execution begins."""
+        """Begin an execution."""
         self._under_way = True
         if self._countdown == 1 and not self.dropped:
             try:
@@ -165,17 +164,17 @@ class Recorder:
                 self.faults.report("sample", error, "Peaks of this batch are unknown.")
 
     def batch_end(self, batch: int, code: int = 0) -> None:
-        """An execution ends.
+        """End an execution.
 
         Args:
-            batch: 0-based number, within its epoch, of the last batch it ran.
+            batch: 0-based number within its epoch of the last batch it ran.
             code: Index of its stage in ``STAGES``.
         """
         self._under_way = False
         if self.dropped:
             if self._replaced:
                 error = MemWatchError(f"another watch continues the run {self._run.name!r}")
-                self.faults.report("run", error, "This one records nothing more in this fit. Give it another run_name.")
+                self.faults.report("run", error, "This watch records no more of this fit. Give it another run_name.")
             return
         try:
             with self._lock:
@@ -204,11 +203,11 @@ class Recorder:
             self.faults.report("sample", error, "This batch was not recorded.")
 
     def batch_left(self, *, raised: bool = True, ended: float = 0) -> bool:
-        """The execution that is under way, if one is, will not end; returns whether it has a row.
+        """Abort the current execution, if there is one; return whether it has a row.
 
         Args:
-            raised: Whether an exception left it, for which it gets a row; not where the data ended.
-            ended: What its row says of that: 0, or NaN where it is unknown.
+            raised: Whether an exception aborted it, so that it gets a row; not if the data ran out.
+            ended: Value of the row's ``ended`` column: 0, or NaN if unknown.
         """
         has_row, self._under_way = self._under_way and raised and not self.dropped, False
         if has_row:
@@ -250,7 +249,7 @@ class Recorder:
         created = self._clock()
         try:
             store = self._open_store(created, self._resume)
-        except Exception as error:  # a remote file system raises errors of its own
+        except Exception as error:  # remote file systems raise errors of their own
             self.faults.report("log dir", error, "The run is kept in memory only. Choose another log_dir.")
             store = Store(self._run.name or "memory")
         self._unread = [UNKNOWN] * self._probes.slow_size
@@ -271,8 +270,8 @@ class Recorder:
         )
         self._layers = self._layers or store.previous.layers
         if store.occupied:
-            reason = MemWatchError(f"another process, or another watch, records the run {store.occupied!r}")
-            self.faults.remark("resume", reason, f"It is not continued: this is a run of its own, {store.name!r}.")
+            reason = MemWatchError(f"another process or watch is recording the run {store.occupied!r}")
+            self.faults.remark("resume", reason, f"It is not continued; recording to a new run, {store.name!r}.")
         self._log = log
         self._describe()
         while self._early_steps:
@@ -282,16 +281,16 @@ class Recorder:
 
     @property
     def run(self) -> RunInfo:
-        """What describes the run, with the faults so far among its notes."""
+        """The run's description, with the faults so far in its notes."""
         return replace(self._run, notes=(*self._run.notes, *self.faults.notes))
 
     def describe(self, layers: Sequence[LayerMemory], **about: Any) -> None:
-        """Set what is known about the model (fields of ``RunInfo``); stored with the next rows."""
+        """Set facts about the model (fields of ``RunInfo``); stored with the next rows."""
         self._layers, self._run = tuple(layers), replace(self._run, **about)
         self._describe()
 
     def add_step(self, step: TracedStep) -> None:
-        """Take a traced step; it is stored soon. To be called between executions, from any thread."""
+        """Add a traced step; it is stored soon. Call it between executions, from any thread."""
         if self.dropped:
             return
         if self._log is None:
@@ -300,7 +299,7 @@ class Recorder:
             self._log.add_step(step)
 
     def expect_steps(self, source: Callable[[], Iterable[TracedStep]]) -> None:
-        """Take the traced steps that a function returns, which the thread that stores calls soon."""
+        """Add the traced steps that a function returns; the flush thread calls it soon."""
         if self.dropped:
             return
         if self._log is None:
@@ -314,19 +313,19 @@ class Recorder:
             self._log.describe(self.run, self._layers)
 
     def _describe_faults(self) -> None:
-        """Store the faults since the model was described, so that a reader knows of them too."""
+        """Store new faults, so that readers see them too."""
         if len(self.faults.notes) != self._notes_described:
             self._describe()
 
     def snapshot(self) -> Snapshot:
-        """What has been recorded so far."""
+        """Return everything recorded so far."""
         steps = self._log.steps() if self._log else tuple(self._early_steps)
         return Snapshot(self.run, to_samples(self._log.parts() if self._log else ()), self._layers, steps)
 
     def epoch_bytes(self) -> dict[str, float]:
-        """The highest device peak since the last call; the newest in-use bytes and RSS; without what is unknown.
+        """Highest device peak since the last call, newest in-use bytes and RSS; unknown figures are left out.
 
-        Of several devices the highest: of those that count every allocation, if there are any.
+        Maxima over devices: over those that count every allocation, if there are any.
         """
         if self._log is None:
             return {}
@@ -334,33 +333,33 @@ class Recorder:
         return epoch_bytes(*self._log.recent(exact))
 
     def newest(self, count: int = 16) -> tuple[Layout, Any]:
-        """The columns, and the newest rows of the fit that is under way, the newest last."""
+        """Columns and newest rows of the current fit, newest last."""
         return ((), []) if self._log is None else (self._log.layout, self._log.newest(count))
 
     def flush(self) -> None:
-        """Store what was recorded."""
+        """Store everything recorded so far."""
         if self._log is not None and not self.dropped:
             self._log.flush()
 
     def drop(self) -> None:
-        """Record nothing more, as in a forked child; what was recorded until then can still be read."""
+        """Record nothing more, as in a forked child; earlier records stay readable."""
         self.dropped = True
         self._lock = threading.Lock()  # another thread of the parent may hold the old one
         if self._log is not None:
             self._log.disown()
 
     def regain(self) -> bool:
-        """Recording goes on; ``False`` if somebody else has continued the run since it was stored."""
+        """Continue recording; return ``False`` if another recorder has continued the run since it was stored."""
         return self._log is None or self._log.regain()
 
     def release(self) -> None:
-        """Another recorder continues the run: store everything, and record nothing more."""
+        """Store everything and record nothing more, because another recorder continues the run."""
         self.close()
         self._replaced = True
         self.drop()
 
     def close(self) -> None:
-        """Store everything and give back what is held."""
+        """Store everything and release all resources."""
         if self.dropped:
             return
         self.abandon_stages()

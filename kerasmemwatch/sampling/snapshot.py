@@ -1,4 +1,4 @@
-"""What has been recorded so far, as values."""
+"""Values recorded so far, and an epoch's figures from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Snapshot", "epoch_bytes"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What has been recorded so far, as values."""
+    """Everything recorded so far, as values."""
 
     run: RunInfo
     samples: Samples
@@ -27,14 +27,14 @@ class Snapshot:
 
 
 def epoch_bytes(highest: Mapping[str, float], newest: Mapping[str, float]) -> dict[str, float]:
-    """The figures of an epoch, without what is unknown.
+    """Figures of an epoch; unknown ones are left out.
 
     Args:
-        highest: By column, the highest value of the epoch's rows.
-        newest: By column, the newest row's value.
+        highest: Highest value over the epoch's rows, by column.
+        newest: Value of the newest row, by column.
 
     Returns:
-        The device's peak, within batches or between them, and the newest in-use bytes and RSS.
+        The device's peak (within batches or between them) and the newest in-use bytes and RSS.
     """
     peak = np.fmax(highest.get("device_peak_bytes", UNKNOWN), highest.get("device_between_peak_bytes", UNKNOWN))
     found = {

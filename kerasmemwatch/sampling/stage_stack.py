@@ -1,4 +1,4 @@
-"""The fits, evaluates and predicts that are under way, and to which of them a batch belongs."""
+"""Stack of the fits, evaluates and predicts in progress, which assigns each batch to one of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Stage:
     Attributes:
         code: Its index in ``STAGES``.
         epoch: The epoch of training that it belongs to; NaN if none.
-        last_batch: 0-based number, within the epoch, of the batch that ended last; -1 before the first.
-        per_execution: Batches that one execution runs.
+        last_batch: 0-based number within the epoch of the last batch that ended; -1 before the first.
+        per_execution: Batches per execution.
     """
 
     code: int
@@ -30,7 +30,7 @@ class Stage:
 
 
 class Stages(list[Stage]):
-    """They nest: the outermost comes first. Keras does not tell which of them have ended in an exception.
+    """Nested stages, outermost first. Keras does not report which of them ended in an exception.
 
     Example:
         >>> stages = Stages()
@@ -44,32 +44,32 @@ class Stages(list[Stage]):
         self.thread = get_ident()
 
     def begin(self, code: int, *, per_execution: int = 1) -> None:
-        """A stage begins within the innermost."""
+        """Begin a stage within the innermost."""
         if not self:
             self.thread = get_ident()
         self.append(Stage(code, self[-1].epoch if self else UNKNOWN, per_execution=per_execution))
 
     def leave_to(self, code: int) -> None:
-        """Forget what was begun within a stage and ended in an exception that somebody caught."""
+        """Forget inner stages of a stage, which ended in an exception that was caught."""
         if any(outer.code == code for outer in self):
             while self[-1].code != code:
                 self.pop()
 
     def left(self) -> Stage:
-        """The innermost stage, an execution of which has been left by an exception; what it ran counts as a whole."""
+        """Count an execution aborted by an exception as complete; return its stage, the innermost."""
         stage = self[-1] if self else Stage(0)
         stage.last_batch += stage.per_execution
         return stage
 
     def executed(self, batch: int, code: int) -> tuple[Stage, int]:
-        """The stage to which an execution belongs, and how many batches it ran.
+        """Find the stage to which an execution belongs, and the number of batches it ran.
 
         Args:
-            batch: 0-based number, within its epoch, of the last batch it ran.
-            code: The stage's.
+            batch: 0-based number within its epoch of the last batch it ran.
+            code: Code of the stage.
         """
         if get_ident() != self.thread:
-            # Keras on JAX ends batches in a pool of threads: in any order, and when the next stage may have begun.
+            # Keras on JAX ends batches in a thread pool: in any order, possibly after the next stage has begun.
             stage = next((stage for stage in reversed(self) if stage.code == code), Stage(code))
             return stage, stage.per_execution
         if not self or self[-1].code != code:
@@ -77,13 +77,13 @@ class Stages(list[Stage]):
         stage = self[-1]
         try:
             executed = batch - stage.last_batch
-        except TypeError:  # who drives a list of callbacks by hand may pass anything; Keras' own tests pass logs
+        except TypeError:  # code that drives a callback list by hand may pass anything; Keras' own tests pass logs
             return stage, 1
         stage.last_batch = batch
         return stage, executed if executed > 1 else 1
 
     def _return_to(self, code: int, batch: int) -> None:
-        """A stage goes on: those within it ended in an exception that somebody caught, or it was abandoned itself."""
+        """Resume a stage: its inner stages ended in an exception that was caught, or it was abandoned itself."""
         while self and self[-1].code != code:
             self.pop()
         if not self:
@@ -91,10 +91,10 @@ class Stages(list[Stage]):
 
 
 def num_executions(params: Mapping[str, Any], model: Any, stage: str) -> int | None:
-    """How often the step's function will be called in a stage; ``None`` if that is not known.
+    """Number of calls of the step function in a stage; ``None`` if unknown.
 
     Args:
-        params: What Keras tells its callbacks.
+        params: Parameters that Keras passes to its callbacks.
         model: The model.
         stage: ``"train"``, ``"test"`` or ``"predict"``.
     """

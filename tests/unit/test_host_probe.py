@@ -305,7 +305,7 @@ def test_unavailable_where_nothing_can_read_the_process(tmp_path: Path, monkeypa
         raise psutil.AccessDenied(self.pid)
 
     monkeypatch.setattr(psutil.Process, "memory_info", denied)
-    with pytest.raises(ProbeUnavailableError, match="does not tell"):
+    with pytest.raises(ProbeUnavailableError, match="does not report"):
         HostProbe(tmp_path / "absent").open()
 
 

@@ -690,7 +690,7 @@ def test_two_that_resume_a_run_at_once_keep_all_rows(tmp_path: Path, caplog: pyt
     second = load(tmp_path, "run-2")
     assert second.samples["step"].tolist() == list(range(1, 6))
     [note] = [note for note in second.run.notes if "resume" in note]
-    assert "records the run 'run'" in note and "'run-2'" in note and note in caplog.text
+    assert "is recording the run 'run'" in note and "'run-2'" in note and note in caplog.text
 
 
 def test_a_run_can_be_resumed_as_soon_as_its_recorder_is_garbage(tmp_path: Path) -> None:

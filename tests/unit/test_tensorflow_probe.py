@@ -152,7 +152,7 @@ def test_an_allocator_without_statistics_is_left_out(tensorflow: Load) -> None:
 
 def test_without_any_statistics_it_says_how_to_get_them(tensorflow: Load) -> None:
     tensorflow(counts_from=None)
-    with pytest.raises(ProbeUnavailableError, match="no allocator of TensorFlow keeps statistics") as caught:
+    with pytest.raises(ProbeUnavailableError, match="no TensorFlow allocator keeps statistics") as caught:
         allocators()
     assert "TF_CPU_ALLOCATOR_USE_BFC=1" in caught.value.remedy and "kerasmemwatch run" in caught.value.remedy
 
