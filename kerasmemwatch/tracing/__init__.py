@@ -1,4 +1,4 @@
-"""When to trace a step or a gap, capturing it, and handing it over for analysis.
+"""Tracing: deciding when to trace a step or gap, capturing it, and handing it over for analysis.
 
-Nothing here decides who owns an allocation.
+Nothing here decides which owner an allocation has.
 """

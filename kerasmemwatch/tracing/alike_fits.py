@@ -1,4 +1,4 @@
-"""Fits that are alike: whether a fit is traced, or shows what others of its kind had traced."""
+"""Choice for each fit: trace it, or show the steps traced in an equivalent fit."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ __all__ = ["AlikeFits", "TracedStage"]
 
 
 class FitDiffersError(MemWatchError):
-    """A short fit whose steps turned out to be others than those that another fit had traced."""
+    """A short fit whose steps turned out to differ from those traced in a supposedly equivalent fit."""
 
 
 @dataclass
 class TracedStage:
-    """One fit, evaluate or predict, or the batches that run outside of all of them.
+    """One fit, evaluate or predict, or the batches outside all of them.
 
     Attributes:
         name: ``"train"``, ``"test"`` or ``"predict"``.
-        schedule: Which of its steps are traced.
-        single: Whether it is one batch of many that run outside of a fit.
-        callbacks: Returns the list of callbacks that runs, ``None`` if there is none.
-        count: How many executions of it have begun.
+        schedule: Decides which of its steps are traced.
+        single: Whether it is one of many batches that run outside a fit.
+        callbacks: Returns the running callback list, ``None`` if there is none.
+        count: Number of its executions that have begun.
         due: The execution before which to decide next.
-        reason: Why the execution that runs is traced.
-        fit: It among others of its kind, once it is known.
-        is_judged: Whether its peaks were compared with those of what it shows.
+        reason: Why the current execution is traced.
+        fit: Its entry among equivalent fits, once known.
+        is_judged: Whether its peaks were compared with those of the steps it shows.
         differs: How they differ.
-        since: How many executions had begun when it was last entered.
+        since: Number of executions that had begun when it was last entered.
     """
 
     name: str
@@ -56,19 +56,19 @@ class TracedStage:
 
     @property
     def may_trace_more(self) -> bool:
-        """Whether more than the planned may be traced: where others' steps are shown, only if that is affordable."""
+        """Whether more than the planned steps may be traced; if it shows another fit's steps, only if affordable."""
         return self.schedule.budget.is_left and (self.fit is None or not self.fit.reuses or TRACED.is_affordable)
 
 
 class AlikeFits:
-    """Decides for the stages of one watch.
+    """Decides for the stages of one watch whether to show an equivalent fit's steps.
 
     Args:
         wanted: ``"auto"`` or the steps to trace.
-        tracer: What traces them.
-        watched: The models.
+        tracer: Traces steps.
+        watched: The watched models.
         faults: Where faults are reported.
-        peaks: Returns the newest peaks, as ``TraceSchedule.reason`` wants them.
+        peaks: Returns the newest peaks, as for ``TraceSchedule.reason``.
         take: Takes a function that returns traced steps, for another thread to call.
     """
 
@@ -83,16 +83,16 @@ class AlikeFits:
     ) -> None:
         self._wanted, self._tracer, self._watched, self._faults = wanted, tracer, watched, faults
         self._peaks, self._take = peaks, take
-        self._recording = object()  # stands for what is recorded, which fits of this process may share
+        self._recording = object()  # identifies the recording, which fits of this process may share
 
     def is_shown(self, stage: TracedStage, model: Any, arguments: Any, frame: FrameType, *, is_nested: bool) -> bool:
-        """Whether what other fits had traced is shown in place of a step, which is about to run.
+        """Whether to show steps of an equivalent fit instead of tracing a step that is about to run.
 
         Args:
-            stage: Its stage.
+            stage: Stage of the step.
             model: The model that runs it.
-            arguments: What its function is called with.
-            frame: That of the loop that calls it.
+            arguments: Arguments of its function.
+            frame: Python frame of the loop that calls it.
             is_nested: Whether the stage is within another.
         """
         self._tracer.fit = stage.fit
@@ -103,7 +103,7 @@ class AlikeFits:
             kind = fit_kind(model, layers, stage.name, arguments, frame)
             if kind is None:
                 return False
-            # With several models, paths begin with the models' names: none of them is another recording's.
+            # With several models, paths begin with the models' names, so they do not match another recording's.
             alone = self._recording if len(self._watched.models) > 1 else None
             key = kind, is_nested, alone
             stage.fit = self._tracer.fit = TRACED.begin(key, [layer.path for layer in layers], self._recording)
@@ -114,13 +114,13 @@ class AlikeFits:
         return True
 
     def judge(self, stage: TracedStage, executed: int) -> None:
-        """See whether the steps so far are like those that are to be shown, if that is the case, and was not seen yet.
+        """Compare the steps so far with those of an equivalent fit that are to be shown, unless that was done.
 
         Args:
-            stage: Theirs.
-            executed: How many of them there were.
+            stage: Stage of the steps.
+            executed: Number of steps so far.
         """
-        # The first one made the functions, and a stage within has left rows of its own.
+        # The first step made the functions, and an inner stage has left rows of its own.
         fit, count = stage.fit, executed - max(1, stage.since)
         if fit is None or stage.is_judged or not count:
             return
@@ -135,7 +135,7 @@ class AlikeFits:
                 self._take(fit.steps)
 
     def tell_untraced(self, stage: TracedStage) -> None:
-        """A stage ends: say so if its steps are others than those that were to be shown, and none was traced."""
+        """Report at the end of a stage if its steps differ from those that were to be shown and none was traced."""
         if stage.differs and not stage.schedule.traced:
             error = FitDiffersError(f"the peak was {stage.differs} than in the fits whose steps were to be shown")
             self._faults.remark("trace", error, "It ended untraced. Name the steps to trace: trace=[2, 10].")

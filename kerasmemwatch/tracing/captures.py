@@ -1,6 +1,6 @@
-"""What is captured while something runs, and waits to be analysed: the same for a step and for a gap between steps.
+"""Capturing of steps and gaps, and the queue of captures that wait for analysis.
 
-There is one capture in a process at a time. The analysis is somebody else's to call, off the step's path.
+A process has one capture at a time. Callers run the analysis later, off the step's path.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from kerasmemwatch.tracing.traced_before import TRACED
 
 __all__ = ["Captures"]
 
-# By process, whose hooks are in place. They are in classes and modules, so there is one at a time.
+# Holder of the hooks, by process. Hooks are in classes and modules, so there is one holder at a time.
 _hooking: dict[int, Captures] = {}
 
 
@@ -53,12 +53,12 @@ class Captures:
 
     Args:
         watched: The watched models.
-        stack: What the hooks tell.
+        stack: State that the hooks maintain.
         faults: Where faults are reported.
 
     Attributes:
-        busy: Whether something could not be captured, as somebody else's profiler was active.
-        first_calls: What is captured of the steps that make functions.
+        busy: Whether a capture failed because another profiler was active.
+        first_calls: Captures of the steps that make functions.
     """
 
     def __init__(self, watched: Watched, stack: OwnerStack, faults: Faults) -> None:
@@ -71,21 +71,21 @@ class Captures:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody in this process traces."""
+        """Whether nothing in this process is tracing."""
         return os.getpid() not in _hooking
 
     def look_around(self) -> None:
-        """A step will soon be captured: see now what is alive, as that empties the processor's caches."""
+        """List live objects ahead of a capture, because doing so empties the processor's caches."""
         with TRACED.taken(), self._faults.guard("trace", "The step is traced nevertheless."):
             if self._census is None or not self._census.is_current:
                 self._census = Census(tensor_kind)
 
     def look_away(self) -> None:
-        """No step will be captured soon."""
+        """Drop the list of live objects: no step will be captured soon."""
         self._census = None
 
     def claim(self, exits: ExitStack) -> bool:
-        """Be the only one of the process that traces, until the exits are left; ``False`` if another one is."""
+        """Claim tracing in this process until ``exits`` closes; return ``False`` if another tracer has it."""
         pid = os.getpid()
         if _hooking.setdefault(pid, self) is not self:
             return False
@@ -95,18 +95,18 @@ class Captures:
     def begin(
         self, captured: CapturedStep, arguments: Iterable[Any], exits: ExitStack, *, is_fit: bool
     ) -> Capture | None:
-        """See what is alive, and begin to record; ``None`` if somebody else does.
+        """Note live buffers and begin to record; ``None`` if another profiler is active.
 
         Args:
-            captured: Takes what is seen.
-            arguments: What may be iterators with batches that wait.
-            exits: Left when what is recorded has ended.
-            is_fit: Whether those are all iterators that are new.
+            captured: Receives the live buffers.
+            arguments: Possible iterators with waiting batches.
+            exits: Closed when the recorded step or gap has ended.
+            is_fit: Whether ``arguments`` include every new iterator.
         """
         iterators = self._iterators(arguments, is_fit=is_fit)
         captured.before = variable_addresses(self._watched.ledger(), captured.mode)
         captured.known = kept_arrays(iterators)
-        # Last of all, as pipelines go on filling their buffers.
+        # Last, because pipelines keep filling their buffers.
         captured.held = {KEPT_TAPES: kept_bytes(), INPUT_PIPELINE: waiting_bytes(iterators)}
         capture = Capture()
         try:
@@ -115,7 +115,7 @@ class Captures:
             self.give_way(error)
             return None
         except ProfilerUnsafeError as error:
-            self._faults.remark("trace", error, "No step is traced: trace one with a worker by itself.")
+            self._faults.remark("trace", error, "No step is traced. To trace one, run a worker by itself.")
             return None
         exits.callback(capture.discard)
         captured.begun_ns = time.time_ns()
@@ -123,14 +123,14 @@ class Captures:
         return capture
 
     def end(self, captured: CapturedStep, capture: Capture) -> bool:
-        """Take what was recorded; ``False`` if somebody else has begun to record meanwhile."""
+        """Stop and keep the recorded events; return ``False`` if another profiler has begun meanwhile."""
         captured.space = capture.stop() or b""
         if capture.preempted:
             self.give_way(ProfilerBusyError("another profiler session began within the step"))
         return bool(captured.space)
 
     def complete(self, captured: CapturedStep) -> None:
-        """See what is alive after it, and have it analysed by the next call of ``finished``."""
+        """Note live buffers after the capture, and queue it for the next call of ``finished``."""
         census = self._census
         captured.layers = captured.layers or LayerHooks(self._stack, self._watched).classes
         self._watched.add_variables(self._stack.differentiated())
@@ -152,7 +152,7 @@ class Captures:
         self._waiting.append(captured)
 
     def finished(self) -> list[TracedStep]:
-        """Analyse what was captured: in any thread, one at a time, while other steps run with hooks."""
+        """Analyse the queued captures. Call it from any thread, one at a time; other steps may run with hooks."""
         found = []
         while self._waiting:
             captured = self._waiting[0]
@@ -165,29 +165,29 @@ class Captures:
                     silent_allocators.remark(self._faults, captured.known)
             fit, captured.fit = captured.fit, None
             if fit is not None:
-                with TRACED.taken(), self._faults.guard("trace", "Fits that are alike are traced, too."):
+                with TRACED.taken(), self._faults.guard("trace", "Equivalent fits are traced, too."):
                     fit.add(step)
-            self._waiting.popleft()  # not after an interrupt of the user's: then another call has it
+            self._waiting.popleft()  # not after a KeyboardInterrupt: a later call analyses it then
         return found
 
     def _iterators(self, arguments: Iterable[Any], *, is_fit: bool) -> Iterable[Any]:
-        """What may have batches waiting as a step begins; looks as little as it can, for the sake of the caches."""
+        """Find iterators that may hold waiting batches, with as little searching as possible to spare the caches."""
         census = self._census
         if census is None:
             self._census = census = Census(tensor_kind)
-        # In a fit whatever is new is what its function is called with.
+        # In a fit, the only new iterators are the function's arguments.
         new = arguments if is_fit else census.young()["iterator"]
         found = [*census.left("iterator"), *(each for each in new if tensor_kind(type(each)) == "iterator")]
         return {id(each): each for each in found}.values()
 
     def give_way(self, error: ProfilerBusyError) -> None:
-        """Somebody else records: say so once."""
+        """Report once that another profiler is active."""
         self.busy = True
-        self._faults.remark("profiler", error, "That step was not traced; where the choice is ours, a later one is.")
+        self._faults.remark("profiler", error, "That step was not traced. Unless it was asked for, a later one is.")
 
 
 def _gap(step: TracedStep, after: int) -> TracedStep:
-    """What was captured between two steps: it has no passes, nor outputs of layers."""
+    """Convert a capture between two steps to a gap, which has no passes or layer outputs."""
     phase = np.full_like(step.timeline.phase, PHASE_CODES["between"])
     timeline = replace(step.timeline, phase=phase)
     return replace(step, timeline=timeline, mode="", output_bytes={}, gradient_bytes={}, after=after)

@@ -1,4 +1,4 @@
-"""When to trace and what becomes of it: between the callback, the schedule, the tracer and the recorder."""
+"""Controller of tracing, between the callback, the schedule, the tracer and the recorder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from kerasmemwatch.tracing.traced_before import TRACED
 
 __all__ = ["AHEAD", "Tracing"]
 
-# What is done once before a traced step empties the processor's caches: so many executions later they are full again.
+# Preparing a traced step empties the processor's caches; this many executions later they are full again.
 AHEAD = 3
-# What is alive is followed that long, rather than looked for once more.
+# The list of live objects is kept up to date for this many executions rather than made again.
 _SOON = 16
-# So many of the newest rows tell whether the peak has changed.
+# This many of the newest rows show whether the peak has changed.
 _RECENT = 16
 
 
@@ -37,17 +37,17 @@ class Tracing:
     Args:
         wanted: ``"auto"`` or the steps to trace.
         faults: Where faults are reported.
-        rows: Returns the newest rows of the fit that is under way, so many at most, and their columns.
+        rows: Returns the columns and up to a number of newest rows of the current fit.
         position: Returns the newest ``step`` and the epoch.
-        run_name: Returns the name of the run that is recorded, ``""`` if it has none.
+        run_name: Returns the name of the recorded run, ``""`` if it has none.
         take: Takes a function that returns traced steps, for another thread to call.
-        has_windows: Whether peaks within steps and between them are told apart.
-        first: Says whether a fit's first step is traced, too.
+        has_windows: Whether peaks within steps and between them are measured separately.
+        first: Returns whether to trace a fit's first step, too.
 
     Attributes:
-        count: How many executions of the innermost stage have begun.
-        look_at: The execution before which ``look`` is to be called.
-        watched: The models.
+        count: Number of executions of the innermost stage that have begun.
+        look_at: The execution before which to call ``look``.
+        watched: The watched models.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Tracing:
         seen = rows if has_windows and wanted == "auto" else None
         self._highest = PeakTraces(self._tracer, faults, lambda: position()[0], seen)
         self._stages: list[TracedStage] = []
-        # What goes on where it ended: batches outside of a fit, the validations within one.
+        # Stages that resume where they ended: batches outside a fit, validations within one.
         self._going_on: dict[tuple[str, bool], TracedStage] = {}
 
     def begin(
@@ -84,14 +84,14 @@ class Tracing:
         single: bool = False,
         callbacks: Callable[[], Any] = lambda: None,
     ) -> None:
-        """A stage begins, perhaps within another.
+        """Begin a stage, perhaps within another.
 
         Args:
             stage: ``"train"``, ``"test"`` or ``"predict"``.
             model: The model that runs it.
-            total_steps: How many executions it has, if known.
-            single: Whether it is one batch of many that run outside of a fit.
-            callbacks: Returns the list of callbacks that runs it, ``None`` if none does.
+            total_steps: Number of its executions, if known.
+            single: Whether it is one of many batches that run outside a fit.
+            callbacks: Returns its callback list, ``None`` if it has none.
         """
         self._tracer.interrupt()
         self._keep()
@@ -107,12 +107,12 @@ class Tracing:
         self._highest.stage_begins(is_new=begun is None, is_fit=not goes_on)
         if begun is None:
             budget = self._stages[0].schedule.budget if self._stages else TraceBudget()
-            # What a model is like that gets its variables in its first step is not known in time to show others' steps.
+            # A model that is built in its first step is known too late to show an equivalent fit's steps.
             first = not self._stages and (getattr(model, "built", False) or TRACED.is_affordable) and self._first()
             total = None if goes_on else total_steps
             begun = TracedStage(stage, TraceSchedule(self._wanted, total, budget=budget, first=first), single)
         else:
-            # What ran since it was left has moved the counter that a list of steps goes by.
+            # Other stages have since advanced the step counter that a list of steps refers to.
             begun.due = begun.count + 1
         if goes_on:
             self._going_on[stage, single] = begun
@@ -124,7 +124,7 @@ class Tracing:
         self._await(begun.due)
 
     def end(self, stage: str | None = None) -> None:
-        """The innermost stage ends, or the named one with all that was begun within it."""
+        """End the innermost stage, or the named one with all stages begun within it."""
         self._tracer.interrupt()
         self._keep()
         if self._stages:
@@ -141,7 +141,7 @@ class Tracing:
         if not self._stages:
             other_fits.end(self._tracer)
         else:
-            # The steps within it have moved the counter that a list of steps goes by.
+            # The inner stage's steps have advanced the step counter that a list of steps refers to.
             self.count = self._stages[-1].since = self._stages[-1].count
             self._await(self.count + 1)
 
@@ -153,27 +153,27 @@ class Tracing:
         other_fits.end(self._tracer)
 
     def left(self) -> None:
-        """An exception leaves the innermost stage: if that is the outermost, no training is under way any more."""
+        """Handle an exception that aborts the innermost stage; if it is also the outermost, training has ended."""
         self._highest.drop()
         if len(self._stages) < 2:
             other_fits.end(self._tracer)
 
     def loop_ended(self) -> None:
-        """The loop of steps of the innermost stage has ended, by itself: a gap begins."""
+        """Begin a gap, because the innermost stage's loop of steps has ended normally."""
         if self._stages:
             self._highest.begin(self._stages[-1], "loop")
             self._expect_end_of_gap()
 
     def look(self, model: Any, step: int, executed: int) -> bool:
-        """Before an execution: decide whether to trace it, and prepare that.
+        """Decide before an execution whether to trace it, and prepare for that.
 
         Args:
-            model: The model that runs.
+            model: The model to run.
             step: The ``step`` of its first batch.
-            executed: How many batches it will run.
+            executed: Number of batches it will run.
 
         Returns:
-            Whether ``batch_ended`` is to be called after it.
+            Whether to call ``batch_ended`` after it.
         """
         if self._highest.in_gap:
             self._end_gap(step + executed - 1, step - 1)
@@ -189,19 +189,19 @@ class Tracing:
                 self._await(stage.schedule.next_look(self.count, step, executed))
             return shown
 
-        # The first execution makes the step's function: its operations are noted as they are made.
+        # The first execution makes the step's function, whose operations are noted as they are made.
         if stage.reason or self.count == 1:
             self._tracer.arm(model, stage.name, reason=stage.reason, is_first=self.count == 1, spare=is_spared)
         return bool(stage.reason) or self._highest.prepare(stage)
 
     def around(self, step: int, arguments: Any = ()) -> AbstractContextManager[None]:
-        """Before a step of a loop of the user's: the context to run it in, decided as by ``look``.
+        """Return the context for a step of a user's own loop, decided as by ``look``.
 
         Args:
             step: Its ``step``.
             arguments: The batch, if it is known.
         """
-        # In a loop there may be other iterators by the time of a later step.
+        # A user's loop may have other iterators by a later step.
         self._ahead = 1
         if not self._stages or self._only_prepares():
             return nullcontext()
@@ -211,11 +211,11 @@ class Tracing:
         return self._tracer.around(stage.name, stage.reason, arguments=arguments)
 
     def new_functions(self, within: Callable[[], bool]) -> AbstractContextManager[None]:
-        """A context in which functions that are traced are noted whenever that is, while ``within`` says so."""
+        """Return a context that notes functions whenever they are traced, while ``within`` returns true."""
         return self._tracer.new_functions(within)
 
     def around_function(self) -> AbstractContextManager[None]:
-        """A context for a function that is traced outside of all steps, and its first call."""
+        """Return a context for tracing a function outside all steps, and for its first call."""
         return self._tracer.around(self._stages[-1].name if self._stages else "train", "")
 
     def _decide(self, step: int, executed: int) -> TracedStage:
@@ -225,15 +225,15 @@ class Tracing:
         if self._tracer.captures.busy and stage.reason:
             stage.schedule.yielded(stage.reason)
         self._tracer.captures.busy = False
-        # Before them there are rows of another stage.
+        # Earlier rows belong to another stage.
         own = self.count - 1 - stage.since
         peaks = partial(self._peaks_of, own)
         stage.reason = stage.schedule.reason(self.count, step, executed, peaks, partial(self._highest.reason, stage))
-        # After a traced one at once, as it may have had to give way.
+        # Right after a traced execution, because another profiler may have prevented the trace.
         self._await(self.count + 1 if stage.reason else stage.schedule.next_look(self.count, step, executed))
         if not stage.reason and (self._due - self.count > _SOON or not stage.schedule.plans(self._due)):
             self._tracer.captures.look_away()
-        # The first execution makes the functions, and so many objects that what is prepared before it is out of date.
+        # The first execution makes the functions, with so many objects that any earlier preparation is out of date.
         if self._due == self.count + 1 and self.count > 1 and not stage.reason:
             self._prepare()
         return stage
@@ -242,26 +242,26 @@ class Tracing:
         return recent_peaks(*self._rows(_RECENT))
 
     def _peaks_of(self, count: int) -> Peaks:
-        """The newest peaks, so many at most."""
+        """The newest peaks, at most ``count``."""
         return self._peaks()[-count:] if count > 0 else ()
 
     def _await(self, due: int) -> None:
-        """Decide before an execution, and prepare a few before."""
+        """Schedule the next decision for an execution, and preparation a few before it."""
         self._due = due
         self.look_at = max(self.count + 1, due - self._ahead)
         self._expect_end_of_gap()
 
     def _expect_end_of_gap(self) -> None:
-        """A gap that is being captured ends with the next execution."""
+        """Look at the next execution if a gap is open, because that execution ends it."""
         if self._highest.in_gap:
             self.look_at = self.count + 1
 
     def _only_prepares(self) -> bool:
-        """Whether the decision is due before a later execution only; if so, prepare for it."""
+        """Whether the decision is due only before a later execution; if so, prepare for it."""
         if self.count >= self._due:
             return False
         if self.count < self._due - self._ahead:
-            self._await(self._due)  # it only ended a gap
+            self._await(self._due)  # the look only ended a gap
             return True
         self._prepare()
         self.look_at = self._due
@@ -269,12 +269,12 @@ class Tracing:
 
     def _prepare(self) -> None:
         stage = self._stages[-1]
-        # Between two single batches anything may happen.
+        # Anything may happen between two single batches.
         if not stage.single and stage.schedule.plans(self._due):
             self._tracer.captures.look_around()
 
     def batch_ended(self, step: int, epoch: int | None) -> bool:
-        """The execution that was traced has ended, and its row is written; whether there is a step to analyse."""
+        """Handle the end of a traced execution, whose row is written; return whether there is a step to analyse."""
         if self._stages and (fit := self._stages[-1].fit) is not None:
             fit.run = self._run_name()
         found = self._tracer.batch_ended(step, epoch)
@@ -286,7 +286,7 @@ class Tracing:
 
     @property
     def analyse(self) -> Callable[[], list[TracedStep]]:
-        """What analyses the captured steps, in milliseconds to seconds. It holds neither this object nor a recorder."""
+        """Function that analyses the captured steps, in milliseconds to seconds; refers to no recorder, nor to this."""
         return self._tracer.captures.finished
 
     def _end_gap(self, step: int, after: int) -> None:

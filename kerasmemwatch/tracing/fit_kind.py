@@ -1,6 +1,6 @@
-"""What makes two fits alike, so that the memory of one's steps is that of the other's: plain values, no references.
+"""Key under which fits are equivalent, so that their steps use the same memory: plain values, no references.
 
-Nothing of the user's is called for it. Whatever cannot be told makes a fit unlike all others.
+Computing it calls no user code. A fit with an unknown property is equivalent to no other.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from kerasmemwatch.attribution.variables.variable_size import variable_size
 
 __all__ = ["fit_kind"]
 
-# Attributes that say nothing of sizes.
+# Attributes that do not affect sizes.
 _LEFT_OUT = frozenset({"built", "name", "seed", "stop_training"})
 _STEPS = ("call", "train_step", "test_step", "predict_step", "compute_loss")
-_MOST_ITEMS, _MOST_DATASETS = 16, 32
+_MAX_ITEMS, _MAX_DATASETS = 16, 32
 
 
 def fit_kind(
     model: Any, layers: tuple[PathedLayer, ...], stage: str, arguments: Any, frame: FrameType | None
 ) -> Hashable | None:
-    """What is equal for fits that are alike.
+    """Compute the key that equivalent fits share.
 
     Args:
         model: The Keras model.
         layers: Its layers by path.
         stage: ``"train"``, ``"test"`` or ``"predict"``.
-        arguments: What its step function is called with.
-        frame: That of the loop that calls it.
+        arguments: Arguments of its step function.
+        frame: Python frame of the loop that calls it.
 
     Returns:
-        A value that can be a key; ``None`` if the model is not built yet, or the size of a batch is not known.
+        A hashable value; ``None`` if the model is not built yet, or the batch size is unknown.
     """
     if not all(getattr(layer.layer, "built", True) for layer in layers):
         return None
@@ -75,7 +75,7 @@ def _variable(variable: Any) -> Hashable:
 
 
 def _optimizer(optimizer: Any) -> Hashable:
-    inner = getattr(optimizer, "inner_optimizer", None)  # as of loss scaling
+    inner = getattr(optimizer, "inner_optimizer", None)  # a loss-scaling optimizer has one
     return _class(optimizer), _settings(optimizer), None if inner is None else _optimizer(inner)
 
 
@@ -88,7 +88,7 @@ def _loss(loss: Any) -> Hashable:
 
 
 def _settings(value: Any) -> Hashable:
-    """The plain attributes of a layer or an optimizer; of a float only whether it is 0, as a rate is."""
+    """Plain attributes of a layer or optimizer; for a float (such as a rate), only whether it is 0."""
     found = []
     for name, setting in sorted(vars(value).items()) if hasattr(value, "__dict__") else ():
         if name.startswith("_") or name in _LEFT_OUT:
@@ -104,7 +104,7 @@ def _plain(value: Any) -> Hashable:
         return value
     if isinstance(value, float):
         return "number" if value else "0"
-    if isinstance(value, (list, tuple)) and len(value) <= _MOST_ITEMS:
+    if isinstance(value, (list, tuple)) and len(value) <= _MAX_ITEMS:
         return tuple(map(_plain, value))
     return _code(value)
 
@@ -114,13 +114,13 @@ def _class(value: Any) -> str:
 
 
 def _code(function: Any) -> int | None:
-    """What tells a function from another of the same name, as in a notebook."""
+    """Hash that distinguishes functions of the same name, as in a notebook."""
     code = getattr(function, "__code__", None)
     return None if code is None else hash(code)
 
 
 def _batch(arguments: Any, frame: FrameType | None) -> Hashable | None:
-    """Shapes of a batch's tensors and sizes of their items, and where it comes from."""
+    """Shapes of a batch's tensors, sizes of their items, and the class of its data adapter."""
     iterator = arguments[0] if arguments else None
     specs = tensor_specs(getattr(iterator, "element_spec", arguments))
     adapter = None
@@ -133,7 +133,7 @@ def _batch(arguments: Any, frame: FrameType | None) -> Hashable | None:
 
 
 def _rows(adapter: Any, iterator: Any) -> int | None:
-    """Rows of a batch where its shape does not say, as the last one may have fewer."""
+    """Batch size where the shape does not include it, because the last batch may be smaller."""
     rows = getattr(adapter, "batch_size", None)
     if isinstance(rows, int):
         return rows
@@ -141,9 +141,9 @@ def _rows(adapter: Any, iterator: Any) -> int | None:
 
 
 def _sizes(dataset: Any) -> Iterator[int]:
-    """The sizes of the batches that a dataset makes, the last first."""
+    """Yield the batch sizes of a dataset's transformations, last first."""
     tensorflow = sys.modules.get("tensorflow")
-    for _ in range(_MOST_DATASETS):
+    for _ in range(_MAX_DATASETS):
         size = getattr(dataset, "_batch_size", None)
         value = None if size is None or tensorflow is None else tensorflow.get_static_value(size)
         if value is not None:

@@ -1,7 +1,7 @@
-"""Captures a gap between two steps: what is allocated there, and which callback of the list was at it.
+"""Tracer of gaps between steps: captures allocations there, and the callback that made each of them.
 
-There is nothing of the step in it, so there are no hooks in layers: whatever is made while it is a callback's turn
-belongs to that callback, whichever layers it calls.
+A gap contains no part of a step, so layers have no hooks: allocations made during a callback's turn belong to that
+callback, whichever layers it calls.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from kerasmemwatch.tracing.traced_before import TRACED
 
 __all__ = ["GapTracer"]
 
-# TensorFlow keeps all that it records in memory, and a callback may well train another model.
-_MOST_S = 30.0
-# Of callbacks that the list was calling as the capture began nothing tells them apart.
+# TensorFlow keeps everything it records in memory, and a callback may train another model.
+_MAX_GAP_S = 30.0
+# The callback that was running when the capture began is unknown.
 _SOME_CALLBACK = Frame("callbacks", "", "between")
 
 
 class LongGapError(MemWatchError):
-    """A gap that takes long."""
+    """A gap takes too long to capture."""
 
 
 class GapTracer:
     """Captures gaps of one watch.
 
     Args:
-        captures: What it shares with steps.
+        captures: The captures, shared with the step tracer.
         faults: Where faults are reported.
 
     Attributes:
@@ -57,7 +57,7 @@ class GapTracer:
         return self._captured is not None
 
     def prepare(self, callback_list: Any) -> None:
-        """Note the turns of a list's callbacks from its next call on; ``drop`` or ``end`` takes that back."""
+        """Start noting the turns of a list's callbacks with its next call; ``drop`` or ``end`` undoes that."""
         self.drop()
         if callback_list is None:
             return
@@ -65,18 +65,17 @@ class GapTracer:
             turns = CallbackTurns(callback_list, self._turn, self.drop)
             turns.install()
             self._turns = turns
-            # Nobody tells of an exception between the list's calls, but the list is gone with the fit.
+            # An exception between the list's calls goes unreported, but the list is garbage once the fit has ended.
             ends = weakref.finalize(callback_list, _drop, weakref.ref(self), weakref.ref(self._turns))
             ends.atexit = False
 
     def begin(self, stage: str, reason: str, *, within_call: bool = False) -> bool:
-        """Begin to capture, if the callbacks' turns are noted; returns whether it does.
+        """Begin to capture if the callbacks' turns are noted; return whether a capture began.
 
         Args:
             stage: Stage of the step before it.
             reason: Why it is captured.
-            within_call: Whether the list is calling its callbacks now, in a call that was under way when it was
-                prepared: whose turn it is then is not known.
+            within_call: Whether the list is in a call that began before ``prepare``: the current turn is then unknown.
         """
         begun = False
         guard = self._faults.guard("trace", "This gap between steps is not traced.")
@@ -87,18 +86,18 @@ class GapTracer:
                 capture = self._captures.begin(captured, (), exits, is_fit=True)
                 begun = capture is not None
             if begun:
-                limit = threading.Timer(_MOST_S, self._took_long, [capture])
+                limit = threading.Timer(_MAX_GAP_S, self._took_long, [capture])
                 limit.daemon = True
                 exits.callback(limit.cancel)
                 limit.start()
                 self._exits, self._captured, self._capture = exits.pop_all(), captured, capture
         if not begun:
             self.drop()
-            self._captures.busy = False  # which would have the step before it traced again
+            self._captures.busy = False  # else the step before it would be traced again
         return begun
 
     def end(self, step: int, after: int, epoch: int | None) -> bool:
-        """The gap ends; whether there is something to analyse.
+        """End the gap; return whether there is something to analyse.
 
         Args:
             step: The sample that covers it.
@@ -118,7 +117,7 @@ class GapTracer:
         return False
 
     def drop(self) -> None:
-        """Take everything back, and forget what is being captured."""
+        """Undo everything, and discard the current capture."""
         turns, self._turns = self._turns, None
         exits, self._exits = self._exits, ExitStack()
         self._captured = self._capture = None
@@ -133,10 +132,10 @@ class GapTracer:
             captured.log.append((time.time_ns(), frame))
 
     def _took_long(self, capture: Capture) -> None:
-        """In a thread of its own: the rest of what is in place ends with the gap."""
+        """Discard the capture from a timer's thread; everything else is undone when the gap ends."""
         capture.discard()
-        error = LongGapError(f"a gap between two steps took longer than {_MOST_S:.0f} s")
-        self._faults.remark("long gap", error, "It was not traced: what is recorded of it would take much memory.")
+        error = LongGapError(f"a gap between two steps took longer than {_MAX_GAP_S:.0f} s")
+        self._faults.remark("long gap", error, "It was not traced, because its events would take too much memory.")
 
 
 def _drop(reference: weakref.ref[GapTracer], turns: weakref.ref[CallbackTurns]) -> None:

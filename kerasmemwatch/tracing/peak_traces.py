@@ -1,4 +1,4 @@
-"""Has the step or gap traced that holds the run's peak, the next time one of its kind comes."""
+"""Tracing of the kind of step or gap that held the run's peak, the next time that kind occurs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kerasmemwatch.tracing.untraced_peaks import Chance, UntracedPeaks
 
 __all__ = ["PeakTraces"]
 
-# Of one look at most, as the journal has them.
-_MOST_ROWS = 4096
+# Most rows read at once; the journal holds that many.
+_MAX_ROWS = 4096
 
 
 class PeakTraces:
-    """Looks at the rows now and then, and captures gaps.
+    """Checks the rows at intervals, and captures gaps.
 
     Args:
-        tracer: What traces steps.
+        tracer: Traces steps.
         faults: Where faults are reported.
         step: Returns the newest ``step``.
-        rows: Returns the newest rows, so many at most, and their columns; ``None`` if peaks of steps and of gaps are
-            not told apart, or only steps that are named are traced.
+        rows: Returns the columns and up to a number of newest rows; ``None`` if peaks of steps and gaps are not
+            measured separately, or if only named steps are traced.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class PeakTraces:
         self._faults, self._step, self._rows = faults, step, rows
         self._gap = GapTracer(tracer.captures, faults)
         self._peaks = UntracedPeaks()
-        # Numbers of what was traced; the steps before each stage that made functions, and before each fit.
+        # Numbers of traced steps and gaps; the steps before each stage that made functions, and before each fit.
         self._traced, self._firsts, self._fits = set[float](), set[int](), set[int]()
         self._prepared: tuple[TracedStage, Chance] | None = None
 
@@ -50,11 +50,11 @@ class PeakTraces:
         return self._gap.is_open
 
     def stage_begins(self, *, is_new: bool, is_fit: bool) -> None:
-        """A stage begins.
+        """Note that a stage begins.
 
         Args:
             is_new: Whether it may have to make its functions.
-            is_fit: Whether it is within no other.
+            is_fit: Whether it is an outermost stage.
         """
         if is_new and self._rows is not None:
             self._firsts.add(self._step())
@@ -62,16 +62,16 @@ class PeakTraces:
             self._fits.add(self._step())
 
     def traced(self, number: float) -> None:
-        """A step or gap was captured."""
+        """Note that a step or gap was captured."""
         if self._rows is not None:
             self._traced.add(number)
 
     def reason(self, stage: TracedStage) -> str:
-        """Why to trace the next step of a stage as one like it held the run's peak, else ``""``."""
+        """Reason to trace the next step of a stage because such a step held the run's peak, else ``""``."""
         return self._taken(stage, Chance("step", stage.name))
 
     def prepare(self, stage: TracedStage) -> bool:
-        """Before an execution: whether the gap after it is to be captured, which ``begin`` then does."""
+        """Decide before an execution whether to capture the gap after it, which ``begin_prepared`` then does."""
         chance = Chance("batch", stage.name)
         if stage.single or not self._reason(stage, chance):
             return False
@@ -80,13 +80,13 @@ class PeakTraces:
         return True
 
     def begin_prepared(self) -> None:
-        """The execution before the gap has ended."""
+        """Begin a prepared gap, because the execution before it has ended."""
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             self._begin(*prepared)
 
     def begin(self, stage: TracedStage, begins: str) -> None:
-        """A gap begins after a stage's loop, or before its first step: capture it if it may hold the run's peak."""
+        """Capture a gap after a stage's loop, or before its first step, if it may hold the run's peak."""
         chance = Chance(begins, stage.name)
         if self.in_gap or stage.single or not self._reason(stage, chance):
             return
@@ -94,7 +94,7 @@ class PeakTraces:
         self._begin(stage, chance, within_call=begins == "begin")
 
     def end(self, step: int, after: int, epoch: int | None) -> bool:
-        """The gap that is being captured ends; whether there is something to analyse.
+        """End the captured gap; return whether there is something to analyse.
 
         Args:
             step: The ``step`` of the sample that covers it.
@@ -107,7 +107,7 @@ class PeakTraces:
         return found
 
     def drop(self) -> None:
-        """Training has ended in an exception: take back what is in place."""
+        """Undo everything, because training has ended in an exception."""
         self._prepared = None
         self._gap.drop()
 
@@ -126,8 +126,8 @@ class PeakTraces:
         if self._rows is None or not stage.may_trace_more:
             return ""
         with self._faults.guard("trace", "The run's peak may not be traced."):
-            unseen = self._step() - self._peaks.seen
-            found = windows(*self._rows(min(unseen, _MOST_ROWS))) if unseen > 0 else None
+            num_new = self._step() - self._peaks.seen
+            found = windows(*self._rows(min(num_new, _MAX_ROWS))) if num_new > 0 else None
             if found is not None:
                 self._peaks.see(found, self._traced, self._firsts, self._fits)
                 for numbers in (self._traced, self._firsts, self._fits):

@@ -1,4 +1,4 @@
-"""What the newest rows tell of peaks, while a fit goes on. Pure."""
+"""Peaks in the newest rows of a running fit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Windows:
     """Consecutive executions, each with the gap before it.
 
     Attributes:
-        step: ``int64[num_rows]``, the step that ended it.
+        step: ``int64[num_rows]``, the execution's last step.
         stage: ``int64[num_rows]``, index into ``STAGES``.
         epoch: ``float64[num_rows]``, NaN outside training.
         within: ``float64[num_rows]``, its peak over devices, in bytes; NaN where unknown.
-        between: ``float64[num_rows]``, the same of the gap.
+        between: ``float64[num_rows]``, the same for the gap.
     """
 
     step: NDArray[np.int64]
@@ -35,9 +35,9 @@ class Windows:
 
 
 def recent_peaks(layout: Layout, rows: Rows) -> list[tuple[float, float]]:
-    """Of each row: the device peak, and how far that was above what then stayed in use.
+    """Device peak of each row, and its height above the bytes in use afterwards.
 
-    Both in bytes, over devices the highest; NaN where unknown. Nothing if no device is in the rows.
+    Both in bytes, the maximum over devices; NaN where unknown. Empty if the rows contain no device.
     """
     columns = column_indices(layout, ("device_peak_bytes", "device_in_use_bytes"))
     if len(columns) < 2:
@@ -47,7 +47,7 @@ def recent_peaks(layout: Layout, rows: Rows) -> list[tuple[float, float]]:
 
 
 def windows(layout: Layout, rows: Rows) -> Windows | None:
-    """The rows as windows; ``None`` if no device is in them."""
+    """Convert rows to windows; ``None`` if they contain no device."""
     columns = column_indices(layout, (*_PLACES, *_WINDOWS))
     if any(name not in columns for name in _WINDOWS):
         return None

@@ -1,4 +1,4 @@
-"""Which steps to trace. Pure: it is told what happens and answers with a reason, or with nothing."""
+"""Schedule of the steps to trace: pure decisions, each with a reason."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 __all__ = ["ASKED_FOR", "CHANGED", "Peaks", "TraceBudget", "TraceSchedule", "usual_height"]
 
-# The reason of a step that a user named: it cannot be put off to another.
+# Reason of a step that a user named, which cannot be replaced by a later one.
 ASKED_FOR = "asked for"
 
-# All that is traced of a fit, with its validations and the gaps between steps; and what of it is planned, so that
-# something is left for the step or gap that turns out to hold the peak.
-_MOST_A_FIT, _MOST_PLANNED = 6, 4
-# The second step is the first that makes no functions and no variables; by the tenth the input pipeline has settled.
+# Most steps and gaps traced per fit, including its validations, and how many of them are planned. The rest is for the
+# step or gap that turns out to hold the peak.
+_MAX_PER_FIT, _MAX_PLANNED = 6, 4
+# The second step is the first that makes no functions or variables; by the tenth, the input pipeline has settled.
 _SECOND, _LATER = 2, 10
 _LOOK_EVERY = 64
-# A short fit is looked at a few times, too.
+# Additional checks, for short fits.
 _EARLY_LOOKS = (16, 32)
-# How much another the peak is, and how much another its height above what stays in use from step to step: that tells
-# of other batches in a process that holds much besides, and varies more with what was prefetched.
+# Relative changes that count: of the peak, and of its height above the bytes in use from step to step. The height shows
+# a change of batches in a process that holds much other memory, but varies more with prefetching.
 CHANGED = np.array([0.10, 0.25])
 _LASTING_STEPS = 8
 
@@ -32,28 +32,28 @@ Peaks = Sequence[tuple[float, float]]
 
 @dataclass
 class TraceBudget:
-    """What was traced of a fit, its validations and the gaps between steps included; not of steps that are asked for.
+    """Traces spent on a fit, including its validations and gaps; steps that were asked for do not count.
 
     Attributes:
-        spent: How many steps and gaps.
+        spent: Number of steps and gaps.
     """
 
     spent: int = 0
 
     @property
     def has_plans(self) -> bool:
-        """Whether a step that is merely planned may be traced."""
-        return self.spent < _MOST_PLANNED
+        """Whether a planned step may be traced."""
+        return self.spent < _MAX_PLANNED
 
     @property
     def has_changes(self) -> bool:
-        """Whether a step may be traced that is merely another; one is left for what holds the peak."""
-        return self.spent < _MOST_A_FIT - 1
+        """Whether a step may be traced because the peak changed; one trace is reserved for the highest peak."""
+        return self.spent < _MAX_PER_FIT - 1
 
     @property
     def is_left(self) -> bool:
         """Whether anything may be traced."""
-        return self.spent < _MOST_A_FIT
+        return self.spent < _MAX_PER_FIT
 
 
 @dataclass
@@ -62,9 +62,9 @@ class TraceSchedule:
 
     Args:
         wanted: ``"auto"``, or the ``step``s to trace.
-        total_steps: How many steps there will be, if known.
-        budget: Shared with what else is traced of the fit.
-        first: Whether the first step is traced, too: on a GPU the peak is there.
+        total_steps: Number of steps, if known.
+        budget: Shared by all traces of the fit.
+        first: Whether to trace the first step, too: on a GPU, it holds the peak.
 
     Example:
         >>> schedule = TraceSchedule("auto", total_steps=100)
@@ -83,30 +83,30 @@ class TraceSchedule:
 
     @property
     def judged_at(self) -> int:
-        """The execution before which it is judged whether steps are like those that another fit had traced."""
+        """The execution before which to compare the steps with those of an equivalent fit."""
         return min(_LATER, self.total_steps or _LATER)
 
     def show_others(self, *, spared: bool) -> None:
-        """Trace none of the planned steps, as those are shown that a fit that is alike had traced.
+        """Trace no planned steps, because an equivalent fit's are shown.
 
         Args:
-            spared: Whether the step that runs now was to be traced.
+            spared: Whether the current step was to be traced.
         """
         self.traced -= spared
         self.budget.spent -= spared
         self._shows, self._retry = True, ""
 
     def differ(self, how: str) -> None:
-        """Trace the next step after all: the peaks are ``"higher"`` or ``"lower"`` than those of the other fit."""
+        """Trace the next step after all: the peaks are ``"higher"`` or ``"lower"`` than the other fit's."""
         self._retry = f"the peak was {how} than in a fit that seemed alike"
 
     def next_look(self, count: int, step: int, executed: int = 1) -> int:
-        """The next execution of this stage before which to ask again.
+        """Next execution of this stage before which to ask again.
 
         Args:
-            count: The execution that begins now, 1-based.
+            count: The execution about to begin, 1-based.
             step: The ``step`` of its first batch.
-            executed: How many batches an execution runs at most.
+            executed: Most batches that an execution runs.
         """
         if self.wanted != "auto":
             left = [one for one in self.wanted if not isinstance(one, str) and one >= step + executed]
@@ -119,7 +119,7 @@ class TraceSchedule:
         return next((at for at in (*planned, *_EARLY_LOOKS) if at > count), (count // _LOOK_EVERY + 1) * _LOOK_EVERY)
 
     def plans(self, count: int) -> bool:
-        """Whether an execution that ``next_look`` named is certain to be traced, unless something else comes between.
+        """Whether an execution returned by ``next_look`` will certainly be traced, unless something intervenes.
 
         Args:
             count: The execution, 1-based.
@@ -134,15 +134,15 @@ class TraceSchedule:
         peaks: Callable[[], Peaks] = tuple,
         higher: Callable[[], str] = str,
     ) -> str:
-        """Why to trace the execution that begins now; ``""`` if it is not to be traced.
+        """Reason to trace the execution about to begin; ``""`` to not trace it.
 
         Args:
             count: Its 1-based number within the stage.
             step: The ``step`` of its first batch.
-            executed: How many batches it runs.
-            peaks: Returns, of the newest executions, the newest last: the peak in bytes, and how far it was above what
-                then stayed in use.
-            higher: Returns why a step of this stage is to be traced as one like it held the run's peak, else ``""``.
+            executed: Number of batches it runs.
+            peaks: Returns pairs of the peak and its height above the bytes in use afterwards, in bytes, for the newest
+                executions, newest last.
+            higher: Returns the reason to trace a step of this stage if such a step held the run's peak, else ``""``.
         """
         if self.wanted != "auto":
             asked = any(step <= one < step + executed for one in self.wanted if not isinstance(one, str))
@@ -156,7 +156,7 @@ class TraceSchedule:
         else:
             found = higher()
             if found:
-                self._levels = None  # the same change is no reason to trace the step after it, too
+                self._levels = None  # else the same change would have the next step traced, too
             if not found and count not in _EARLY_LOOKS and self.budget.has_changes:
                 found = self._change(peaks())
         self.traced += bool(found)
@@ -164,7 +164,7 @@ class TraceSchedule:
         return found
 
     def yielded(self, reason: str) -> None:
-        """Somebody else's profiler was active: try again with the next execution."""
+        """Retry with the next execution, because another profiler was active."""
         self.traced -= 1
         self.budget.spent -= self.wanted == "auto"
         self._retry = reason
@@ -177,7 +177,7 @@ class TraceSchedule:
         return (1, _SECOND, _LATER) if self.first else (_SECOND, _LATER)
 
     def _change(self, peaks: Peaks) -> str:
-        """Whether the peak has been another for several steps, as with a batch of another shape."""
+        """Reason if the peak has been different for several steps, for example after a change of batch shape."""
         newest = np.array(peaks[-_LASTING_STEPS:], float).reshape(-1, len(CHANGED))
         if len(newest) < _LASTING_STEPS or np.isnan(newest).any():
             return ""
@@ -193,11 +193,11 @@ class TraceSchedule:
 
 
 def usual_height(peaks: Peaks, count: int) -> float:
-    """How far the peaks of the newest steps were above what then stayed in use, in bytes; NaN if unknown.
+    """Median height of the newest steps' peaks above the bytes in use afterwards, in bytes; NaN if unknown.
 
     Args:
-        peaks: Of the newest executions.
-        count: How many of them to regard at most, if there are not enough.
+        peaks: Peaks of the newest executions.
+        count: Most peaks to consider.
     """
     heights = [height for _, height in peaks[-min(_LASTING_STEPS, count) :] if height == height] if count > 0 else []
     return float(np.median(heights)) if heights else float("nan")

@@ -1,7 +1,7 @@
-"""Traces chosen steps: puts the hooks and the capture around one call of the model's step function.
+"""Tracer of chosen steps: wraps one call of the model's step function with the hooks and the capture.
 
-Nothing stays behind: the wrapper takes itself out before it runs what it wraps, and the analysis is somebody else's to
-call, off the step's path.
+Nothing stays behind: the wrapper removes itself before it calls the function. Callers run the analysis later, off the
+step's path.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class StepTracer:
         faults: Where faults are reported.
 
     Attributes:
-        stack: What the hooks tell.
-        captures: What is captured and waits to be analysed.
-        fit: The fit that is under way, among others of its kind.
+        stack: State that the hooks maintain.
+        captures: Captures that wait for analysis.
+        fit: The current fit's entry among equivalent fits.
     """
 
     def __init__(self, watched: Watched, faults: Faults) -> None:
@@ -61,14 +61,14 @@ class StepTracer:
         is_first: bool = False,
         spare: Callable[[Any, FrameType], bool] | None = None,
     ) -> None:
-        """Have the next call of the model's step function run with the hooks, and captured if there is a reason.
+        """Wrap the next step-function call with hooks; capture it if ``reason`` is set.
 
         Args:
             model: The model that runs it.
             stage: ``"train"``, ``"test"`` or ``"predict"``.
-            reason: Why to capture it, ``""`` to note only what its functions are made of.
+            reason: Why to capture it; ``""`` to note only the operations of its functions.
             is_first: Whether it may be the step that makes the functions.
-            spare: Says, of what the function is called with and the frame that calls it, whether to do neither.
+            spare: Given the function's arguments and the calling Python frame, returns whether to do neither.
         """
         self.disarm()
 
@@ -83,15 +83,15 @@ class StepTracer:
     def around(
         self, stage: str, reason: str, model: Any = None, arguments: Any = (), *, is_first: bool = True
     ) -> AbstractContextManager[None]:
-        """Run one step with the hooks, and capture it if there is a reason.
+        """Return a context that runs one step with hooks, and captures it if ``reason`` is set.
 
-        A step that only calls a function which is made already runs without hooks, unless another is made after all.
+        A step that only calls an existing function runs without hooks, unless another function is made after all.
 
         Args:
             stage: ``"train"``, ``"test"`` or ``"predict"``.
-            reason: Why to capture it, ``""`` to note only what its functions are made of.
-            model: The model that runs it; ``None`` in a loop of the user's, in which models are then discovered.
-            arguments: What its function is called with.
+            reason: Why to capture it; ``""`` to note only the operations of its functions.
+            model: The model that runs it; ``None`` in a user's own loop, where models are discovered.
+            arguments: Arguments of its function.
             is_first: Whether it may be the step that makes the functions.
         """
         return TRACED.around(self._around(stage, reason, model, arguments, is_first=is_first))
@@ -135,10 +135,10 @@ class StepTracer:
 
     @contextmanager
     def new_functions(self, within: Callable[[], bool]) -> Iterator[None]:
-        """Note the operations of functions that are traced in here, also in steps that have no hooks.
+        """Note the operations of functions traced within this context, even in steps without hooks.
 
         Args:
-            within: Says whether a step is under way.
+            within: Returns whether a step is in progress.
         """
 
         def around() -> AbstractContextManager[None]:
@@ -146,24 +146,24 @@ class StepTracer:
             return self.around(self.stack.stage, "") if wanted else nullcontext()
 
         with ExitStack() as exits:
-            with self._faults.guard("trace", "Functions made in later steps are told apart by their names only."):
+            with self._faults.guard("trace", "Functions made in later steps are distinguished only by their names."):
                 from kerasmemwatch.attribution.hooks.tensorflow_hooks import traced_functions
 
                 exits.enter_context(traced_functions(around))
             yield
 
     def interrupt(self) -> None:
-        """What was prepared for the next step is not for it any more, as another stage begins or ends."""
+        """Discard what was prepared for the next step, because another stage begins or ends."""
         self.disarm()
         self.captures.look_away()
 
     def disarm(self) -> None:
-        """Take the wrapper out, if it is still there, and drop a captured step whose batch did not end."""
+        """Remove the wrapper if it is still there, and drop a captured step whose batch did not end."""
         self._open = None
         self._armed.disarm()
 
     def batch_ended(self, step: int, epoch: int | None) -> bool:
-        """A batch was recorded: look at what is alive, if it was captured; whether it is to be analysed."""
+        """Complete a captured step once its row is written; return whether there is a step to analyse."""
         captured, self._open = self._open, None
         if captured is None:
             return False
@@ -176,7 +176,7 @@ class StepTracer:
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _install(self, exits: ExitStack, stage: str, model: Any, captured: CapturedStep | None) -> None:
-        """Put the hooks in place, until the step ends."""
+        """Install the hooks until the step ends."""
         hooks = LayerHooks(self.stack, self._watched, discover=model is None)
         self.stack.begin(stage, hooks.own_code(model, stage))
         exits.enter_context(hooks.installed())
@@ -184,11 +184,11 @@ class StepTracer:
             captured.layers = hooks.classes
 
     def _install_before_functions(self, exits: ExitStack, install: Callable[[], None]) -> None:
-        """Put the hooks in place as soon as a function is made, if one is."""
+        """Install the hooks as soon as a function is made, if one is."""
         wanted = [install]
 
         def around() -> AbstractContextManager[None]:
-            with self._faults.guard("trace", "A function is told apart by its operations' names only."):
+            with self._faults.guard("trace", "A function is recognised only by its operations' names."):
                 while wanted:
                     wanted.pop()()
             return nullcontext()

@@ -1,6 +1,6 @@
-"""What fits of this process had traced, for later ones that are alike, so that all tracing takes little of the time.
+"""Traced steps of this process's fits, shown again for later equivalent fits to limit the cost of tracing.
 
-The first two fits of a kind are traced. A later one is if that is affordable; else it shows what was traced before.
+The first two fits of a kind are traced. A later one is traced if that is affordable; otherwise it shows earlier steps.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from kerasmemwatch.tracing.schedule import CHANGED
 
 __all__ = ["TRACED", "TRACED_SHARE", "Fit", "TracedBefore"]
 
-# Tracing may take this share of the time since the first watched fit, once two of a kind were traced.
+# Tracing may take this share of the time since the first watched fit, once two fits of a kind were traced.
 TRACED_SHARE = 0.01
 _ALWAYS_TRACED = 2
-_MOST_KINDS = 16
-# What the allocator rounds up and leaves unused is another in each fit: as much as this in a small model.
+_MAX_KINDS = 16
+# The allocator's rounding and unused space vary between fits: by this much in a small model.
 _ROUNDED_BYTES = 2**16
-# A fit in another thread may have steps that are being analysed: so long they are waited for, by who stores.
-_MOST_WAIT_S = 5.0
+# How long the flush thread waits for steps of another thread's fit that are being analysed.
+_MAX_WAIT_S = 5.0
 
 
 @dataclass
 class _Kind:
-    """Fits that are alike, and what the newest that was traced left: its steps, encoded."""
+    """Equivalent fits, with the encoded steps of the newest one that was traced."""
 
     num_fits: int = 0
     is_doubtful: bool = False
@@ -51,10 +51,10 @@ class _Kind:
 
 
 class TracedBefore:
-    """The kinds of fits of a process, the newest few.
+    """The process's most recent kinds of fits.
 
     Args:
-        share: Of the time, at most, that tracing may take.
+        share: Largest share of the time that tracing may take.
         clock: Returns seconds.
     """
 
@@ -67,12 +67,12 @@ class TracedBefore:
         self.cost_s = 0.0
 
     def clear(self) -> None:
-        """Forget all, as in a forked child, where no thread will analyse what is waited for."""
+        """Forget everything, as in a forked child, where no thread will finish pending analyses."""
         self.__init__(self._share, self._clock)  # type: ignore[misc]
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Do something that tracing takes, and note how long that is."""
+        """Run a part of tracing and record how long it takes."""
         begun = self._clock()
         if self._begun_s is None:
             self._begun_s = begun
@@ -83,12 +83,12 @@ class TracedBefore:
                 self.cost_s += self._clock() - begun
 
     def around(self, context: AbstractContextManager[None]) -> AbstractContextManager[None]:
-        """The same context, with its begin and its end noted as what tracing takes, and not what is within."""
+        """Wrap a context so that the time of entering and leaving it counts as tracing, its body's does not."""
         return _Around(self, context)
 
     @property
     def is_affordable(self) -> bool:
-        """Whether one more fit may be traced; the first few always may."""
+        """Whether another fit may be traced; the first few always may."""
         if self._num_traced < _ALWAYS_TRACED:
             return True
         now = self._clock()
@@ -96,19 +96,19 @@ class TracedBefore:
         return self.cost_s + expected <= self._share * (now - (now if self._begun_s is None else self._begun_s))
 
     def begin(self, kind: Hashable, paths: Sequence[str], source: object) -> Fit:
-        """A fit begins.
+        """Begin a fit.
 
         Args:
-            kind: What makes fits alike.
-            paths: Its layers' paths, in an order that is the same for all of a kind.
-            source: Whose recording it is in; the same object for fits of one recording.
+            kind: Key that equivalent fits share.
+            paths: Its layers' paths, in the same order for all fits of a kind.
+            source: Identifies its recording: the same object for all fits of one recording.
         """
         with self.changed:
             now = self._clock()
             self._begun_s = now if self._begun_s is None else self._begun_s
             found = self._kinds.setdefault(kind, _Kind())
             self._kinds.move_to_end(kind)
-            while len(self._kinds) > _MOST_KINDS:
+            while len(self._kinds) > _MAX_KINDS:
                 self._kinds.popitem(last=False)
             found.num_fits += 1
             is_known = bool(found.payloads or found.pending) and not found.is_doubtful
@@ -120,10 +120,10 @@ class TracedBefore:
 
 @dataclass(eq=False)
 class Fit:
-    """One stage of a fit, among others of its kind.
+    """One stage of a fit, among equivalent ones.
 
     Attributes:
-        reuses: Whether it is to show what another had traced, rather than be traced.
+        reuses: Whether to show an equivalent fit's steps rather than trace this one.
         run: Name of its recording, ``""`` if it has none.
     """
 
@@ -136,23 +136,23 @@ class Fit:
     run: str = ""
 
     def expect(self) -> None:
-        """A step was captured; ``add`` is called once it has been analysed."""
+        """Announce a captured step; ``add`` is called once it has been analysed."""
         with self._all.changed:
             self._kind.pending += 1
 
     def add(self, step: TracedStep | None) -> None:
-        """Keep a traced step of this fit for later ones, unless it was to be shown another's.
+        """Keep a traced step of this fit for later fits, unless this fit was to show another's.
 
         Args:
             step: The step; ``None`` if the analysis found nothing.
         """
         payload, peak = b"", 0.0
         try:
-            # A fit that was not meant to be traced had no hooks in time, so its step tells less.
+            # A fit that was not meant to be traced had no hooks in time, so its step is less detailed.
             if step is not None and not self.reuses:
                 payload, peak = encode_step(step), float(requested_at(step.timeline).max())
         except RecordingFormatError:
-            pass  # it is too large for a recording, too, which says so
+            pass  # it is too large for a recording, too, which reports that
         finally:
             with self._all.changed:
                 kind = self._kind
@@ -166,17 +166,17 @@ class Fit:
                 self._all.changed.notify_all()
 
     def usual(self, height: float) -> None:
-        """Note how far the steps' peaks are above what stays in use, in bytes."""
+        """Set the height of the steps' peaks above the bytes in use, in bytes."""
         with self._all.changed:
             self._kind.height = height
 
     def differs(self, height: float) -> str:
-        """How this fit's peaks differ from those of the steps it shows: ``"higher"``, ``"lower"``, or not at all.
+        """Compare this fit's peaks with those of the steps it shows: ``"higher"``, ``"lower"``, or ``""`` if alike.
 
         If they do, the next fit of this kind is traced.
         """
         kind = self._kind
-        # By as much as makes a step worth tracing within a fit. What else the process holds is another each time.
+        # The same change that makes a step worth tracing within a fit. Other memory of the process varies each time.
         most = max(_ROUNDED_BYTES, np.fmin(CHANGED[1] * kind.height, CHANGED[0] * kind.peak_bytes))
         if not abs(height - kind.height) > most:
             return ""
@@ -184,13 +184,13 @@ class Fit:
         return "higher" if height > kind.height else "lower"
 
     def steps(self) -> list[TracedStep]:
-        """The steps that the newest traced fit of this kind left, with this fit's paths, and what says whose they are.
+        """Steps of the newest traced fit of this kind, with this fit's paths and a note on their origin.
 
-        None if they are in this fit's recording. Waits for those that are being analysed.
+        Empty if they are in this fit's own recording. Waits for steps that are being analysed.
         """
         kind = self._kind
         with self._all.changed:
-            self._all.changed.wait_for(lambda: not kind.pending, _MOST_WAIT_S)
+            self._all.changed.wait_for(lambda: not kind.pending, _MAX_WAIT_S)
             source, run, paths, payloads = kind.source, kind.run, kind.paths, list(kind.payloads)
         if source is self._source:
             return []
@@ -218,9 +218,9 @@ def _as_of(step: TracedStep, run: str, names: Mapping[str, str]) -> TracedStep:
     head, *others = (_renamed(timeline, names) for timeline in (step.timeline, *step.others))
     where = f"of run {run!r}" if run else "of an earlier fit"
     note = (
-        f"What layers hold was not measured in this fit but in step {step.step} {where}, whose model, shapes, "
-        "optimizer and batch are the same: fits that are alike share what tracing may take of the process's time. "
-        "To have this fit's own steps traced, name them: trace=[2, 10]."
+        f"The memory of layers was measured not in this fit but in step {step.step} {where}, with the same model, "
+        "shapes, optimizer and batch: equivalent fits share traces, to limit the cost of tracing. "
+        "To trace this fit's own steps, name them: trace=[2, 10]."
     )
     return replace(
         step,

@@ -1,4 +1,4 @@
-"""Which step or gap goes above all that was traced, so that the next of its kind is. Pure."""
+"""Search for steps and gaps that peak above everything traced, so that the next of their kind is traced."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Chance", "UntracedPeaks"]
 
 
 class Chance(NamedTuple):
-    """A kind of step, or of gap between two steps, that may come again.
+    """A kind of step, or of gap between steps, that may occur again.
 
     Attributes:
-        begins: ``"step"`` of a step; of a gap what it comes after: ``"batch"`` where another of the same loop follows,
-            ``"loop"`` after the loop of an epoch or of a validation, ``"begin"`` before the first step of a fit.
-        stage: Stage of the step, or of the one before the gap; of the first gap that of the step after it.
+        begins: ``"step"`` for a step. For a gap, what precedes it: ``"batch"`` if another batch of the same loop
+            follows, ``"loop"`` after the loop of an epoch or validation, ``"begin"`` before the first step of a fit.
+        stage: Stage of the step, or of the step before the gap; for a fit's first gap, of the step after it.
     """
 
     begins: str
@@ -32,11 +32,11 @@ class Chance(NamedTuple):
 
 @dataclass
 class UntracedPeaks:
-    """The highest peak of what was traced, and who went above it since.
+    """The highest traced peak, and the untraced steps and gaps that have exceeded it.
 
     Attributes:
-        traced_bytes: The highest peak of all traced steps and gaps, as the samples tell; NaN if none was traced.
-        seen: The ``step`` of the newest row that was looked at.
+        traced_bytes: The highest peak of all traced steps and gaps, from the samples; NaN if none was traced.
+        seen: The ``step`` of the newest row examined.
     """
 
     traced_bytes: float = float("nan")
@@ -46,12 +46,12 @@ class UntracedPeaks:
     _wanted: dict[Chance, tuple[float, str]] = field(default_factory=dict)
 
     def see(self, rows: Windows, traced: Set[float], firsts: Set[int], fits: Set[int]) -> None:
-        """Look at what ran since the last call.
+        """Examine the executions since the last call.
 
         Args:
-            rows: The newest executions, also those that were seen.
-            traced: The numbers of what was traced (see ``TracedStep.number``).
-            firsts: The ``step`` before each stage that made its functions in its first step: that never comes again.
+            rows: The newest executions, which may include examined ones.
+            traced: Numbers of traced steps and gaps (see ``TracedStep.number``).
+            firsts: The ``step`` before each stage that made its functions in its first step, which never occurs again.
             fits: The ``step`` before each fit.
         """
         new = rows.step > self.seen
@@ -76,14 +76,14 @@ class UntracedPeaks:
         self._wanted = {chance: one for chance, one in self._wanted.items() if self._is_higher(np.array(one[0]))}
 
     def reason(self, chance: Chance) -> str:
-        """Why to trace the next of a kind; ``""`` unless it holds the highest peak of all."""
+        """Reason to trace the next of a kind; ``""`` unless that kind holds the highest peak."""
         size, words = self._wanted.get(chance, (0.0, ""))
         if not words or np.isnan(self.traced_bytes) or size < max(other for other, _ in self._wanted.values()):
             return ""
-        return f"{words} had peaked at {format_bytes(size)}, what was traced at {format_bytes(self.traced_bytes)}"
+        return f"{words} had peaked at {format_bytes(size)}, above the traced peak of {format_bytes(self.traced_bytes)}"
 
     def take(self, chance: Chance) -> None:
-        """It is traced now: only another peak of its kind makes it wanted again."""
+        """Mark a kind as traced: only another peak of that kind makes it wanted again."""
         self._wanted.pop(chance, None)
 
     def _want(self, chance: Chance, size: float, words: str) -> None:
@@ -92,18 +92,18 @@ class UntracedPeaks:
 
     def _is_higher(self, sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
         if self.traced_bytes != self.traced_bytes:
-            return ~np.isnan(sizes)  # what comes before the first trace is judged once there is one
+            return ~np.isnan(sizes)  # rows before the first trace are judged once there is one
         higher: NDArray[np.bool_] = sizes > self.traced_bytes * (1 + HIGHER) + ROUNDED_BYTES
         return higher
 
 
 def _highest(size: float, *others: NDArray[np.float64]) -> float:
-    """The highest of what is known."""
+    """The highest of the known values."""
     return float(np.fmax.reduce(np.concatenate([[size], *others])))
 
 
 def _contain(before: NDArray[np.int64], step: NDArray[np.int64], begun: Set[int]) -> NDArray[np.bool_]:
-    """Which executions were the first after one of some steps."""
+    """Whether each execution is the first after one of these steps."""
     marks = np.array(sorted(begun), np.int64)
     found: NDArray[np.bool_] = np.searchsorted(marks, before) < np.searchsorted(marks, step)
     return found

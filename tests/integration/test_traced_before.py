@@ -79,7 +79,7 @@ def test_of_a_dozen_fresh_models_two_are_traced_and_all_reports_agree(fit: Any, 
     text = " ".join(watches[-1].report.text().split())
     assert "At the traced peak (training step 2 of run 'trial-1', graph)" in text
     assert "This fit was not traced. Shown is training step 2 of run 'trial-1'" in text
-    assert "What layers hold was not measured in this fit but in step 2 of run 'trial-1'" in text
+    assert "The memory of layers was measured not in this fit but in step 2 of run 'trial-1'" in text
     stored = tools.read_back(watches[-1], tmp_path, f"trial-{NUM_FITS - 1}")
     assert [one.measured_in for one in stored.steps] == ["trial-1"] * 2
 

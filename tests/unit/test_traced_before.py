@@ -79,7 +79,7 @@ def test_what_is_shown_says_whose_it_is_and_has_the_paths_of_this_fit(before: Tr
     assert [one.step for one in shown] == [2, 10]
     for one in shown:
         assert one.measured_in == "run at 10"
-        assert "not measured in this fit" in one.notes[0]
+        assert "measured not in this fit" in one.notes[0]
         assert f"step {one.step} of run 'run at 10'" in one.notes[0]
         assert one.notes[1:] == ("uncertain",)
         assert layer_path(one) == "dense_7"

@@ -51,7 +51,7 @@ def test_what_is_as_high_as_what_was_traced_is_not_wanted() -> None:
 
 def test_the_first_step_of_a_stage_never_comes_again() -> None:
     assert wanted(seen(TRAINED, {2}, firsts=set())) == {
-        ("step", "train"): "step 1 had peaked at 500.0 MiB, what was traced at 100.0 MiB"
+        ("step", "train"): "step 1 had peaked at 500.0 MiB, above the traced peak of 100.0 MiB"
     }
     assert wanted(seen(TRAINED, {2})) == {}
 
