@@ -3,8 +3,8 @@
     import kerasmemwatch as kmw
     model.fit(x, y, callbacks=[kmw.MemoryWatch(log_dir="logs")])
 
-Importing the package loads nothing else; names are looked up when they are first used. It has TensorFlow count every
-allocation on a CPU (see ``exact_cpu``), which works until TensorFlow's first operation.
+Importing the package loads nothing else; names are resolved on first use. The import makes TensorFlow count every
+allocation on a CPU (see ``exact_cpu``), if TensorFlow has not run an operation yet.
 """
 
 from kerasmemwatch import exact_cpu

@@ -1,3 +1,3 @@
-"""The version, alone in a module so that setup.cfg reads it without importing the package."""
+"""Version number, in a module of its own so that setup.cfg reads it without importing the package."""
 
 __version__ = "0.1.0"

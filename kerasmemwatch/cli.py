@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process if ``None``.
 
     Returns:
-        The exit code: 0, or 2 for what the user can mend.
+        The exit code: 0, or 2 for an error that the user can fix.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print the report of a recorded run")
     show.add_argument("log_dir", metavar="LOGDIR")
     show.add_argument("--run", metavar="NAME", help="the run (default: the newest)")
-    show.add_argument("--device", metavar="NAME", help="what was alive on this device (default: the peak's)")
+    show.add_argument("--device", metavar="NAME", help="show the live set on this device (default: the peak's)")
     show.add_argument("--all", action="store_true", help="all layers, figures and notes")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--list", action="store_true", help="the names of the runs, oldest first")
@@ -82,13 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--theme", choices=("auto", "light", "dark"), default="auto", help="(default: %(default)s)")
     report.set_defaults(command=_report)
 
-    compare = commands.add_parser("compare", help="by how much the memory of two runs differs")
+    compare = commands.add_parser("compare", help="show how the memory of two runs differs")
     compare.add_argument("a", metavar="A", help="a log dir (its newest run), or the directory of a run")
     compare.add_argument("b", metavar="B", help="likewise")
     compare.add_argument("--json", action="store_true", help="as JSON")
     compare.set_defaults(command=_compare)
 
-    doctor = commands.add_parser("doctor", help="what can be measured on this machine, and how to close each gap")
+    doctor = commands.add_parser("doctor", help="show what can be measured here, and how to close each gap")
     doctor.set_defaults(command=_doctor)
     return parser
 
@@ -148,7 +148,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _writable(text: str) -> str:
-    """A text of characters that standard output can write."""
+    """Replace characters that standard output cannot encode."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -1,4 +1,4 @@
-"""What shapes a measurement: versions and configuration, read without loading or initialising anything."""
+"""Versions and configuration that affect a measurement, read without loading or initialising anything."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kerasmemwatch.records.run import WorkerInfo
 
 __all__ = ["WORKER_TYPES", "configuration", "versions", "worker"]
 
-# The tasks of a cluster that run the same steps; the chief is worker 0 by another name. No other name is taken from
-# TF_CONFIG, as it becomes part of a directory's.
+# Tasks of a cluster that run the same steps; the chief is worker 0 by another name. No other name is accepted from
+# TF_CONFIG, because it becomes part of a directory name.
 WORKER_TYPES = ("chief", "master", "worker")
-# The schedule, and with it the peak, depends on these.
+# TensorFlow's execution order, and with it the peak, depends on these.
 _VARIABLES = (
     ALLOCATOR_VARIABLE,
     LIMIT_VARIABLE,
@@ -44,14 +44,14 @@ def versions() -> dict[str, str]:
 
 
 def worker(environ: Mapping[str, str]) -> WorkerInfo | None:
-    """Which worker of a cluster this process is, by the ``TF_CONFIG`` that TensorFlow's strategies read.
+    """Read which worker of a cluster this process is from ``TF_CONFIG``, as TensorFlow's strategies do.
 
     Args:
         environ: Environment variables.
 
     Returns:
-        ``None`` if it trains alone, serves parameters, evaluates beside the training, or if ``TF_CONFIG`` is no
-        description of a cluster.
+        ``None`` if it trains alone, serves parameters, evaluates alongside the training, or if ``TF_CONFIG`` does not
+        describe a cluster.
 
     Example:
         >>> tasks = '"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]'
@@ -73,7 +73,7 @@ def worker(environ: Mapping[str, str]) -> WorkerInfo | None:
 
 
 def _indices(tasks: Any) -> Collection[int]:
-    """The indices of a cluster's tasks: a list of addresses, or addresses by index."""
+    """Indices of a cluster's tasks, which are a list of addresses, or addresses by index."""
     if isinstance(tasks, dict):
         return set(map(_whole, tasks))
     if isinstance(tasks, list):
@@ -88,9 +88,9 @@ def _whole(index: Any) -> int:
 
 
 def configuration() -> dict[str, Any]:
-    """Environment variables that are set and settings of the frameworks that are loaded."""
+    """Collect the environment variables that are set, and settings of the loaded frameworks."""
     found: dict[str, Any] = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    if is_ours(LIMIT_VARIABLE):  # the machine's memory, which is no limit that anybody chose
+    if is_ours(LIMIT_VARIABLE):  # the machine's memory rather than a limit that the user chose
         del found[LIMIT_VARIABLE]
     keras = sys.modules.get("keras")
     if keras is not None:

@@ -1,4 +1,4 @@
-"""The errors kerasmemwatch raises: one base class, each also the matching builtin.
+"""Errors that kerasmemwatch raises: one base class, each also the matching builtin.
 
 Messages follow one pattern: what was expected, what was received, what to do.
 """
@@ -25,7 +25,7 @@ class MemWatchError(Exception):
 
 
 class InvalidArgumentError(MemWatchError, ValueError):
-    """An argument has the right type and an impossible value."""
+    """An argument has the right type but an invalid value."""
 
 
 class InvalidTypeError(MemWatchError, TypeError):
@@ -41,7 +41,7 @@ class RecordingNotFoundError(MemWatchError, FileNotFoundError):
 
 
 class RecordingFormatError(MemWatchError, ValueError):
-    """Bytes that should hold a part of a recording do not."""
+    """Bytes are not a valid part of a recording."""
 
 
 class RecordingVersionError(RecordingFormatError):
@@ -49,15 +49,15 @@ class RecordingVersionError(RecordingFormatError):
 
 
 class SessionError(MemWatchError, RuntimeError):
-    """A ``MemorySession`` is used out of order: a step outside of the ``with``, say."""
+    """A ``MemorySession`` is used out of order, for example a step outside the ``with``."""
 
 
 class MissingDependencyError(MemWatchError, ImportError):
-    """An optional package, or a file of this one, is missing; the message holds the command that installs it."""
+    """An optional package or a file of this package is missing; the message has the command that installs it."""
 
 
 class MemoryBudgetExceededError(MemWatchError, MemoryError):
-    """``MemoryBudget(action="raise")`` stopped a run before it met its limit."""
+    """``MemoryBudget(action="raise")`` stopped a run before it reached its limit."""
 
 
 class ProbeUnavailableError(MemWatchError, RuntimeError):

@@ -1,7 +1,7 @@
-"""Exact counting on a CPU, which TensorFlow does with an allocator that two environment variables choose.
+"""Exact counting on a CPU, by an allocator of TensorFlow's that two environment variables select.
 
-TensorFlow reads them when it makes its context, at the first operation, so they may be set after it was imported.
-The package's ``__init__`` does that, so this module loads nothing but what Python has loaded already.
+TensorFlow reads them when it creates its context, at the first operation, so they may be set after its import. The
+package's ``__init__`` does so, and this module therefore loads only what Python has loaded already.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ __all__ = ["ALLOCATOR_VARIABLE", "LIMIT_VARIABLE", "exact_variables", "is_ours",
 
 ALLOCATOR_VARIABLE = "TF_CPU_ALLOCATOR_USE_BFC"
 LIMIT_VARIABLE = "TF_CPU_BFC_MEM_LIMIT_IN_MB"
-# Which of them we set, and to what: a child process inherits them, and there too they are not the user's.
+# The variables we set and their values: a child process inherits them, where they are not the user's either.
 _OURS_VARIABLE = "KERASMEMWATCH_EXACT_CPU_SET"
-# What loads the plugin's entry point, and with it this package.
+# Modules that load the plugin's entry point, and with it this package.
 _TENSORBOARD = ("tensorboard.default", "tensorboard.program")
-# Where the system does not tell its memory: 16 TiB, which limits nothing. The allocator reserves none of it.
+# Used where the system does not report its memory: 16 TiB, which is no limit. The allocator does not reserve it.
 _NO_LIMIT_MIB = 1 << 24
 _MIB = 1 << 20
 
 
 def turn_on() -> None:
-    """Set in this process what ``exact_variables`` gives, unless it comes too late or TensorBoard loads the package."""
+    """Set ``exact_variables`` in this process, unless it is too late or TensorBoard loads the package."""
     if _is_tensorboard() or _context_exists():
         return
     ours = [name for name in (ALLOCATOR_VARIABLE, LIMIT_VARIABLE) if is_ours(name)]
@@ -42,12 +42,12 @@ def turn_on() -> None:
 
 
 def exact_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """What to set for TensorFlow to count every allocation on a CPU.
+    """Variables that make TensorFlow count every allocation on a CPU.
 
-    The allocator that does so ends at 64 GiB unless it is told otherwise, so it is told the machine's memory.
+    The counting allocator is limited to 64 GiB by default, so its limit is set to the machine's memory.
 
     Args:
-        environ: Environment variables; what the user set among them is left alone.
+        environ: Environment variables; the user's own settings are kept.
 
     Returns:
         Variables to add; none if the user has turned exact counting off.
@@ -73,7 +73,7 @@ def exact_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_ours(name: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a variable has the value that this package gave it, here or in a parent process.
+    """Whether this package set a variable's current value, here or in a parent process.
 
     Args:
         name: The variable.
@@ -83,7 +83,7 @@ def is_ours(name: str, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def remedy(environ: Mapping[str, str] = os.environ) -> str:
-    """How to have every allocation on a CPU counted, in a process where not every one is.
+    """How to count every allocation on a CPU, for a process that does not.
 
     Args:
         environ: Environment variables.
@@ -94,7 +94,7 @@ def remedy(environ: Mapping[str, str] = os.environ) -> str:
     if not _is_true(value):
         return f"Start Python with {ALLOCATOR_VARIABLE}=1, or without that variable. It is {value!r}."
     if _is_tensorboard() and not is_ours(ALLOCATOR_VARIABLE, environ):
-        return f"Set {ALLOCATOR_VARIABLE}=1 before the first model. Beside TensorBoard, the import does not set it."
+        return f"Set {ALLOCATOR_VARIABLE}=1 before the first model. Next to TensorBoard, the import does not set it."
     return (
         "Import kerasmemwatch before the first model (TensorFlow chooses its allocator at its first operation), start "
         f"the script with `kerasmemwatch run SCRIPT.py`, or set {ALLOCATOR_VARIABLE}=1."
@@ -114,13 +114,13 @@ def _is_tensorboard() -> bool:
 
 
 def _context_exists() -> bool:
-    """Whether TensorFlow has made its context, and with it its allocators; looked up without loading anything."""
+    """Whether TensorFlow has created its context, and with it its allocators; checked without loading anything."""
     context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
     return bool(getattr(context, "_initialized", context is not None))
 
 
 def _machine_mib() -> int:
-    """The machine's memory with its swap space, in MiB, rounded up."""
+    """The machine's memory including swap space, in MiB, rounded up."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf

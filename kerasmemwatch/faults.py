@@ -1,6 +1,6 @@
-"""The one place where faults of ours are swallowed: each is reported once, with its reason and what follows.
+"""The one place where our own faults are swallowed: each is reported once, with its reason and consequence.
 
-Training never dies because of us, so nothing here raises unless ``strict`` asks for it.
+Training never fails because of us, so nothing here raises unless ``strict`` is set.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class Faults:
-    """Collects faults; as ``with faults.guard(...)`` it swallows what the block raises.
+    """Collects faults; ``with faults.guard(...)`` swallows an error of the block.
 
     Args:
-        strict: Whether to raise instead.
+        strict: Whether to raise errors instead.
 
     Example:
         >>> faults = Faults()
@@ -33,10 +33,10 @@ class Faults:
         self._reported: set[str] = set()
 
     def report(self, where: str, error: Exception, consequence: str) -> None:
-        """Log a fault unless one at the same place was; raise it if strict.
+        """Log a fault, unless one at the same place was logged before; raise it if strict.
 
         Args:
-            where: What failed, in a word or two; faults of the same place are reported once.
+            where: What failed, in a word or two; faults at the same place are reported once.
             error: The reason.
             consequence: What it means for the user, and what to do.
         """
@@ -45,7 +45,7 @@ class Faults:
         self.remark(where, error, consequence)
 
     def remark(self, where: str, error: Exception, consequence: str) -> None:
-        """Log what is nobody's fault, likewise once; never raises."""
+        """Log a condition that is not a fault, likewise once; never raises."""
         if where in self._reported:
             return
         self._reported.add(where)
@@ -56,12 +56,12 @@ class Faults:
         )
 
     def guard(self, where: str, consequence: str) -> Guard:
-        """A context that reports an ``Exception`` raised in it; others pass."""
+        """Return a context that reports an ``Exception`` raised in it; other ``BaseException``s pass."""
         return Guard(self, where, consequence)
 
 
 class Guard:
-    """See ``Faults.guard``."""
+    """Context of ``Faults.guard``."""
 
     def __init__(self, faults: Faults, where: str, consequence: str) -> None:
         self._faults, self._where, self._consequence = faults, where, consequence

@@ -1,6 +1,6 @@
-"""The environment variables by which a user turns kerasmemwatch, or a part of it, off.
+"""Environment variables that turn kerasmemwatch, or a part of it, off.
 
-The package's ``__init__`` imports this, so it loads nothing but what Python has loaded already.
+The package's ``__init__`` imports this, so it loads only what Python has loaded already.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def disabled(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def leaves_cpu_alone(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether ``KERASMEMWATCH_EXACT_CPU=0`` keeps TensorFlow's allocator on a CPU as it is by default.
+    """Whether ``KERASMEMWATCH_EXACT_CPU=0`` keeps TensorFlow's default allocator on a CPU.
 
     Args:
         environ: Environment variables.

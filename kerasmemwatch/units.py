@@ -1,4 +1,4 @@
-"""Bytes for people: binary prefixes in, binary prefixes out. Inside, bytes are ``int``."""
+"""Parsing and formatting of bytes with binary prefixes; elsewhere, bytes are ``int``."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 def format_bytes(value: float | None, *, signed: bool = False) -> str:
-    """Write a number of bytes with a binary prefix and three or four digits.
+    """Format bytes with a binary prefix and three or four digits.
 
     Args:
         value: Bytes, or ``None``/NaN where unknown.
-        signed: Whether to write ``+`` before what is not negative.
+        signed: Whether to write ``+`` before a value that is not negative.
 
     Returns:
         For example ``"78.6 MiB"``; ``"unknown"`` where the value is unknown.
@@ -59,7 +59,7 @@ def format_bytes(value: float | None, *, signed: bool = False) -> str:
 
 
 def floored_percent(share: float) -> str:
-    """A share in percent, rounded down: it is called 100% only if it is.
+    """Format a share in percent, rounded down, so that only a full share reads 100%.
 
     Example:
         >>> floored_percent(0.9999), floored_percent(1.0)
@@ -69,19 +69,19 @@ def floored_percent(share: float) -> str:
 
 
 def parse_bytes(text: str | int, *, name: str = "size") -> int:
-    """Read a size such as ``"12 GiB"``, ``"500MB"`` or ``1024``.
+    """Parse a size such as ``"12 GiB"``, ``"500MB"`` or ``1024``.
 
     Args:
         text: Bytes as an ``int``, or a number with a unit. ``KiB``, ``MiB``, ``GiB`` and ``TiB`` are
             powers of 1024 (IEC 80000-13); ``kB``, ``MB``, ``GB`` and ``TB`` are powers of 1000.
-        name: What the value is called in an error message.
+        name: Name of the value in error messages.
 
     Returns:
         Bytes, greater than 0.
 
     Raises:
         InvalidTypeError: If ``text`` is neither a string nor an integer.
-        InvalidArgumentError: If it names no size, or one that is not positive.
+        InvalidArgumentError: If it is not a size, or not positive.
 
     Example:
         >>> parse_bytes("12 GiB")

@@ -1,7 +1,7 @@
-"""Runs when a Python starts below ``kerasmemwatch run`` (see launch.py): has Keras watched once it is imported.
+"""Start-up of each Python below ``kerasmemwatch run`` (see launch.py): watches Keras once it is imported.
 
-Every Python that the script starts comes through here, older versions and other environments too, so the syntax
-is plain, nothing is imported that Python has not loaded already, and no fault may reach the script.
+Every Python that the script starts runs this, including older versions and other environments. So the syntax is
+plain, nothing is imported that Python has not loaded already, and no fault may reach the script.
 """
 
 import os
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class KerasFinder:
-    """Finds ``keras`` the way the finders after it do, and has it watched as soon as it is imported."""
+    """Finds ``keras`` as the other finders do, and adds the watch as soon as it is imported."""
 
     def find_spec(self, fullname: str, path: "Any" = None, target: "Any" = None) -> "ModuleSpec | None":
-        """The spec that the other finders give, its loader prepared."""
+        """Return the other finders' spec, with its loader prepared."""
         if fullname != "keras":
             return None
         for finder in sys.meta_path:
@@ -39,7 +39,7 @@ class KerasFinder:
             try:
                 execute(module)
             except BaseException as error:
-                # The traceback is the script's own, and Python hides import machinery only where that is in one piece.
+                # The traceback is the script's, and Python hides import machinery only if its frames are contiguous.
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
                 raise
             sys.meta_path[:] = [finder for finder in sys.meta_path if finder != self]
@@ -61,7 +61,7 @@ def _watch_keras() -> None:
 
 
 def _make_importable() -> None:
-    """Load the package that started this run if the script's path has none (a folder of that name is none)."""
+    """Load the package that started this run if the script's path has none (a mere folder of that name is none)."""
     from importlib import util
 
     spec = util.find_spec("kerasmemwatch")
@@ -80,8 +80,8 @@ def _start() -> None:
     sys.path_importer_cache.pop(here, None)
     if sys.version_info >= (3, 11):  # noqa: UP036 (children may be of any version)
         sys.meta_path.insert(0, KerasFinder())
-    # The sitecustomize that a plain run would have got takes our place. If there is none, the ImportError is the
-    # one that site.py expects, and there is no such module afterwards.
+    # The sitecustomize of a plain run takes our place. If there is none, the ImportError is the one that site.py
+    # expects, and there is no such module afterwards.
     del sys.modules["sitecustomize"]
     __import__("sitecustomize")
 

@@ -1,4 +1,4 @@
-"""``kerasmemwatch demo``: a small CNN on scikit-learn's digits, 1,797 real images that come with the package."""
+"""``kerasmemwatch demo``: a small CNN on scikit-learn's digits, 1,797 real images that ship with scikit-learn."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["reading", "run_demo"]
 
 
 def run_demo(log_dir: str = "logs", *, epochs: int = 5) -> None:
-    """Train, then print the report and what to do next.
+    """Train, then print the report and next steps.
 
     Args:
         log_dir: Where to record.
-        epochs: How long to train.
+        epochs: Number of epochs.
 
     Raises:
         MissingDependencyError: If TensorFlow or scikit-learn is not installed.
@@ -37,7 +37,7 @@ def run_demo(log_dir: str = "logs", *, epochs: int = 5) -> None:
                 f"Install it with: pip install 'kerasmemwatch[{extra}]'"
             )
     check_log_dir(log_dir)
-    # Before TensorFlow is loaded: no log lines in the demo's output.
+    # Set before TensorFlow is loaded, to keep its log lines out of the demo's output.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     print("Loading TensorFlow ...", flush=True)
     from kerasmemwatch.reports.text.report_text import print_report
@@ -58,7 +58,7 @@ def run_demo(log_dir: str = "logs", *, epochs: int = 5) -> None:
 
 
 def reading(report: Report) -> str:
-    """What to read from the table of layers, by the example of the layer that holds most; ``""`` without a trace."""
+    """Explain the table of layers, using the largest layer as the example; ``""`` without a trace."""
     from kerasmemwatch.records.timeline import CATEGORIES
 
     layers = [row for row in report.peak.by_layer if row.class_name]
@@ -69,8 +69,8 @@ def reading(report: Report) -> str:
     parts = [f"{format_bytes(size)} {name}" for name, size in sorted(held.items(), key=lambda it: -it[1]) if size]
     share = (most.total_bytes or 0) / report.peak.requested_bytes
     text = (
-        f"Read the table so: at the peak {most.path} holds {format_bytes(most.total_bytes)}, {share:.1%} of all "
-        f"layers and buffers, which is {', '.join(parts)}."
+        f"How to read the table: at the peak {most.path} holds {format_bytes(most.total_bytes)}, {share:.1%} of all "
+        f"layers and buffers: {', '.join(parts)}."
     )
     added = next(
         (row.added_bytes for row in report.layers if (row.path, row.class_name) == (most.path, most.class_name)), None

@@ -1,4 +1,4 @@
-"""What can be measured on this machine, and how to close each gap."""
+"""``kerasmemwatch doctor``: what can be measured on this machine, and how to close each gap."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Finding:
     """One thing that can or cannot be measured.
 
     Attributes:
-        what: The thing.
+        what: Name of the measurement.
         state: ``"yes"``, ``"partly"`` or ``"no"``.
-        detail: What was found.
-        remedy: What closes the gap; empty if there is none, or nothing can.
+        detail: The finding.
+        remedy: How to close the gap; empty if there is none, or if nothing helps.
     """
 
     what: str
@@ -30,7 +30,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Try out each source of measurements. Loads TensorFlow if it is installed."""
+    """Test each source of measurements. Loads TensorFlow if it is installed."""
     return [*_host(), *_frameworks(), *_devices(), *_driver(), *_own_cost()]
 
 
@@ -82,7 +82,7 @@ def _devices() -> Iterator[Finding]:
         )
         yield Finding(f"Memory of {device.name}", "yes" if exact else "partly", detail, device.remedy)
     yield Finding(
-        "Reserved bytes", "no", "TensorFlow tells what is in use and its peak, not what its allocator reserves"
+        "Reserved bytes", "no", "TensorFlow reports bytes in use and their peak, not what its allocator reserves"
     )
 
 
@@ -102,7 +102,7 @@ def _driver() -> Iterator[Finding]:
 
 
 def _own_cost() -> Iterator[Finding]:
-    """The watcher's own memory: what it maps for the rows that are not stored yet."""
+    """Memory of the watch itself: its mapping for rows that are not stored yet."""
     from kerasmemwatch.probes import default_probes
     from kerasmemwatch.sampling.probe_set import ProbeSet
     from kerasmemwatch.storage.files.journal import Journal

@@ -1,4 +1,4 @@
-"""The Memory tab in TensorBoard: routes, and the page's own files.
+"""The Memory tab in TensorBoard: its routes and the page's files.
 
 Importing this package loads nothing, and nothing here imports Keras or TensorFlow.
 """

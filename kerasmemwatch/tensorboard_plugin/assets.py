@@ -1,4 +1,4 @@
-"""The files that the tab is made of: a fixed table, so no request names a file."""
+"""Files of the tab: a fixed table, so that no request names a file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Asset:
     """A file of a package.
 
     Attributes:
-        package: The package that it belongs to.
-        path: Where it is in there.
-        content_type: Its media type; not guessed, which some Windows set-ups do wrongly.
+        package: The package that contains it.
+        path: Its path within the package.
+        content_type: Its media type; not guessed, because some Windows set-ups guess wrongly.
     """
 
     package: str
@@ -38,11 +38,11 @@ class Asset:
     content_type: str
 
     def compressed(self) -> bytes:
-        """Its content, by gzip: the library that draws is large, and taking it there is much of the first paint."""
+        """Its content, compressed by gzip: the plotting library is large, and its transfer delays the first paint."""
         return _compressed(self.package, self.path)
 
     def etag(self) -> str:
-        """Changes with its content: a browser that has this one needs no other."""
+        """Entity tag, which changes with its content, so that browsers can cache it."""
         return _etag(self.package, self.path)
 
 
@@ -63,6 +63,6 @@ ASSETS = {
 
 
 def load_own() -> None:
-    """Read the tab's own files: an upgrade under a running TensorBoard would mix its scripts with our routes."""
+    """Read the tab's own files now: an upgrade under a running TensorBoard would mix new scripts with old routes."""
     for name in _OWN:
         ASSETS[f"/{name}"].compressed()

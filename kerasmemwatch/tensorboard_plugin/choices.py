@@ -1,4 +1,4 @@
-"""What a request chooses of a recording: a device and a traced step. What it has not is as if it were left out."""
+"""A request's choice of device and traced step; a choice that the recording lacks is ignored."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["chosen_report", "chosen_step", "device_choice", "number"]
 
 
 def chosen_report(recording: Recording, asked: Mapping[str, str]) -> Report:
-    """The report, on the device that is asked for.
+    """Return the report, on the requested device.
 
     Args:
-        recording: The recording, which need not have that device: another run may.
+        recording: The recording, which may lack the device if another run has it.
         asked: The request's parameters.
     """
     report, device = recording.report, asked.get("device", "")
@@ -30,21 +30,21 @@ def chosen_report(recording: Recording, asked: Mapping[str, str]) -> Report:
 
 
 def chosen_step(recording: Recording, asked: Mapping[str, str]) -> TracedStep | None:
-    """The traced step or gap that is asked for, on the device that is; else the one that the report is about."""
+    """Return the requested traced step or gap, on the requested device; by default, the report's."""
     wanted, device = number(asked, "step", 0.0), asked.get("device", "")
     steps = [one for one in recording.report.steps if wanted == one.number]
     if not steps:
         return step_shown(chosen_report(recording, asked))
-    # Several workers may have traced the same one.
+    # Several workers may have traced the same step.
     return highest_step(headed(steps, device), device)
 
 
 def device_choice(steps: Sequence[TracedStep], shown: Timeline | TracedPeak | None) -> Iterator[dict[str, Any]]:
-    """A choice of the device, if several held anything in some steps: each with the most that it did.
+    """Yield a choice of device, if several had allocations in some steps: each with its highest live bytes.
 
     Args:
         steps: The steps.
-        shown: What is shown, which has a device.
+        shown: The timeline or peak shown, which has a device.
     """
     names = device_names(steps)
     if len(names) < 2 or shown is None:
@@ -58,10 +58,10 @@ def device_choice(steps: Sequence[TracedStep], shown: Timeline | TracedPeak | No
 
 
 def number(asked: Mapping[str, str], name: str, default: float) -> float:
-    """A parameter that is a number.
+    """Parse a parameter as a number.
 
     Raises:
-        InvalidArgumentError: If it is none.
+        InvalidArgumentError: If it is not a number.
     """
     text = asked.get(name, "")
     try:

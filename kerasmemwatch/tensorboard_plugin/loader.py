@@ -1,4 +1,4 @@
-"""The entry point that TensorBoard looks up. Whatever is wrong with us, TensorBoard starts."""
+"""Entry point for TensorBoard, which starts whatever is wrong with this plugin."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryLoader(base_plugin.TBLoader):
-    """Makes the plugin."""
+    """Creates the plugin."""
 
     def load(self, context: Any) -> Any:
-        """The plugin, or ``None`` with a line in the log if it does not work with this TensorBoard.
+        """Create the plugin; ``None``, with a log line, if it does not work with this TensorBoard.
 
         Args:
             context: A ``tensorboard.plugins.base_plugin.TBContext``.

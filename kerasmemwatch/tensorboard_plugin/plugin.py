@@ -1,4 +1,4 @@
-"""The tab's routes: HTTP only. What they answer is made by ``queries`` and ``views``."""
+"""HTTP routes of the tab; ``queries`` and ``views`` make the answers."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class MemoryPlugin(base_plugin.TBPlugin):
         }
 
     def is_active(self) -> bool:
-        """TensorBoard finds out by itself whether a run has data of ours."""
+        """Return ``False``: TensorBoard itself determines whether a run has our data."""
         return False
 
     def frontend_metadata(self) -> Any:
-        """How the tab is called and begins."""
+        """Name of the tab, and its first script."""
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Memory")
 
     def _runs(self, request: Any) -> Any:
@@ -70,14 +70,14 @@ class MemoryPlugin(base_plugin.TBPlugin):
 
 
 def _asset(asset: Asset, request: Any) -> Any:
-    """A file, or that the browser has it. The browser asks each time: it must not mix files of two versions."""
+    """Answer with a file, or "not modified". The browser asks each time, so it cannot mix files of two versions."""
     response = http_util.Respond(request, asset.compressed(), asset.content_type, content_encoding="gzip")
     response.set_etag(asset.etag(), weak=True)  # the same whether it is sent compressed or not
     return response.make_conditional(request)
 
 
 def _text(content: dict[str, Any]) -> str | dict[str, Any]:
-    """JSON; ``http_util`` makes it of what has numbers that JSON lacks, which takes it three times as long."""
+    """Encode as JSON; content with NaN or infinity is left to ``http_util``, which takes three times as long."""
     try:
         return json.dumps(content, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -85,7 +85,7 @@ def _text(content: dict[str, Any]) -> str | dict[str, Any]:
 
 
 def _get(handle: Callable[[Any], Any]) -> _Route:
-    """A WSGI application that answers GET, and says in JSON what is wrong."""
+    """Make a WSGI application that answers GET, and reports errors as JSON."""
 
     @wrappers.Request.application
     def application(request: Any) -> Any:
@@ -98,7 +98,7 @@ def _get(handle: Callable[[Any], Any]) -> _Route:
             return http_util.Respond(request, {"error": str(error)}, _JSON, code=_code(error))
         except Exception:
             logger.exception("The Memory tab could not answer %s", request.path)
-            content = {"error": "This could not be shown; TensorBoard's log says why. Other runs are not affected."}
+            content = {"error": "This view failed; see TensorBoard's log. Other runs are not affected."}
             return http_util.Respond(request, content, _JSON, code=500)
 
     return application

@@ -1,4 +1,4 @@
-"""What each view of the tab shows, as data: tiles, figures, tables and notes, which the page draws as they come."""
+"""Views of the tab as data: tiles, figures, tables and notes, which the page draws in order."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Section = dict[str, Any]
 
 
 def run_list(queries: Queries, context: Any, experiment: str) -> dict[str, Any]:
-    """Every run, the newest first, with what changes when something is added to it.
+    """List every run, newest first, with values that change when data is added to it.
 
     Args:
-        queries: Where recordings come from.
+        queries: Source of the recordings.
         context: The request's ``RequestContext``.
         experiment: The experiment's id.
     """
@@ -159,7 +159,7 @@ def _compare(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Secti
 
 
 def _moments(recordings: Recordings, asked: Mapping[str, str]) -> dict[str, Any]:
-    """The step timeline within a window."""
+    """Return the step timeline within a window."""
     step, window = chosen_step(_first(recordings), asked), _window(asked)
     layer = asked.get("layer") or None
     by = _by(asked.get("by", "category"))
@@ -167,7 +167,7 @@ def _moments(recordings: Recordings, asked: Mapping[str, str]) -> dict[str, Any]
 
 
 def _buffers(recordings: Recordings, asked: Mapping[str, str]) -> dict[str, Any]:
-    """The single buffers within a window."""
+    """Return the single buffers within a window."""
     step, window = chosen_step(_first(recordings), asked), _window(asked)
     pixels = int(min(max(number(asked, "width", 1000.0), 100), 4000))
     figure = allocations(step, theme=_theme(asked), window=window, layer=asked.get("layer") or None, pixels=pixels)

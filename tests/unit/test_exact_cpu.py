@@ -120,7 +120,7 @@ def test_tensorboards_process_is_left_alone(monkeypatch: pytest.MonkeyPatch, nam
     monkeypatch.setitem(sys.modules, name, ModuleType(name))
     turn_on()
     assert not variables()
-    assert "Beside TensorBoard" in remedy()
+    assert "Next to TensorBoard" in remedy()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``kerasmemwatch run``: a script of the user's with every fit watched.
+"""``kerasmemwatch run``: a user's script with every fit watched.
 
 Runs in the script's own process, so nothing here may change what the script sees.
 """

@@ -1,7 +1,7 @@
-"""Puts a watch on every fit of this process that has none: what ``kerasmemwatch run`` installs once Keras is imported.
+"""Automatic watch on every fit without one, installed by ``kerasmemwatch run`` once Keras is imported.
 
-``fit``, ``evaluate`` and ``predict`` stay as they are: the watch joins their ``CallbackList`` when it begins, which
-also covers lists that users build themselves. The ``*_on_batch`` methods have no callbacks and are wrapped.
+``fit``, ``evaluate`` and ``predict`` stay unchanged: the watch joins their ``CallbackList`` when it begins, which also
+covers lists that users build themselves. The ``*_on_batch`` methods have no callbacks, so they are wrapped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BATCH_METHODS = {"train_on_batch": "train", "test_on_batch": "test", "predict_o
 
 
 def install() -> None:
-    """Watch Keras in this process, recording where ``KERASMEMWATCH_RUN`` says. Does nothing the second time."""
+    """Watch Keras in this process, recording to the log dir in ``KERASMEMWATCH_RUN``. A second call does nothing."""
     if disabled():
         return
     try:
@@ -43,7 +43,7 @@ def _install(log_dir: str) -> None:
     import keras
 
     callback_list = keras.callbacks.CallbackList
-    # The class of the backend, which models that are no keras.Model inherit from as well.
+    # The backend's trainer class, which models other than keras.Model also inherit from.
     trainer = next(owner for owner in keras.Model.__mro__ if "train_on_batch" in vars(owner))
     loop_files = {_file_of(callback_list.on_train_begin), _file_of(trainer.train_on_batch)}
     shared = SharedWatch(log_dir, loop_files)
@@ -62,7 +62,7 @@ def _file_of(function: Callable[..., Any]) -> str:
 def _inside(
     around: Callable[[Any, FrameType], AbstractContextManager[None]], method: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Run a method in a context, with no trace of that in an exception."""
+    """Run a method in a context that leaves no frames in tracebacks."""
 
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +73,7 @@ def _inside(
 
 
 def _left_out_by_tensorflow() -> AbstractContextManager[Any]:
-    """TensorFlow writes into its errors under which stack an operation was traced; this file is no part of it."""
+    """Context that keeps this file out of the operation stacks in TensorFlow's errors."""
     tf_stack = sys.modules.get("tensorflow.python.util.tf_stack")
     try:
         return nullcontext() if tf_stack is None else tf_stack.CurrentModuleFilter()

@@ -1,8 +1,8 @@
-"""``kerasmemwatch run``: a script in an interpreter of its own, with exact counting on and every fit watched.
+"""Launcher of ``kerasmemwatch run``: a script in a new interpreter, with exact counting and every fit watched.
 
-The interpreter is replaced (exec), so process id, exit code, signals, standard streams, ``__main__`` and tracebacks
-are those of a plain run; only the environment differs, and children inherit it. In each interpreter
-``_startup/sitecustomize.py`` then waits for Keras, and ``autowatch`` puts the watches on.
+The interpreter is replaced (exec), so process id, exit code, signals, standard streams, ``__main__`` and tracebacks are
+those of a plain run. Only the environment differs, and children inherit it. In each interpreter,
+``_startup/sitecustomize.py`` waits for Keras, and ``autowatch`` then adds the watches.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _USAGE = "Write `kerasmemwatch run [--log-dir DIR] SCRIPT.py [ARGS...]` or `kera
 
 
 def split_arguments(arguments: Sequence[str], log_dir: str = "logs") -> tuple[str, list[str]]:
-    """Tell our own option from those of the script, which may have one of the same name.
+    """Separate our own option from those of the script, which may have the same name.
 
     Args:
-        arguments: What follows ``run`` on the command line.
+        arguments: The arguments after ``run``.
         log_dir: The log directory if none is given.
 
     Returns:
@@ -55,17 +55,17 @@ def split_arguments(arguments: Sequence[str], log_dir: str = "logs") -> tuple[st
 
 
 def run(argv: Sequence[str], log_dir: str) -> int:
-    """Run a script or module, watched. Does not return where the system can replace a process.
+    """Run a script or module with watches. Does not return on systems that can replace a process.
 
     Args:
         argv: The script and its arguments, or ``["-m", module, ...]``; ``"-"`` is standard input.
-        log_dir: Directory (or URL such as ``gs://...``) that gets a run for each process that trains.
+        log_dir: Directory (or URL such as ``gs://...``) that receives one run per process that trains.
 
     Returns:
-        The script's exit code, on Windows.
+        On Windows, the script's exit code.
 
     Raises:
-        InvalidArgumentError: If there is no such script, or this interpreter ignores its environment.
+        InvalidArgumentError: If there is no such script, or this interpreter ignores environment variables.
         LogDirError: If ``log_dir`` is a file, or a path is relative to a working directory that was deleted.
         MissingDependencyError: If this installation is incomplete.
     """
@@ -84,11 +84,11 @@ def run(argv: Sequence[str], log_dir: str) -> int:
 
 
 def watched_environment(environment: Mapping[str, str], log_dir: str) -> dict[str, str]:
-    """The environment in which Keras counts exactly and is watched, also in child processes.
+    """Make the environment in which TensorFlow counts exactly and Keras is watched, even in child processes.
 
     Args:
-        environment: The variables to start from; what the user set of those for exact counting stays.
-        log_dir: Directory or URL; a relative one is taken from the current directory, which a child may leave.
+        environment: The variables to start from; the user's own settings for exact counting are kept.
+        log_dir: Directory or URL. A relative path is made absolute, because a child may change directories.
 
     Returns:
         A new mapping.
@@ -98,7 +98,7 @@ def watched_environment(environment: Mapping[str, str], log_dir: str) -> dict[st
     return {
         **environment,
         **exact_variables(environment),
-        # An empty entry means the current directory, so nothing may be joined to an unset path.
+        # An empty entry means the current directory, so an unset path must not be joined.
         "PYTHONPATH": f"{startup}{os.pathsep}{path}" if path else startup,
         RUN_VARIABLE: json.dumps({"log_dir": _absolute(log_dir)}),
     }
@@ -133,7 +133,7 @@ def _check_interpreter() -> None:
 
 
 def _check_startup() -> None:
-    # Without this file the script would run as ever, and nothing would be recorded.
+    # Without this file, the script would run as usual and nothing would be recorded.
     file = _STARTUP_DIR / "sitecustomize.py"
     if not file.is_file():
         raise MissingDependencyError(
@@ -143,7 +143,7 @@ def _check_startup() -> None:
 
 
 def _interpreter_flags() -> list[str]:
-    """The options that this interpreter was started with, as far as Python keeps them."""
+    """Options that this interpreter was started with, as far as Python keeps them."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     for name, value in sys._xoptions.items():
         option = name if value is True else f"{name}={value}"
@@ -159,7 +159,7 @@ def _become(command: list[str], environment: dict[str, str]) -> int:
         stream.flush()
     if os.name != "nt":
         os.execve(command[0], command, environment)
-    # Windows' exec returns to the shell at once, so wait there; Ctrl-C is for the script alone to answer.
+    # On Windows, exec returns to the shell at once, so wait instead; only the script handles Ctrl-C.
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

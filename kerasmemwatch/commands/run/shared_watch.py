@@ -1,4 +1,4 @@
-"""One watch for all that a process does with Keras, put where none is."""
+"""One watch for everything a process does with Keras, added wherever there is none."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _logger = logging.getLogger(__name__)
 
 
 class SharedWatch:
-    """The watch of this process, made when first needed; a forked child makes its own.
+    """The watch of this process, created when first needed; a forked child creates its own.
 
-    Inside a watched call nothing is added, as the figures of that call include what runs within.
+    Nothing is added inside a watched call, because that call's figures include it.
 
     Args:
-        log_dir: Where it records.
-        loop_files: The source files whose frames on a stack mean that a loop of Keras is running there.
+        log_dir: Directory to record to.
+        loop_files: Source files whose Python frames on a stack mean that a Keras loop is running there.
     """
 
     def __init__(self, log_dir: str, loop_files: set[str]) -> None:
@@ -37,18 +37,18 @@ class SharedWatch:
         self._pid = -1
 
     def join(self, callback_list: Any, caller: FrameType) -> AbstractContextManager[None]:
-        """Put the watch first into a list that begins, unless the list or something around it has a watch.
+        """Insert the watch first into a list that begins, unless the list or an enclosing call has a watch.
 
         Args:
             callback_list: A ``keras.callbacks.CallbackList``.
-            caller: The frame that begins it; what runs around that frame is outside.
+            caller: The Python frame that begins it; its callers are the enclosing calls.
 
         Returns:
             A context that does nothing.
         """
         try:
             self._heed_fork()
-            # Not `.model`: on JAX each access copies the state of training back.
+            # Not `.model`: on JAX, each access copies the training state back.
             model = getattr(callback_list, "_model", None)
             if model and not self._has_watch(callback_list.callbacks) and not self._inside_watched(caller.f_back):
                 watch = self._get()
@@ -60,11 +60,11 @@ class SharedWatch:
         return nullcontext()
 
     def batch(self, model: Any, caller: FrameType, *, stage: str) -> AbstractContextManager[None]:
-        """The context that records one call of ``train_on_batch`` and the like.
+        """Return a context that records one call of ``train_on_batch`` or the like.
 
         Args:
             model: The model whose method is called.
-            caller: The frame that calls it.
+            caller: The Python frame that calls it.
             stage: ``"train"``, ``"test"`` or ``"predict"``.
 
         Returns:
@@ -94,7 +94,7 @@ class SharedWatch:
     @contextmanager
     def _batch(self, watch: MemoryWatch, model: Any, stage: str) -> Iterator[None]:
         if watch.active:
-            # Left over from a fit that raised; new parameters tell the watch that something else begins.
+            # Left over from a fit that raised; new parameters signal to the watch that something else begins.
             watch.set_params(watch.params)
         with watch.batch(model, stage):
             yield
@@ -107,7 +107,7 @@ class SharedWatch:
         return bool(watches)
 
     def _inside_watched(self, frame: FrameType | None) -> bool:
-        # Keras does not tell callbacks that a fit has raised, so an active watch may be a left-over: ask the stacks.
+        # Keras does not tell callbacks that a fit has raised, so an active watch may be a leftover: check the stacks.
         return any(watch.active for watch in self._seen) and any(
             outer.f_code.co_filename in self._loop_files for outer in _frames_around(frame)
         )
@@ -125,7 +125,7 @@ def _flatten(callbacks: Iterable[Any]) -> Iterator[Any]:
 
 
 def _frames_around(frame: FrameType | None) -> Iterator[FrameType]:
-    """The frames from ``frame`` outwards, then those of the other threads: generators of batches run there."""
+    """Yield Python frames from ``frame`` outwards, then those of the other threads, where batch generators run."""
     others = sys._current_frames()
     others.pop(threading.get_ident(), None)
     for start in (frame, *others.values()):
