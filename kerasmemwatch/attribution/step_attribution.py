@@ -27,9 +27,9 @@ from kerasmemwatch.attribution.owners.replicas import gradients_on
 from kerasmemwatch.attribution.owners.timeline_assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.silent_allocators import planned_note, silent_device
-from kerasmemwatch.attribution.xla.buffer_assignment import XlaModule
 from kerasmemwatch.attribution.xla.buffer_owners import XlaCategories
 from kerasmemwatch.attribution.xla.planned_events import nowhere, planned_events
+from kerasmemwatch.attribution.xla.program_memory import XlaModule
 from kerasmemwatch.attribution.xla.program_runs import Programs, XlaRun, find_runs
 from kerasmemwatch.attribution.xla.timeline_expansion import compiled_runs, expand, unused_note
 from kerasmemwatch.exact_cpu import remedy

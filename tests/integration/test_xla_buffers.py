@@ -12,8 +12,8 @@ import pytest
 from data.make_hlo_fixtures import BATCH_SIZE, capture, models, training_step
 
 from kerasmemwatch.attribution.events.allocation_events import read_events
-from kerasmemwatch.attribution.xla.buffer_assignment import XlaModule, live_bytes
 from kerasmemwatch.attribution.xla.hlo_proto import _MESSAGES
+from kerasmemwatch.attribution.xla.program_memory import XlaModule, live_bytes
 from kerasmemwatch.attribution.xla.program_runs import Programs, find_runs
 
 pytestmark = pytest.mark.usefixtures("exact_counting")

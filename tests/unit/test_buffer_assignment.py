@@ -12,16 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.attribution.xla.buffer_assignment import (
-    UnscheduledModuleError,
-    XlaAllocation,
-    XlaBuffer,
-    XlaModule,
-    live_bytes,
-    open_module,
-    requests,
-)
+from kerasmemwatch.attribution.xla.buffer_assignment import UnscheduledModuleError, open_module, requests
 from kerasmemwatch.attribution.xla.hlo_proto import parse_hlo
+from kerasmemwatch.attribution.xla.program_memory import XlaAllocation, XlaBuffer, XlaModule, live_bytes
 
 DATA = Path(__file__).parents[1] / "data"
 CAPTURED = ["cnn", "lstm", "cond"]

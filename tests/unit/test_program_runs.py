@@ -14,7 +14,7 @@ import pytest
 from captures import COMPUTE, PIPELINE, PYTHON, events
 
 from kerasmemwatch.attribution.events.host_spans import AUTOTUNING, RUN, Span
-from kerasmemwatch.attribution.xla.buffer_assignment import XlaAllocation
+from kerasmemwatch.attribution.xla.program_memory import XlaAllocation
 from kerasmemwatch.attribution.xla.program_runs import Programs, XlaRun, find_runs
 
 DATA = Path(__file__).parents[1] / "data"

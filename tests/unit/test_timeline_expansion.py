@@ -13,8 +13,8 @@ from timelines import timeline
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
-from kerasmemwatch.attribution.xla.buffer_assignment import XlaAllocation, XlaBuffer, XlaModule
 from kerasmemwatch.attribution.xla.buffer_owners import XlaCategories
+from kerasmemwatch.attribution.xla.program_memory import XlaAllocation, XlaBuffer, XlaModule
 from kerasmemwatch.attribution.xla.program_runs import XlaRun
 from kerasmemwatch.attribution.xla.timeline_expansion import CompiledRun, compiled_runs, expand
 from kerasmemwatch.records.owners import LOSS, OPTIMIZER, Frame

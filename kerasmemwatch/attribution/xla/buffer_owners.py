@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
-from kerasmemwatch.attribution.xla.buffer_assignment import XlaBuffer, XlaModule
+from kerasmemwatch.attribution.xla.program_memory import XlaBuffer, XlaModule
 from kerasmemwatch.records.owners import LOSS, METRICS, Frame
 
 __all__ = ["XlaCategories"]

@@ -18,7 +18,7 @@ from kerasmemwatch.attribution.events.host_spans import RUN, Span, program_runs
 from kerasmemwatch.attribution.live.batch_spec import BatchPart
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.attribution.owners.device_owners import RECEIVED
-from kerasmemwatch.attribution.xla.buffer_assignment import XlaAllocation
+from kerasmemwatch.attribution.xla.program_memory import XlaAllocation
 from kerasmemwatch.attribution.xla.program_runs import module_names
 from kerasmemwatch.records.timeline import Timeline
 

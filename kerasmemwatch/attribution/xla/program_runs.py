@@ -16,14 +16,9 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.events.host_spans import AUTOTUNING, RUN
-from kerasmemwatch.attribution.xla.buffer_assignment import (
-    UnscheduledModuleError,
-    XlaAllocation,
-    XlaModule,
-    open_module,
-    requests,
-)
+from kerasmemwatch.attribution.xla.buffer_assignment import UnscheduledModuleError, open_module, requests
 from kerasmemwatch.attribution.xla.hlo_proto import parse_hlo
+from kerasmemwatch.attribution.xla.program_memory import XlaAllocation, XlaModule
 
 __all__ = ["Programs", "XlaRun", "find_runs", "module_names"]
 

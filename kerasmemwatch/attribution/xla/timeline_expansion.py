@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.attribution.owners.categories import CODES, PHASE_CODES
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
-from kerasmemwatch.attribution.xla.buffer_assignment import XlaBuffer, XlaModule, live_bytes
 from kerasmemwatch.attribution.xla.buffer_owners import XlaCategories
+from kerasmemwatch.attribution.xla.program_memory import XlaBuffer, XlaModule, live_bytes
 from kerasmemwatch.attribution.xla.program_runs import XlaRun
 from kerasmemwatch.records.owners import Frame
 from kerasmemwatch.records.timeline import Timeline
