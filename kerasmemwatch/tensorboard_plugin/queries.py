@@ -22,7 +22,7 @@ __all__ = ["Queries", "StoredTags"]
 
 Value = TypeVar("Value")
 # Chunks and steps are kept decoded, recordings put together: a long run has some hundred chunks.
-_MOST_DECODED, _MOST_RECORDINGS = 4096, 16
+_MAX_DECODED, _MAX_RECORDINGS = 4096, 16
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Queries:
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
-        self._decoded = _Newest(_MOST_DECODED)
-        self._recordings = _Newest(_MOST_RECORDINGS)
+        self._decoded = _Newest(_MAX_DECODED)
+        self._recordings = _Newest(_MAX_RECORDINGS)
 
     def stored(self, context: Any, experiment: str) -> dict[str, StoredTags]:
         """What there is of each run that has a recording, by name.

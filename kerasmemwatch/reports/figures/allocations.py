@@ -1,4 +1,4 @@
-"""Single buffers of a traced step, each a rectangle: how long it lived, and where it lay."""
+"""Figure of a traced step's single buffers: a rectangle each, showing lifetime and address."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def allocations(
     pixels: int = 1000,
     most: int = MOST_RECTANGLES,
 ) -> Figure:
-    """Draw the largest buffers of a window as rectangles, and below them what all others come to.
+    """Draw the largest buffers of a window as rectangles, and below them the sum of all others.
 
     Args:
         step: The step; ``None`` gives a figure that says there is none.
@@ -48,7 +48,7 @@ def allocations(
     if step is None:
         return empty_figure(colours, "allocations", "No step was traced; the notes say why.")
     timeline = step.timeline
-    # A moment lasts until the next event, the last one as long as one event.
+    # A moment lasts until the next event; the last one is drawn as long as one event.
     at = np.append(positions(timeline, x), 0.0)
     at[-1] = at[-2] + (1.0 if x == "event" else 1e-3)
     asked = None

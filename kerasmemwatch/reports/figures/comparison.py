@@ -1,4 +1,4 @@
-"""Two or more runs side by side: curves, peaks by category, layers that differ most."""
+"""Figure of two or more runs side by side: curves, peaks by category, and the layers that differ most."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["comparison"]
 
-_MOST_POINTS = 12_000
-_MOST_LAYERS = 15
+_MAX_POINTS = 12_000
+_MAX_LAYERS = 15
 _ROW_HEIGHT, _PEAK_HEIGHT = 20, 34
-# Pixels above the peaks' bars, for their legend, and above the layers'.
+# Pixels above the peaks' bars (for their legend), and above the layers' bars.
 _LEGEND_HEIGHT, _GAP = 44, 16
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 class _Traced(NamedTuple):
-    """A run of which a step was traced, and its place among all."""
+    """A run with a traced step, and its position among all runs."""
 
     order: int
     name: str
@@ -43,7 +43,7 @@ def comparison(
     *,
     theme: str = "light",
     layer: str | None = None,
-    most: int = _MOST_LAYERS,
+    most: int = _MAX_LAYERS,
 ) -> Figure:
     """Draw several runs: their device peaks over steps, their traced peaks by category, and layers that differ.
 
@@ -102,7 +102,7 @@ def comparison(
 
 
 def _curves(reports: Sequence[Findings], names: Sequence[str]) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
-    """Of each run the highest of its devices' windows at each step."""
+    """Draw each run's highest device peak at each step."""
     found = []
     for index, (name, report) in enumerate(zip(names, reports, strict=True)):
         within, between = (report.samples.get(f"device_{one}_bytes") for one in ("peak", "between_peak"))
@@ -124,7 +124,7 @@ def _add_curves(
 ) -> None:
     unit = byte_unit(max(float(np.nanmax(values)) for *_, values in curves))
     for index, name, steps, values in curves:
-        x, y = drawn_series(steps, values, max(300, _MOST_POINTS // len(curves)))
+        x, y = drawn_series(steps, values, max(300, _MAX_POINTS // len(curves)))
         dash = _DASHES[index // len(theme.series) % len(_DASHES)]
         data.append(
             {
@@ -185,7 +185,7 @@ def _add_peaks(
 
 
 def _differing(traced: Sequence[_Traced], layer: str | None) -> list[tuple[str, bool]]:
-    """Layers and owners by how much what they hold at the peak differs between the runs, the most first."""
+    """Layers and owners by the difference of their bytes at the peak between runs, largest first."""
     held = _held(traced)
     keys = [
         key for key in dict.fromkeys(key for one in held for key in one) if layer is None or is_within(key[0], layer)
@@ -209,7 +209,7 @@ def _add_layers(
     place: list[float],
     theme: Theme,
 ) -> None:
-    """For each layer a bar a run, in the run's colour."""
+    """Draw one bar per layer and run, in the run's colour."""
     held = _held(traced)
     unit = byte_unit(float(max(one.get(key, 0) for one in held for key in layers)))
     width = 0.8 / len(traced)

@@ -1,4 +1,4 @@
-"""What grows: each series' slope with its interval, and what is held between two traced steps by layer and category."""
+"""Figure of growth: each series' slope with its interval, and changes between two traced steps by layer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["growth", "held_more", "steps_to_compare"]
 
-_MOST_BARS = 25
+_MAX_BARS = 25
 _TREND_HEIGHT, _BAR_HEIGHT = 52, 24
 Change = dict[tuple[str, bool], dict[str, int]]
 
 
-def growth(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MOST_BARS) -> Figure:
+def growth(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
     """Draw each trend with its 95 % interval and forecast, and what the newest traced step began with more or less.
 
     Args:
@@ -68,7 +68,7 @@ def growth(report: Findings, *, theme: str = "light", layer: str | None = None, 
 
 
 def steps_to_compare(steps: Sequence[TracedStep]) -> tuple[TracedStep, TracedStep] | None:
-    """The first and the last traced step of the same stage, mode and device, training before others."""
+    """Find the first and last traced steps of the same stage, mode and device, preferring training."""
     kinds: dict[tuple[str, str, str], list[TracedStep]] = {}
     own = [step for step in steps if step.measured_in is None and step.after is None]
     for step in sorted(own, key=lambda one: (one.stage != "train", one.step)):
@@ -77,7 +77,7 @@ def steps_to_compare(steps: Sequence[TracedStep]) -> tuple[TracedStep, TracedSte
 
 
 def held_more(first: TracedStep, last: TracedStep) -> Change:
-    """By how much what was alive as the steps began differs, by owner and category; what is equal is left out."""
+    """Change in live bytes at the start of the steps, by owner and category; unchanged ones are left out."""
     sizes: list[Change] = [
         {
             (row.path, bool(row.class_name)): {name: getattr(row, f"{name}_bytes") or 0 for name in CATEGORIES}
@@ -95,7 +95,7 @@ def held_more(first: TracedStep, last: TracedStep) -> Change:
 
 
 def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Outlook], place: list[float], theme: Theme) -> None:
-    """A point for each series with its interval; its label says what it leads to."""
+    """Draw a point with an interval for each series; its label has the forecast."""
     unit = byte_unit(max(max(abs(one.growth.low), abs(one.growth.high)) for one in found))
     for row, one in enumerate(found):
         trend, colour = one.growth, theme.mark if one.is_growing else theme.series[2]
@@ -156,7 +156,7 @@ def _add_bars(
     place: list[float],
     theme: Theme,
 ) -> None:
-    """For each layer what it holds more, to the right, and less, to the left."""
+    """Draw each layer's increase to the right, and its decrease to the left."""
     unit = byte_unit(float(max((sum(map(abs, sizes.values())) for _, sizes in rows), default=0)))
     for name in CATEGORIES:
         changed = [(row, path, sizes[name]) for row, ((path, _), sizes) in enumerate(rows) if name in sizes]

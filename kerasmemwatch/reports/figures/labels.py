@@ -1,4 +1,4 @@
-"""Words in figures: names of the user's as inert text, and one unit of bytes for an axis."""
+"""Text in figures: user names as inert text, and one unit of bytes per axis."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kerasmemwatch.units import GIB, KIB, MIB, format_bytes
 
 __all__ = ["ByteUnit", "byte_unit", "category_lines", "layer_label", "plain", "shortened"]
 
-# plotly reads some HTML and entities in every text, and TeX between dollars where MathJax is loaded, as in notebooks.
+# Plotly interprets some HTML and entities in every text, and TeX between dollars where MathJax is loaded (notebooks).
 _MEANINGFUL = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;", "{": "&#123;"})
 _UNITS = (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 
 
 @dataclass(frozen=True)
 class ByteUnit:
-    """The unit of an axis: a power of two, so that dividing by it loses no bit.
+    """Unit of an axis: a power of two, so that division is exact.
 
     Attributes:
         name: ``"MiB"``.
@@ -39,7 +39,7 @@ class ByteUnit:
 
 
 def byte_unit(largest: float | None) -> ByteUnit:
-    """The largest unit of which there is at least one.
+    """Choose the largest unit that fits at least once.
 
     Example:
         >>> byte_unit(5_000_000)
@@ -53,7 +53,7 @@ def byte_unit(largest: float | None) -> ByteUnit:
 
 
 def plain(text: object) -> str:
-    """A text that plotly shows as it is: no markup, no TeX, no template, no control character.
+    """Escape a text so that plotly shows it literally: no markup, TeX, templates or control characters.
 
     Example:
         >>> plain("<b>%{y}</b> $x$")
@@ -66,7 +66,7 @@ def plain(text: object) -> str:
 
 
 def shortened(name: str, most: int = 32) -> str:
-    """A name of at most so many characters; its end tells more than its middle.
+    """Shorten a name by dropping its middle, which says less than its end.
 
     Example:
         >>> shortened("encoder/block_11/attention/query", 20)

@@ -1,4 +1,4 @@
-"""Each layer over a whole step, as bars by category; training beside inference where both were traced."""
+"""Figure of each layer over a whole step, as bars by category; training next to inference if both were traced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["layers", "step_of_stage"]
 
-_MOST_BARS = 40
+_MAX_BARS = 40
 _BAR_HEIGHT = 22
 # Of two lines.
 _HEADING_HEIGHT = 40
@@ -34,8 +34,8 @@ class _Panel:
     rows: dict[_Key, LayerMemory]
 
 
-def layers(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MOST_BARS) -> Figure:
-    """Draw ``report.layers``: of each category the most over the step, by itself, the largest layers first.
+def layers(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
+    """Draw ``report.layers``: each category's maximum over the step, largest layers first.
 
     Where training and inference were both traced, there is a panel for each.
 
@@ -62,7 +62,7 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
         for index, panel in enumerate(panels)
         for trace in _bars(panel, shown, unit, colours, "" if index == 0 else str(index + 1), bool(report.traced))
     ]
-    # A category is in the legend once, whichever panel has it.
+    # A category is in the legend once, in whichever panel it occurs.
     named: set[str] = set()
     for trace in data:
         if trace.get("name"):
@@ -141,7 +141,7 @@ def _inference_words(report: Findings, step: TracedStep) -> str:
 
 
 def _headings(panels: Sequence[_Panel], places: Sequence[Sequence[float]], theme: Theme) -> list[Figure]:
-    """What each of several panels shows, above where it begins."""
+    """Draw a heading above each panel."""
     style: Figure = {"xanchor": "left", "yanchor": "bottom", "align": "left", "font": {"size": 12, "color": theme.text}}
     return [
         {**note("", theme, x=place[0], y=1, **style), "text": f"<b>{plain(panel.title)}</b><br>{plain(panel.detail)}"}
@@ -156,7 +156,7 @@ def _keyed(rows: Sequence[LayerMemory]) -> dict[_Key, LayerMemory]:
 
 
 def _ranked(panels: Sequence[_Panel], layer: str | None) -> list[_Key]:
-    """Layers and owners that hold something, or of which that is unknown, those with most first."""
+    """Layers and owners with live or unknown bytes, largest first."""
     most: dict[_Key, int] = {}
     for panel in panels:
         for key, row in panel.rows.items():

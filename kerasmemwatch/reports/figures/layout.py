@@ -1,4 +1,4 @@
-"""What all figures have in common: fonts, colours, legends, axes of bytes, and a figure that says why it is empty."""
+"""Common layout of figures: fonts, colours, legends, axes of bytes, and a figure that explains why it is empty."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 
 def figure(data: Sequence[Figure], theme: Theme, name: str, summary: str, **layout: Any) -> Figure:
-    """Put a figure together.
+    """Assemble a figure.
 
     Args:
         data: The traces.
@@ -40,7 +40,7 @@ def figure(data: Sequence[Figure], theme: Theme, name: str, summary: str, **layo
 
 
 def empty_figure(theme: Theme, name: str, why: str) -> Figure:
-    """A figure without data that says why, in words of ours."""
+    """Make a figure without data that explains why."""
     hidden = {"visible": False}
     words = note(why, theme, x=0.5, y=0.5, xanchor="center", yanchor="middle", font={"size": 14, "color": theme.text})
     return figure([], theme, name, why, xaxis=hidden, yaxis=hidden, height=220, annotations=[words])
@@ -61,7 +61,7 @@ def axis(theme: Theme, title: str = "", **more: Any) -> Figure:
 
 
 def byte_axis(theme: Theme, unit: ByteUnit, title: str = "", **more: Any) -> Figure:
-    """An axis of bytes in one unit; from 0 on, as an area or a bar means its length."""
+    """Make an axis of bytes in one unit, starting at 0, because the length of an area or bar has meaning."""
     words = f"{title} ({unit.name})" if title else unit.name
     return axis(theme, words, **{"rangemode": "tozero", "separatethousands": True, **more})
 
@@ -81,7 +81,7 @@ def note(text: str, theme: Theme, *, x: float, y: float, **more: Any) -> Figure:
 
 
 def panels(heights: Mapping[str, float], below: float = 55) -> dict[str, list[float]]:
-    """Where panels one below the other are, as shares of the figure's area.
+    """Positions of stacked panels, as shares of the figure's area.
 
     Args:
         heights: Of each its pixels, with its labels; 0 for one that is not there.

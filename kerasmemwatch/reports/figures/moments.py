@@ -1,4 +1,4 @@
-"""The moments of a step that are drawn: which ones, what was alive then by group, and in which phase."""
+"""Moments of a step to draw, with live bytes by group and the phase."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["AXES", "grouped_series", "moments_drawn", "phase_spans", "positions"
 AXES = ("event", "time")
 _SHOWN_PHASES = ("forward", "backward", "update")
 _PHASE_BUCKETS = 240
-# Of all weight, how much a change of the phase has to win: less is an operation that runs beside the others.
+# Share of all weight that a change of phase must gain; less is an operation that runs in parallel with the others.
 _CHANGE = 0.02
 
 
@@ -56,7 +56,7 @@ def grouped_series(timeline: Timeline, group: NDArray[np.integer], num_groups: i
 
 
 def positions(timeline: Timeline, x: str) -> NDArray[np.float64]:
-    """Where every moment is on the x axis: its number, or milliseconds since the step began.
+    """Position of every moment on the x axis: its number, or milliseconds since the step began.
 
     Raises:
         InvalidArgumentError: If ``x`` is neither.

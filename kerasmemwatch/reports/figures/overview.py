@@ -1,4 +1,4 @@
-"""Device and host memory over the steps of a run."""
+"""Figure of device and host memory over the steps of a run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["overview"]
 
-_MOST_POINTS = 3000
+_MAX_POINTS = 3000
 # All curves together: a payload of 1 MiB has room for about three times as many.
-_MOST_POINTS_OF_ALL = 12_000
-_MOST_EPOCHS = 60
-# Libraries and Python are most of the RSS: what training changes would not be seen from 0 on.
+_MAX_POINTS_OF_ALL = 12_000
+_MAX_EPOCHS = 60
+# Libraries and Python are most of the RSS: on an axis from 0, changes in training would be invisible.
 _FROM = {"device": "tozero", "host RSS": "normal"}
 _NEAR = 0.5
 _FEW = 60
@@ -59,7 +59,7 @@ def overview(report: Findings, *, theme: str = "light") -> Figure:
     shown = [(title, curves) for title, curves in panels if curves]
     if not shown:
         return empty_figure(colours, "overview", "No memory figure is known of this run; the notes say why.")
-    most = min(_MOST_POINTS, _MOST_POINTS_OF_ALL // sum(len(curves) for _, curves in shown))
+    most = min(_MAX_POINTS, _MAX_POINTS_OF_ALL // sum(len(curves) for _, curves in shown))
     data: list[Figure] = []
     shapes = [*_epochs(samples, colours), *_leaks(report.leaks, samples, colours)]
     annotations: list[Figure] = []
@@ -162,11 +162,11 @@ def _peak(report: Findings, unit: ByteUnit, theme: Theme) -> Iterator[Figure]:
 
 
 def _epochs(samples: Samples, theme: Theme) -> Iterator[Figure]:
-    """A line where an epoch begins; of very many, every tenth or so."""
+    """Draw a line at the start of each epoch; with very many epochs, only every tenth or so."""
     epochs, steps = samples["epoch"].astype(float), samples["step"]
     known = np.flatnonzero(~np.isnan(epochs))
     begins = known[1:][np.diff(epochs[known]) != 0]
-    stride = max(1, math.ceil(len(begins) / _MOST_EPOCHS))
+    stride = max(1, math.ceil(len(begins) / _MAX_EPOCHS))
     for row in begins[stride - 1 :: stride].tolist():
         at = float(steps[row]) - 0.5
         line = {"color": theme.faint, "width": 1, "dash": "dot"}
@@ -175,7 +175,7 @@ def _epochs(samples: Samples, theme: Theme) -> Iterator[Figure]:
 
 
 def _leaks(leaks: tuple[LeakFinding, ...], samples: Samples, theme: Theme) -> Iterator[Figure]:
-    """From where on each cause of growth was seen."""
+    """Draw where each cause of growth was first seen."""
     last = float(samples["step"][-1])
     for leak in leaks:
         if leak.since_step is not None:

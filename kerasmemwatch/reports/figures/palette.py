@@ -1,4 +1,4 @@
-"""The colours of figures: each category's own everywhere, and two themes around them."""
+"""Colours of figures: one per category everywhere, and two themes around them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kerasmemwatch.errors import InvalidArgumentError
 
 __all__ = ["CATEGORY_COLOURS", "LAYER_COLOURS", "OTHERS_COLOUR", "THEMES", "Theme", "text_on", "theme_named"]
 
-# Okabe and Ito, "Color Universal Design", 2008: told apart with every common kind of colour blindness.
+# Okabe and Ito, "Color Universal Design", 2008: distinguishable with every common kind of colour blindness.
 CATEGORY_COLOURS = {
     "weights": "#0072b2",
     "optimizer": "#56b4e9",
@@ -97,7 +97,7 @@ def theme_named(name: str) -> Theme:
 
 
 def text_on(background: str) -> str:
-    """Black or white, whichever is read better on a colour: its contrast is never below 4.5 to 1.
+    """Choose black or white text, whichever is more readable on a colour: the contrast is at least 4.5 to 1.
 
     Args:
         background: ``"#rrggbb"``.

@@ -1,4 +1,4 @@
-"""What was alive at the peak, as areas: layers within layers, coloured by category."""
+"""Figure of the live set at the peak, as areas: layers within layers, coloured by category."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kerasmemwatch.units import format_bytes
 __all__ = ["is_within", "peak"]
 
 SHAPES = ("treemap", "icicle")
-_MOST_TILES = 600
+_MAX_TILES = 600
 _MANY = 300
 _WIDE_PAD, _NARROW_PAD = {"t": 20, "l": 3, "r": 3, "b": 3}, {"t": 20, "l": 1, "r": 1, "b": 1}
 _OTHERS = "others"
@@ -102,7 +102,7 @@ def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", laye
     other = elsewhere(report)
     legend = [_key(name, colours) for name in present]
     hidden = {"visible": False, "fixedrange": True}
-    # What has no room for its name is told by hovering.
+    # Names without room are shown on hover.
     layout: Figure = {
         "uniformtext": {"minsize": 11, "mode": "hide"},
         "xaxis": hidden,
@@ -135,7 +135,7 @@ def _nodes(rows: Sequence[LayerMemory], root: str) -> list[_Node]:
         if (size := getattr(row, f"{name}_bytes") or 0)
     ]
     tiles.sort(key=lambda tile: -tile[0])
-    kept, rest = tiles[:_MOST_TILES], tiles[_MOST_TILES:]
+    kept, rest = tiles[:_MAX_TILES], tiles[_MAX_TILES:]
     nodes = [_Node(plain(root), -1)]
     places = _places(nodes, [rows[index] for index in dict.fromkeys(index for _, index, _ in kept)])
     for size, index, name in kept:

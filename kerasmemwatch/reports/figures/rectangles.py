@@ -1,4 +1,4 @@
-"""Single buffers as rectangles: address or slot against time. The largest of a window; the rest as one sum."""
+"""Layout of single buffers as rectangles of address or slot against time: a window's largest, and a sum of the rest."""
 
 from __future__ import annotations
 

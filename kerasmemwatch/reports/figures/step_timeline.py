@@ -1,4 +1,4 @@
-"""Memory within a traced step, stacked by category or by layer, with its phases."""
+"""Figure of memory within a traced step, stacked by category or layer, with its phases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kerasmemwatch.units import format_bytes
 __all__ = ["owners_within", "phase_marks", "step_timeline"]
 
 GROUPS = ("category", "layer")
-_MOST_POINTS = 1500
+_MAX_POINTS = 1500
 _WIDEST_LABEL = 0.07
 
 _Group = tuple[str, str, str | None, NDArray[np.int64]]
@@ -35,7 +35,7 @@ def step_timeline(
     window: tuple[float, float] | None = None,
     layer: str | None = None,
     top: int = 8,
-    points: int = _MOST_POINTS,
+    points: int = _MAX_POINTS,
 ) -> Figure:
     """Draw the requested bytes alive at every moment of a step.
 
@@ -100,7 +100,7 @@ def step_timeline(
 
 
 def owners_within(timeline: Timeline, layer: str | None) -> NDArray[np.bool_]:
-    """Which allocations are a layer's, or a layer's in it; all if it is ``None``."""
+    """Whether each allocation belongs to a layer or its sub-layers; all if it is ``None``."""
     if layer is None:
         return np.ones(timeline.num_allocations, bool)
     within = np.array([is_within(path, layer) for path in timeline.owners], bool)

@@ -1,4 +1,4 @@
-"""Which points of a long series are drawn: no more than a screen shows, the highest of each stretch among them."""
+"""Selection of the points of a long series to draw: at most what a screen shows, with each stretch's highest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The views of a report by name: which figure each is."""
+"""Views of a report by name, each with its figure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ VIEWS: Mapping[str, Callable[..., Figure]] = {
 
 
 def view_figure(report: Findings, view: str, *, device: str | None = None, **options: Any) -> Figure:
-    """The figure of a view.
+    """Make the figure of a view.
 
     Args:
         report: The report.
