@@ -23,6 +23,7 @@ from kerasmemwatch.attribution.variables.inventory import VariableMemory, invent
 from kerasmemwatch.attribution.variables.layer_paths import layer_paths
 from kerasmemwatch.errors import InvalidTypeError
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 OPTIMIZERS = sorted(
     name
@@ -572,7 +573,7 @@ def test_two_thousand_layers_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     model.cells = [Cell(weight, "cell") for weight in weights]
     reads = count_reads(monkeypatch)
     found = inventory(model)
-    assert len(reads) <= 2 * (width + 1)
+    assert len(reads) == width + 1
     assert variable_bytes(found) == width // 4 * 12
     assert [row.path for row in layer_memory(found)] == ["cell", *(f"cell#{i}" for i in range(5, width + 1, 4))]
 
@@ -585,9 +586,25 @@ def test_levels_deeper_than_recursion_goes(monkeypatch: pytest.MonkeyPatch) -> N
         outer.inner = inner
     reads = count_reads(monkeypatch)
     found = inventory(cells[0])
-    assert len(reads) <= 2 * depth
+    assert len(reads) == depth
     assert variable_bytes(found) == depth * 12
     assert max(found, key=lambda v: len(v.owner)).owner == "/".join(["c"] * (depth - 1))
+
+
+@pytest.mark.parametrize(("trace", "most"), [(False, 1), ([2], 5)], ids=["untraced", "traced"])
+def test_a_fit_walks_each_layer_as_often_however_many_steps_it_has(
+    trace: Any, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cost of a model of thousands of layers: an inventory, and for a traced step what it is compared with."""
+    model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(4) for _ in range(8))])
+    model.compile("sgd", "mse", jit_compile=False)
+    reads = count_reads(monkeypatch)
+    for steps in (3, 9):
+        reads.clear()
+        x = np.ones((4 * steps, 4), "float32")
+        model.fit(x, x, batch_size=4, verbose=0, callbacks=[MemoryWatch(None, trace=trace, strict=True)])
+        walks = {layer.name: sum(owner is layer for owner in reads) for layer in model.layers}
+        assert set(walks.values()) == {most}
 
 
 def test_cycles_end() -> None:
