@@ -382,7 +382,13 @@ def test_a_clock_that_is_set_back_does_not_stop_what_is_slow(monkeypatch: pytest
     unix, elapsed = FakeClock(), FakeClock(0.0)
     monkeypatch.setattr(time, "time", unix)
     monkeypatch.setattr(time, "monotonic", elapsed)
-    target = Recorder((slow_probe(elapsed, cost_s=0.1),), lambda created, resume: Store("run"))
+
+    def read(_: int) -> list[float]:
+        unix.now, elapsed.now = unix.now + 0.1, elapsed.now + 0.1
+        return [elapsed.now]
+
+    probe = FakeProbe("host", ["host_rss_bytes"], ["host_uss_bytes"], slow=read)
+    target = Recorder((probe,), lambda created, resume: Store("run"))
     target.begin_stage("train")
     for epoch in range(4):
         target.begin_epoch(epoch)
