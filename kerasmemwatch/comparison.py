@@ -190,8 +190,7 @@ def _highest_rss(report: Report) -> int | None:
 
 
 def _by_layer(reports: tuple[Report, Report]) -> tuple[LayerDifference, ...]:
-    # A layer may be called "metrics".
-    rows = [{(row.path, bool(row.class_name)): row for row in report.peak.by_layer} for report in reports]
+    rows = [{row.owner: row for row in report.peak.by_layer} for report in reports]
     found = [_layer(rows[0].get(key), rows[1].get(key)) for key in dict.fromkeys([*rows[0], *rows[1]])]
     return tuple(sorted(found, key=lambda row: -abs(row.difference_bytes)))
 

@@ -71,8 +71,8 @@ def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
 
 
 def all_notes(report: Findings) -> tuple[str, ...]:
-    """What to mind of a report: what was left out, what could not be measured, and what went wrong."""
-    return (*measured(report), *report.notes)
+    """What to mind of a report: causes of growth, what was left out, what could not be measured, what went wrong."""
+    return (*(leak.cause for leak in report.leaks), *measured(report), *report.notes)
 
 
 def measured(report: Findings) -> Iterator[str]:

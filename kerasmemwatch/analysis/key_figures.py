@@ -107,11 +107,11 @@ def _coverage(report: Findings) -> Tile:
 
 
 def _warnings(report: Findings) -> Tile:
-    leaks = [leak.cause for leak in report.leaks]
-    notes = [*leaks, *all_notes(report)]
+    notes = all_notes(report)
     if not notes:
         return Tile("To mind", "nothing", "everything was measured as it should be", "good")
-    return Tile("To mind", f"{len(notes)} note{'s' if len(notes) > 1 else ''}", notes[0], "warning" if leaks else "")
+    count = f"{len(notes)} note{'s' if len(notes) > 1 else ''}"
+    return Tile("To mind", count, notes[0], "warning" if report.leaks else "")
 
 
 def _tone(share: float) -> str:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from kerasmemwatch.analysis.live_set import peak_event, requested_at
 from kerasmemwatch.analysis.step_devices import on_device
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = ["added_bytes", "layer_table", "range_maxima"]
 
 _Integers = NDArray[np.int64]
-_Key = tuple[str, bool]
 # What a model holds at all times, so that a model's inventory knows it too.
 _HELD = ("weights", "optimizer", "other")
 # A variable that moves to a new buffer is there twice for a moment; these are of one owner what they are at rest.
@@ -53,8 +53,8 @@ def layer_table(
     if device is not None:
         step = on_device(step, device)
         inventory = _without_others(step, inventory)
-    measured = {_key(row): row for row in _measured(step)}
-    listed = {_key(row): row for row in inventory}
+    measured = {row.owner: row for row in _measured(step)}
+    listed = {row.owner: row for row in inventory}
     rows = [
         _completed(measured.get(key) or _idle(listed[key], step), listed.get(key))
         for key in _merged(list(listed), list(measured))
@@ -62,7 +62,7 @@ def layer_table(
     if step.stage != "train":
         # What a step of the user's own differentiated in a validation, say, stays.
         rows = [row if row.gradients_bytes else replace(row, gradients_bytes=None) for row in rows]
-    return tuple(sorted(rows, key=lambda row: not row.class_name))
+    return tuple(sorted(rows, key=lambda row: not row.owner.is_layer))
 
 
 def added_bytes(timeline: Timeline) -> _Integers:
@@ -144,14 +144,14 @@ def _without_others(step: TracedStep, inventory: Sequence[LayerMemory]) -> list[
     codes = [CATEGORIES.index(name) for name in _HELD]
     elsewhere = {key for other in step.others for key in _owners(other, np.flatnonzero(np.isin(other.category, codes)))}
     none: dict[str, Any] = {f"{name}_bytes": 0 for name in _HELD}
-    rows = [replace(row, **none) if _key(row) in elsewhere else row for row in inventory]
-    return [row for row in rows if _key(row) in here or any(getattr(row, name) != 0 for name in none)]
+    rows = [replace(row, **none) if row.owner in elsewhere else row for row in inventory]
+    return [row for row in rows if row.owner in here or any(getattr(row, name) != 0 for name in none)]
 
 
-def _owners(timeline: Timeline, chosen: NDArray[np.intp]) -> list[_Key]:
+def _owners(timeline: Timeline, chosen: NDArray[np.intp]) -> list[Owner]:
     """The owners of some allocations."""
     codes = np.unique(timeline.owner[chosen]).tolist()
-    return [(timeline.owners[code], bool(timeline.classes[code])) for code in codes]
+    return [Owner(timeline.owners[code], timeline.classes[code]) for code in codes]
 
 
 def _idle(listed: LayerMemory, step: TracedStep) -> LayerMemory:
@@ -177,9 +177,9 @@ def _completed(row: LayerMemory, listed: LayerMemory | None) -> LayerMemory:
     return row if is_whole else replace(row, total_bytes=None, added_bytes=None)
 
 
-def _merged(spine: list[_Key], others: list[_Key]) -> list[_Key]:
+def _merged(spine: list[Owner], others: list[Owner]) -> list[Owner]:
     """The keys of both lists: the first in order, and each that it lacks after its predecessor in the second."""
-    behind: dict[_Key | None, list[_Key]] = {}
+    behind: dict[Owner | None, list[Owner]] = {}
     known, previous = set(spine), None
     for key in others:
         if key in known:
@@ -187,11 +187,6 @@ def _merged(spine: list[_Key], others: list[_Key]) -> list[_Key]:
         else:
             behind.setdefault(previous, []).append(key)
     return [key for place in (None, *spine) for key in ([place] if place else []) + behind.get(place, [])]
-
-
-def _key(row: LayerMemory) -> _Key:
-    # A layer may be called "metrics".
-    return row.path, bool(row.class_name)
 
 
 def _own_maxima(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> _Integers:

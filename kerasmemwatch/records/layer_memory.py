@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kerasmemwatch.records.owners import Owner
+
 __all__ = ["LayerMemory"]
 
 
@@ -46,3 +48,8 @@ class LayerMemory:
     forward_peak_bytes: int | None = None
     backward_peak_bytes: int | None = None
     num_variables: int | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """Whose bytes these are, as a key."""
+        return Owner(self.path, self.class_name)

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["AFTER_LAYERS", "BASE", "FUNCTIONS", "INPUT_PIPELINE", "LOSS", "METRICS", "OPTIMIZER", "Frame"]
+__all__ = ["AFTER_LAYERS", "BASE", "FUNCTIONS", "INPUT_PIPELINE", "LOSS", "METRICS", "OPTIMIZER", "Frame", "Owner"]
 
 INPUT_PIPELINE, LOSS, METRICS, OPTIMIZER = "input pipeline", "loss", "metrics", "optimizer"
 # Owner of the memory that functions hold on to.
 FUNCTIONS = "functions"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owner:
+    """A layer, or a named owner that is no layer; use it as a key wherever bytes are looked up by owner.
+
+    A path alone is no key: a layer may be called "metrics". Two owners are equal if their paths are and both or neither
+    are layers. The class itself does not count: the same layer may have another class in another run.
+
+    Attributes:
+        path: A layer's path, or the name of an owner such as ``METRICS``.
+        class_name: Class of the layer; ``""`` if it is no layer.
+    """
+
+    path: str
+    class_name: str = ""
+
+    @classmethod
+    def layer(cls, path: str) -> Owner:
+        """The layer at a path, for look-ups: its class need not be known."""
+        return cls(path, "Layer")
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is a layer."""
+        return bool(self.class_name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Owner) and self.path == other.path and self.is_layer is other.is_layer
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.is_layer))
 
 
 class Frame(NamedTuple):

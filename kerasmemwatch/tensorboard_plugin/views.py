@@ -144,15 +144,15 @@ def _compare(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Secti
     figure = comparison(list(reports.values()), list(reports), theme=_theme(asked), layer=layer)
     yield _figure("Side by side", figure, pick=True)
     names = list(reports)
-    columns = [("layer", "layer", "text"), *((f"run{i}", name, "bytes") for i, name in enumerate(names))]
-    totals = [{row.path: row.total_bytes for row in reports[name].peak.by_layer} for name in names]
-    paths = dict.fromkeys(path for total in totals for path in total)
-    rows = [[path, *(total.get(path) for total in totals)] for path in paths]
+    columns = [*_NAMES, *((f"run{i}", name, "bytes") for i, name in enumerate(names))]
+    totals = [{row.owner: row.total_bytes for row in reports[name].peak.by_layer} for name in names]
+    owners = dict.fromkeys(owner for total in totals for owner in total)
+    rows = [[owner.path, owner.class_name, *(total.get(owner) for total in totals)] for owner in owners]
     yield {
         "kind": "table",
         "title": "At the peak, by layer",
         "rows": rows,
-        "order": 1,
+        "order": len(_NAMES),
         "pick": True,
         **_columns(columns),
     }

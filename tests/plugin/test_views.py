@@ -11,6 +11,7 @@ from timelines import step, timeline
 
 from kerasmemwatch.analysis.caveats import all_notes
 from kerasmemwatch.recording import Recording
+from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
 
@@ -37,6 +38,25 @@ def test_the_notes_are_the_reports_and_as_many_as_the_tile_says(steps: Any, note
     assert listed["notes"] == expected
     assert "Peaks are run maxima" in expected[0]
     assert tiles["tiles"][-1]["value"].startswith(f"{len(expected)} note")
+
+
+def test_causes_of_growth_are_counted_and_listed_with_the_notes() -> None:
+    recording = recorded()
+    leak = LeakFinding("graphs are kept", "", None, None, None, "", "")
+    recording.__dict__["report"] = replace(recording.report, leaks=(leak,))
+    tiles, _, listed = VIEWS["overview"]({"run": recording}, {})["sections"]
+    assert "graphs are kept" in listed["notes"]
+    assert tiles["tiles"][-1]["value"].startswith(f"{len(listed['notes'])} note")
+
+
+def test_a_layer_that_is_called_as_an_owner_has_a_line_of_its_own_in_a_comparison() -> None:
+    held = [(2**20, -1, 1, "metrics", "weights", "between", ""), (12, -1, 1, "named", "other", "between", "")]
+    made = replace(timeline(held, 1, device="GPU:0"), owners=("metrics", "metrics"), classes=("Dense", ""))
+    runs = {"a": recorded(step(made)), "b": recorded(step(replace(made, classes=("LSTM", ""))))}
+    table = VIEWS["compare"](runs, {})["sections"][-1]
+    assert [column["label"] for column in table["columns"]] == ["layer", "class", "a", "b"]
+    assert table["rows"] == [["metrics", "Dense", 2**20, 2**20], ["metrics", "", 12, 12]]
+    assert table["columns"][table["order"]]["label"] == "a"
 
 
 @pytest.mark.parametrize("view", ["peak", "layers"])

@@ -25,6 +25,7 @@ from kerasmemwatch.analysis.live_set import category_series, peak_event, request
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.allocations import allocations
 from kerasmemwatch.reports.figures.comparison import comparison
@@ -411,11 +412,11 @@ def test_what_is_held_more_between_two_traced_steps() -> None:
     steps = traced_steps()
     first, last, _ = steps
     assert steps_to_compare(steps) == (first, last)
-    assert held_more(first, last) == {("eager tensors", True): {"other": 4096}}
+    assert held_more(first, last) == {Owner.layer("eager tensors"): {"other": 4096}}
     figure = growth(small_report())
     trace = named(figure, "other")
     assert trace["customdata"] == [["eager tensors"]] and in_bytes(figure, trace["x"], "xaxis2") == [4096]
-    assert held_more(last, first) == {("eager tensors", True): {"other": -4096}}
+    assert held_more(last, first) == {Owner.layer("eager tensors"): {"other": -4096}}
 
 
 def test_steps_of_different_kinds_are_not_compared() -> None:

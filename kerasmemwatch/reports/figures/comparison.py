@@ -10,7 +10,7 @@ import numpy as np
 from kerasmemwatch.analysis.caveats import at_least, in_part
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, panels
@@ -184,28 +184,25 @@ def _add_peaks(
     layout["legend2"] = {"orientation": "h", "x": 0, "y": place[1] - 0.9 * legend, "yanchor": "bottom"}
 
 
-def _differing(traced: Sequence[_Traced], layer: str | None) -> list[tuple[str, bool]]:
+def _differing(traced: Sequence[_Traced], layer: str | None) -> list[Owner]:
     """Layers and owners by the difference of their bytes at the peak between runs, largest first."""
     held = _held(traced)
     keys = [
-        key for key in dict.fromkeys(key for one in held for key in one) if layer is None or is_within(key[0], layer)
+        key for key in dict.fromkeys(key for one in held for key in one) if layer is None or is_within(key.path, layer)
     ]
     spread = {key: max(one.get(key, 0) for one in held) - min(one.get(key, 0) for one in held) for key in keys}
     return sorted((key for key in keys if spread[key]), key=lambda key: -spread[key])
 
 
-def _held(traced: Sequence[_Traced]) -> list[dict[tuple[str, bool], int]]:
-    def key(row: LayerMemory) -> tuple[str, bool]:
-        return row.path, bool(row.class_name)  # a layer may be called "metrics"
-
-    return [{key(row): row.total_bytes or 0 for row in report.peak.by_layer} for _, _, report in traced]
+def _held(traced: Sequence[_Traced]) -> list[dict[Owner, int]]:
+    return [{row.owner: row.total_bytes or 0 for row in report.peak.by_layer} for _, _, report in traced]
 
 
 def _add_layers(
     data: list[Figure],
     layout: Figure,
     traced: Sequence[_Traced],
-    layers: Sequence[tuple[str, bool]],
+    layers: Sequence[Owner],
     place: list[float],
     theme: Theme,
 ) -> None:
@@ -226,11 +223,11 @@ def _add_layers(
                 "y": [index + shift for index in range(len(layers))],
                 "width": [width * 0.9] * len(layers),
                 "hovertext": [
-                    f"{layer_label(key[0], 60)}<br>{plain(shortened(run, 40))}: {format_bytes(sizes.get(key, 0))}"
+                    f"{layer_label(key.path, 60)}<br>{plain(shortened(run, 40))}: {format_bytes(sizes.get(key, 0))}"
                     for key in layers
                 ],
                 "hoverinfo": "text",
-                "customdata": [[key[0], run] for key in layers],
+                "customdata": [[key.path, run] for key in layers],
                 "marker": {"color": colour, "line": {"width": 0.5, "color": theme.outline}},
                 "xaxis": "x3",
                 "yaxis": "y3",
@@ -241,7 +238,7 @@ def _add_layers(
         theme,
         range=[len(layers) - 0.4, -0.6],
         tickvals=list(range(len(layers))),
-        ticktext=[layer_label(path, 28) for path, _ in layers],
+        ticktext=[layer_label(key.path, 28) for key in layers],
         showgrid=False,
         domain=place,
         anchor="x3",

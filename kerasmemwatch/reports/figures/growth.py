@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth import Outlook, outlooks
 from kerasmemwatch.analysis.live_set import by_layer
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note, panels
@@ -18,7 +19,7 @@ __all__ = ["growth", "held_more", "steps_to_compare"]
 
 _MAX_BARS = 25
 _TREND_HEIGHT, _BAR_HEIGHT = 52, 24
-Change = dict[tuple[str, bool], dict[str, int]]
+Change = dict[Owner, dict[str, int]]
 
 
 def growth(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
@@ -40,7 +41,7 @@ def growth(report: Findings, *, theme: str = "light", layer: str | None = None, 
     rows = [
         (key, sizes)
         for key, sizes in sorted(change.items(), key=lambda item: -sum(map(abs, item[1].values())))
-        if layer is None or is_within(key[0], layer)
+        if layer is None or is_within(key.path, layer)
     ]
     if not found and not pair:
         why = "Too few samples to tell whether anything grows, and no two steps of one kind were traced."
@@ -80,7 +81,7 @@ def held_more(first: TracedStep, last: TracedStep) -> Change:
     """Change in live bytes at the start of the steps, by owner and category; unchanged ones are left out."""
     sizes: list[Change] = [
         {
-            (row.path, bool(row.class_name)): {name: getattr(row, f"{name}_bytes") or 0 for name in CATEGORIES}
+            row.owner: {name: getattr(row, f"{name}_bytes") or 0 for name in CATEGORIES}
             for row in by_layer(step.timeline, -1)
         }
         for step in (first, last)
@@ -151,7 +152,7 @@ def _brief(one: Outlook) -> str:
 def _add_bars(
     data: list[Figure],
     layout: Figure,
-    rows: Sequence[tuple[tuple[str, bool], dict[str, int]]],
+    rows: Sequence[tuple[Owner, dict[str, int]]],
     pair: tuple[TracedStep, TracedStep],
     place: list[float],
     theme: Theme,
@@ -159,7 +160,7 @@ def _add_bars(
     """Draw each layer's increase to the right, and its decrease to the left."""
     unit = byte_unit(float(max((sum(map(abs, sizes.values())) for _, sizes in rows), default=0)))
     for name in CATEGORIES:
-        changed = [(row, path, sizes[name]) for row, ((path, _), sizes) in enumerate(rows) if name in sizes]
+        changed = [(row, owner.path, sizes[name]) for row, (owner, sizes) in enumerate(rows) if name in sizes]
         if not changed:
             continue
         data.append(
@@ -191,7 +192,7 @@ def _add_bars(
         theme,
         range=[max(len(rows), 1) - 0.4, -0.6],
         tickvals=list(range(len(rows))),
-        ticktext=[layer_label(path, 28) for (path, _), _ in rows],
+        ticktext=[layer_label(owner.path, 28) for owner, _ in rows],
         showgrid=False,
         domain=place,
         anchor="x2",

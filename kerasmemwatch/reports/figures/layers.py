@@ -10,6 +10,7 @@ from kerasmemwatch.analysis.layer_table import layer_table
 from kerasmemwatch.analysis.live_set import highest_step
 from kerasmemwatch.analysis.peak_place import numbered, step_shown, step_words, traced_words
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note
@@ -24,14 +25,13 @@ _BAR_HEIGHT = 22
 # Of two lines.
 _HEADING_HEIGHT = 40
 _INFERENCE = ("test", "predict")
-_Key = tuple[str, bool]
 
 
 @dataclass(frozen=True)
 class _Panel:
     title: str
     detail: str
-    rows: dict[_Key, LayerMemory]
+    rows: dict[Owner, LayerMemory]
 
 
 def layers(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
@@ -77,15 +77,13 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
         layout[f"xaxis{suffix}"] = byte_axis(colours, unit, title, domain=places[index], anchor=f"y{suffix}")
         if index:
             layout["xaxis2"]["matches"] = "x"
-    labels = {"tickvals": list(range(len(shown))), "ticktext": [layer_label(path, 28) for path, _ in shown]}
+    labels = {"tickvals": list(range(len(shown))), "ticktext": [layer_label(key.path, 28) for key in shown]}
     vertical: Figure = {"range": [len(shown) - 0.4, -0.6], "showgrid": False, **labels}
     layout["yaxis"] = axis(colours, **vertical)
     if len(panels) > 1:
         layout["yaxis2"] = axis(colours, **{**vertical, "showticklabels": False, "anchor": "x2", "matches": "y"})
     summary = f"The {len(shown)} largest of {len(ranked)} layers and other owners by category; " + "; ".join(
-        f"{path} {format_bytes(panels[0].rows[path, is_layer].total_bytes)}"
-        for path, is_layer in shown[:5]
-        if (path, is_layer) in panels[0].rows
+        f"{key.path} {format_bytes(panels[0].rows[key].total_bytes)}" for key in shown[:5] if key in panels[0].rows
     )
     height, below = max(260, 150 + _BAR_HEIGHT * len(shown)), 64 if notes else 48
     layout |= {
@@ -150,17 +148,16 @@ def _headings(panels: Sequence[_Panel], places: Sequence[Sequence[float]], theme
     ]
 
 
-def _keyed(rows: Sequence[LayerMemory]) -> dict[_Key, LayerMemory]:
-    # A layer may be called "metrics".
-    return {(row.path, bool(row.class_name)): row for row in rows}
+def _keyed(rows: Sequence[LayerMemory]) -> dict[Owner, LayerMemory]:
+    return {row.owner: row for row in rows}
 
 
-def _ranked(panels: Sequence[_Panel], layer: str | None) -> list[_Key]:
+def _ranked(panels: Sequence[_Panel], layer: str | None) -> list[Owner]:
     """Layers and owners with live or unknown bytes, largest first."""
-    most: dict[_Key, int] = {}
+    most: dict[Owner, int] = {}
     for panel in panels:
         for key, row in panel.rows.items():
-            if layer is not None and not is_within(key[0], layer):
+            if layer is not None and not is_within(key.path, layer):
                 continue
             sizes = _sizes(row)
             if any(sizes.values()) or row.weights_bytes is None:
@@ -173,7 +170,7 @@ def _sizes(row: LayerMemory) -> dict[str, int]:
 
 
 def _bars(
-    panel: _Panel, shown: Sequence[_Key], unit: ByteUnit, theme: Theme, suffix: str, is_traced: bool
+    panel: _Panel, shown: Sequence[Owner], unit: ByteUnit, theme: Theme, suffix: str, is_traced: bool
 ) -> list[Figure]:
     traces: list[Figure] = []
     rows = [(place, panel.rows[key]) for place, key in enumerate(shown) if key in panel.rows]

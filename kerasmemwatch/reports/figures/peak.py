@@ -11,6 +11,7 @@ from kerasmemwatch.analysis.layer_tree import tree_lines
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.labels import plain, shortened
 from kerasmemwatch.reports.figures.layout import Figure, empty_figure, figure, note
@@ -140,7 +141,7 @@ def _nodes(rows: Sequence[LayerMemory], root: str) -> list[_Node]:
     places = _places(nodes, [rows[index] for index in dict.fromkeys(index for _, index, _ in kept)])
     for size, index, name in kept:
         row = rows[index]
-        nodes.append(_Node(name, places[_key_of(row)], size, row.path, name, plain(row.class_name)))
+        nodes.append(_Node(name, places[row.owner], size, row.path, name, plain(row.class_name)))
     others: dict[tuple[int, str], _Node] = {}
     counts: dict[int, int] = {}
     for size, index, name in rest:
@@ -158,38 +159,33 @@ def _nodes(rows: Sequence[LayerMemory], root: str) -> list[_Node]:
     return nodes
 
 
-def _places(nodes: list[_Node], rows: Iterable[LayerMemory]) -> dict[tuple[str, bool], int]:
+def _places(nodes: list[_Node], rows: Iterable[LayerMemory]) -> dict[Owner, int]:
     """Add a rectangle for each layer and owner, and for what holds several layers; where each is."""
     rows = list(rows)
     classes = {row.path: row.class_name for row in rows if row.class_name}
-    places: dict[tuple[str, bool], int] = {}
+    places: dict[Owner, int] = {}
     above = [0]
     for line in tree_lines([row.path for row in rows if row.class_name]):
         del above[line.depth + 1 :]
         label, detail = plain(shortened(line.label, 40)) or "(no name)", plain(classes.get(line.path, ""))
         nodes.append(_Node(label, above[-1], 0, line.path, None, detail))
-        places[line.path, True] = len(nodes) - 1
+        places[Owner.layer(line.path)] = len(nodes) - 1
         above.append(len(nodes) - 1)
     for row in rows:
         if not row.class_name:
             nodes.append(_Node(plain(shortened(row.path, 40)) or "(no name)", 0, 0, row.path))
-            places[row.path, False] = len(nodes) - 1
+            places[row.owner] = len(nodes) - 1
     return places
 
 
-def _nearest(row: LayerMemory, places: dict[tuple[str, bool], int]) -> int:
+def _nearest(row: LayerMemory, places: dict[Owner, int]) -> int:
     """The rectangle that a row is in, if it has none of its own."""
-    path, is_layer = _key_of(row)
-    while (path, is_layer) not in places:
-        if not is_layer or "/" not in path:
+    owner = row.owner
+    while owner not in places:
+        if not owner.is_layer or "/" not in owner.path:
             return 0
-        path = path.rpartition("/")[0]
-    return places[path, is_layer]
-
-
-def _key_of(row: LayerMemory) -> tuple[str, bool]:
-    # A layer may be called "metrics".
-    return row.path, bool(row.class_name)
+        owner = Owner.layer(owner.path.rpartition("/")[0])
+    return places[owner]
 
 
 def _hover(node: _Node, total: int) -> str:

@@ -11,6 +11,7 @@ from html import escape
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.peak_place import columns_left_out
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["COLUMNS", "LayerRow", "columns_of", "layer_rows", "table_html", "to_csv", "visible"]
@@ -54,16 +55,15 @@ def columns_of(report: Findings) -> tuple[tuple[str, str], ...]:
 
 def layer_rows(report: Findings) -> tuple[LayerRow, ...]:
     """The rows of ``report.layers``, in order, with what each held at the traced peak."""
-    # A layer may be called "metrics".
-    at_peak = {(row.path, bool(row.class_name)): row.total_bytes for row in report.peak.by_layer}
+    at_peak = {row.owner: row.total_bytes for row in report.peak.by_layer}
     return tuple(_row(layer, report, at_peak) for layer in report.layers)
 
 
-def _row(layer: LayerMemory, report: Findings, at_peak: dict[tuple[str, bool], int | None]) -> LayerRow:
+def _row(layer: LayerMemory, report: Findings, at_peak: dict[Owner, int | None]) -> LayerRow:
     held: int | None = None
     share: float | None = None
     if report.traced is not None:
-        held = at_peak.get((layer.path, bool(layer.class_name)), 0)
+        held = at_peak.get(layer.owner, 0)
         requested = report.peak.requested_bytes
         share = held / requested if held is not None and requested else None
     left_out = columns_left_out(report)

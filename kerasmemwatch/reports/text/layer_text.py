@@ -17,6 +17,7 @@ from kerasmemwatch.analysis.layer_tree import TreeLine, tree_lines
 from kerasmemwatch.analysis.live_set import UNATTRIBUTED, requested_at
 from kerasmemwatch.analysis.peak_place import columns_left_out, elsewhere, step_shown, traced_words
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import AUTOTUNING
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
@@ -98,10 +99,6 @@ class _Row:
     at_peak: int
 
     @property
-    def key(self) -> tuple[str, bool]:
-        return self.layer.path, bool(self.layer.class_name)
-
-    @property
     def above(self) -> list[str]:
         """Paths of what holds the layer, the outermost first."""
         if not self.layer.class_name:
@@ -117,25 +114,25 @@ class _Row:
 def layer_rows(report: Findings, everything: bool, blocks: bool, width: int) -> Iterator[RenderableType]:
     """The layers as a table: over the whole step, at the traced peak, and what each adds to it."""
     rows = _rows(report)
-    chosen = {row.key for row in (rows if everything else _top(rows, report))}
-    shown, hidden = ([row for row in rows if (row.key in chosen) is wanted] for wanted in (True, False))
+    chosen = {row.layer.owner for row in (rows if everything else _top(rows, report))}
+    shown, hidden = ([row for row in rows if (row.layer.owner in chosen) is wanted] for wanted in (True, False))
     lines = tree_lines([row.layer.path for row in shown if row.layer.class_name])
     sums = _sums_of_parents(lines, rows)
     has_kinds, has_peaks = width >= _MEDIUM, everything and width >= _WIDEST
     headings = (*(_CATEGORIES if has_kinds else ()), "at the peak", "share", "added", *(_PEAKS if has_peaks else ()))
     left_out = columns_left_out(report)
     headings = tuple(heading for heading in headings if _attribute(heading) not in left_out)
-    figures = {row.key: _figures(row) for row in shown}
+    figures = {row.layer.owner: _figures(row) for row in shown}
     seen = [sizes.get(heading) or 0 for sizes in figures.values() for heading in headings]
     unit, divisor = _unit([*sums.values(), *seen])
 
     requested = report.peak.requested_bytes or 0
-    cells = {row.key: _cells(figures[row.key], divisor, row.at_peak, requested) for row in shown}
+    cells = {row.layer.owner: _cells(figures[row.layer.owner], divisor, row.at_peak, requested) for row in shown}
     for path, size in sums.items():
         sum_cells = _cells({"at the peak": size}, divisor, size, requested)
-        cells[path, True] = {heading: f"({cell})" for heading, cell in sum_cells.items()}
-    labels = [("  " * min(line.depth, _MOST_INDENTS) + shortened(line.label), (line.path, True)) for line in lines]
-    labels += [(row.layer.path, row.key) for row in shown if not row.layer.class_name]
+        cells[Owner.layer(path)] = {heading: f"({cell})" for heading, cell in sum_cells.items()}
+    labels = [("  " * min(line.depth, _MOST_INDENTS) + shortened(line.label), Owner.layer(line.path)) for line in lines]
+    labels += [(row.layer.path, row.layer.owner) for row in shown if not row.layer.class_name]
     table = _empty_table(headings, blocks, hyphenated=has_peaks or width < _WIDE)
     for label, key in labels:
         table.add_row(Text(label), *(cells[key].get(heading, "") for heading in headings))
@@ -155,8 +152,8 @@ def layer_rows(report: Findings, everything: bool, blocks: bool, width: int) -> 
 
 def _rows(report: Findings) -> list[_Row]:
     """A row for each layer and owner, without the layers that hold nothing but other layers."""
-    at_peak = {(row.path, bool(row.class_name)): row.total_bytes or 0 for row in report.peak.by_layer}
-    rows = [_Row(layer, at_peak.get((layer.path, bool(layer.class_name)), 0)) for layer in report.layers]
+    at_peak = {row.owner: row.total_bytes or 0 for row in report.peak.by_layer}
+    rows = [_Row(layer, at_peak.get(layer.owner, 0)) for layer in report.layers]
     holding = {path for row in rows for path in row.above}
     left_out = columns_left_out(report)
     return [row for row in rows if not row.is_empty(left_out) or row.layer.path not in holding]
@@ -167,8 +164,8 @@ def _top(rows: Sequence[_Row], report: Findings) -> list[_Row]:
     ranked = sorted(rows, key=lambda row: -row.at_peak)
     enough = _SMALLEST_SHARE * (report.peak.requested_bytes or 0)
     top = [row for row in ranked[:_TOP_LAYERS] if row.at_peak >= enough] or ranked[:1]
-    above = {(path, True) for row in top for path in row.above}
-    return [*top, *(row for row in rows if row.key in above)]
+    above = {Owner.layer(path) for row in top for path in row.above}
+    return [*top, *(row for row in rows if row.layer.owner in above)]
 
 
 def _figures(row: _Row) -> dict[str, int | None]:
