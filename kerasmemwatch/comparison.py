@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from kerasmemwatch.analysis.caveats import in_part
 from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidTypeError
+from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.recording import Recording, load
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.peaks import TracedPeak
@@ -185,8 +184,8 @@ def _difference(a: int | None, b: int | None) -> int | None:
 
 
 def _highest_rss(report: Report) -> int | None:
-    values = report.samples["host_rss_bytes"].astype(float)
-    return None if np.isnan(values).all() else int(np.nanmax(values))
+    highest = report.samples.highest("host_rss_bytes")
+    return None if highest is None else int(highest)
 
 
 def _by_layer(reports: tuple[Report, Report]) -> tuple[LayerDifference, ...]:
@@ -236,7 +235,7 @@ def _lines(found: Comparison) -> list[str]:
     first, second = found.reports
     # Of two peaks one of which leaves allocations out, the difference does, too.
     part = in_part(first.run, first.peak.device) or in_part(second.run, second.peak.device)
-    lines = [f"{_printable(b)} compared with {_printable(a)}", ""]
+    lines = [f"{printable(b)} compared with {printable(a)}", ""]
     figures = (
         (f"device peak{part}", first.peak.bytes, second.peak.bytes),
         ("requested at the traced peak", first.peak.requested_bytes, second.peak.requested_bytes),
@@ -253,12 +252,12 @@ def _lines(found: Comparison) -> list[str]:
     if changed:
         lines += ["", "By layer, the largest difference first:"]
         for row in changed[:_SHOWN_LAYERS]:
-            lines.append(_line(_printable(row.path), row.a_bytes, row.b_bytes))
+            lines.append(_line(printable(row.path), row.a_bytes, row.b_bytes))
         if len(changed) > _SHOWN_LAYERS:
             lines.append(f"and {len(changed) - _SHOWN_LAYERS} more")
     elif found.by_layer:
         lines += ["", "Each layer holds the same."]
-    return [*lines, *(f"* {_printable(note)}" for note in found.notes)]
+    return [*lines, *(f"* {printable(note)}" for note in found.notes)]
 
 
 def _line(name: str, before: int | None, after: int | None) -> str:
@@ -268,10 +267,4 @@ def _line(name: str, before: int | None, after: int | None) -> str:
     )
     if difference and before:
         change += f" ({difference / before:+.1%})"
-    shown = name if len(name) <= 40 else f"{name[:12]}...{name[-25:]}"
-    return f"{shown:<40} {format_bytes(before):>11} -> {format_bytes(after):>11}   {change}"
-
-
-def _printable(text: str) -> str:
-    """Without control characters: those must not reach a terminal."""
-    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+    return f"{shortened(name, 40):<40} {format_bytes(before):>11} -> {format_bytes(after):>11}   {change}"

@@ -7,7 +7,7 @@ import re
 
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["GIB", "KIB", "MIB", "floored_percent", "format_bytes", "parse_bytes"]
+__all__ = ["GIB", "KIB", "MIB", "floored_percent", "format_bytes", "format_share", "parse_bytes"]
 
 KIB = 1024
 MIB = 1024**2
@@ -66,6 +66,16 @@ def floored_percent(share: float) -> str:
         ('99.9%', '100.0%')
     """
     return f"{math.floor(share * 1000 + 1e-9) / 10:.1f}%"
+
+
+def format_share(share: float) -> str:
+    """A share in percent; what is little is not called nothing.
+
+    Example:
+        >>> format_share(0.123), format_share(0.0001), format_share(0)
+        ('12.3%', '<0.1%', '0.0%')
+    """
+    return f"{share:.1%}" if share >= 0.0005 or not share else "<0.1%"
 
 
 def parse_bytes(text: str | int, *, name: str = "size") -> int:

@@ -198,7 +198,7 @@ def find_workers(workers: Sequence[tuple[RunInfo, Samples]]) -> list[WorkerMemor
     last = max((step for step in last_steps if step is not None), default=0)
     found = []
     for (run, samples), last_step in zip(workers, last_steps, strict=True):
-        peak, rss = find_peak(run, samples), samples["host_rss_bytes"]
+        peak, rss = find_peak(run, samples), samples.highest("host_rss_bytes")
         # Killed, a worker lacks the row of the steps since its last.
         unsampled = run.configuration.get("sample_every", 1) - 1
         found.append(
@@ -208,7 +208,7 @@ def find_workers(workers: Sequence[tuple[RunInfo, Samples]]) -> list[WorkerMemor
                 peak.bytes,
                 peak.step,
                 peak.device,
-                None if np.isnan(rss.astype(float)).all() else int(np.nanmax(rss)),
+                None if rss is None else int(rss),
                 last_step,
                 (last_step or 0) + unsampled < last,
             )

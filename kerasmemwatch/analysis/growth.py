@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from kerasmemwatch.analysis.caveats import in_part
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.records.growth import Growth
-from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["Outlook", "outlooks"]
@@ -51,10 +48,11 @@ class Outlook:
     def words(self) -> str:
         """What it says, in a sentence."""
         low, high = (format_bytes(end, signed=True) for end in (self.growth.low, self.growth.high))
+        samples = f"{self.growth.num_samples:,} samples"
         if not self.is_growing:
-            return f"no steady growth of {self.name} (95 % interval {low} to {high} a step)"
+            return f"no steady growth of {self.name} (95 % interval {low} to {high} a step, {samples})"
         pace = format_bytes(self.growth.bytes_per_step, signed=True)
-        grows = f"{self.name} grows by {pace} a step (95 % interval {low} to {high})"
+        grows = f"{self.name} grows by {pace} a step (95 % interval {low} to {high}, {samples})"
         if self.limit_step is None:
             return f"{grows}; its limit is not known" if self.limit_bytes is None else grows
         if self.newest_step is not None and self.limit_step <= self.newest_step:
@@ -70,38 +68,30 @@ def outlooks(report: Findings) -> tuple[Outlook, ...]:
 
 def _outlook(report: Findings, growth: Growth) -> Outlook:
     column, _, whose = growth.series.partition(" ")
-    newest: tuple[int | None, int | None] = (None, None)
+    newest: tuple[float, int] | None = None
     limit: object = None
     if column == _DEVICE:
         names = [device.name for device in report.run.devices]
         if whose in names:
             limit = report.run.devices[names.index(whose)].limit_bytes
-            newest = _newest(report.samples, column, names.index(whose))
+            newest = report.samples.newest(column, names.index(whose))
         name = f"{whose} in use{in_part(report.run, whose)}"
     elif column == _HOST:
         name = f"host RSS of {whose}" if whose else "host RSS"
         if not whose:  # of several workers the samples have the maximum only, and each its own limit
-            limit, newest = report.run.host.get("limit_bytes"), _newest(report.samples, column, None)
+            limit, newest = report.run.host.get("limit_bytes"), report.samples.newest(column)
     else:
         name = growth.series
     known = int(limit) if isinstance(limit, (int, float)) and limit > 0 else None
     steps = [_meets(newest, known, pace) for pace in (growth.bytes_per_step, growth.high, growth.low)]
     if growth.low <= 0:
         steps = [None, None, None]
-    return Outlook(growth, name, *newest, known, *steps)
+    size, step = newest or (None, None)
+    return Outlook(growth, name, None if size is None else int(size), step, known, *steps)
 
 
-def _newest(samples: Samples, column: str, index: int | None) -> tuple[int | None, int | None]:
-    values = samples.get(column)
-    if values is None or (index is not None and (values.ndim < 2 or index >= values.shape[1])):
-        return None, None
-    own = (values if index is None else values[:, index]).astype(float)
-    known = np.flatnonzero(~np.isnan(own))
-    return (int(own[known[-1]]), int(samples["step"][known[-1]])) if len(known) else (None, None)
-
-
-def _meets(newest: tuple[int | None, int | None], limit: int | None, pace: float) -> int | None:
-    size, step = newest
-    if size is None or step is None or limit is None or not pace > 0:
+def _meets(newest: tuple[float, int] | None, limit: int | None, pace: float) -> int | None:
+    if newest is None or limit is None or not pace > 0:
         return None
+    size, step = newest
     return step + max(0, math.ceil((limit - size) / pace))

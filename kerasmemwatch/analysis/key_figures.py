@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from kerasmemwatch.analysis.caveats import all_notes, at_least, in_part, is_planned, untraced
 from kerasmemwatch.analysis.findings import ENOUGH_COVERAGE, Findings
 from kerasmemwatch.analysis.growth import outlooks
@@ -64,10 +62,9 @@ def _limit(report: Findings) -> Tile:
 
 
 def _host(report: Findings) -> Tile:
-    values = report.samples["host_rss_bytes"].astype(float)
-    if np.isnan(values).all():
+    highest, limit = report.samples.highest("host_rss_bytes"), report.run.host.get("limit_bytes")
+    if highest is None:
         return Tile("Host RSS", "unknown", "the process's resident memory could not be read", "warning")
-    highest, limit = float(np.nanmax(values)), report.run.host.get("limit_bytes")
     worker = ", of one worker" if report.workers else ""
     if not isinstance(limit, (int, float)) or limit <= 0:
         return Tile("Host RSS", format_bytes(highest), f"resident at most{worker}")

@@ -6,11 +6,11 @@ from kerasmemwatch.analysis.caveats import at_least, is_planned
 from kerasmemwatch.analysis.findings import Findings, find_peak
 from kerasmemwatch.analysis.live_set import by_layer, highest_step, peak_event, requested_at
 from kerasmemwatch.analysis.shown_step import is_explained, is_very_moment, is_well_above
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.units import format_bytes
 
 __all__ = [
-    "columns_left_out",
     "during",
     "elsewhere",
     "is_between",
@@ -24,7 +24,6 @@ __all__ = [
     "traced_words",
 ]
 
-_OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
 _LONGEST = 60
 _STAGES = {"train": "training step", "predict": "prediction step"}
 
@@ -77,13 +76,6 @@ def _gap_words(step: int, after: int) -> str:
 def _origin(measured_in: str | None) -> str:
     """Where a traced step was measured, to be put behind its number; nothing if in this run."""
     return "" if measured_in is None else f" of run {measured_in!r}" if measured_in else " of an earlier fit"
-
-
-def columns_left_out(report: Findings) -> frozenset[str]:
-    """Attributes of ``LayerMemory`` that only training fills, if what is shown did not train and has nothing there."""
-    if report.traced is None or (report.traced.stage == "train" and report.traced.after is None):
-        return frozenset()
-    return frozenset(name for name in _OF_TRAINING if not any(getattr(row, name) for row in report.layers))
 
 
 def is_between(report: Findings) -> bool:
@@ -181,8 +173,8 @@ def _in_lower_step(report: Findings) -> str:
     layer = next((row for row in by_layer(lower.timeline, event) if row.class_name), None)
     if layer is None:
         return ""
-    path = layer.path if len(layer.path) <= _LONGEST else f"{layer.path[:30]}...{layer.path[-27:]}"
     held = f"{format_bytes(layer.total_bytes)} of {format_bytes(size)} requested"
+    path = shortened(layer.path, _LONGEST)
     return f"In {step_words(report, lower.stage, lower.step)}, {path} held most of all layers: {held}."
 
 

@@ -61,3 +61,22 @@ class Samples(Mapping[str, np.ndarray]):
     def num_samples(self) -> int:
         """Number of rows."""
         return len(self.columns["step"])
+
+    def highest(self, name: str) -> float | None:
+        """The highest value of a column; ``None`` if it has none that is known."""
+        values = self.columns.get(name, np.empty(0)).astype(float)
+        return float(np.fmax.reduce(values, axis=None)) if not np.isnan(values).all() else None
+
+    def newest(self, name: str, index: int | None = None) -> tuple[float, int] | None:
+        """The last known value of a column and its step; ``None`` if it has none that is known.
+
+        Args:
+            name: The column.
+            index: Of a column with several values a row, which.
+        """
+        values = self.columns.get(name)
+        if values is None or (index is not None and (values.ndim < 2 or index >= values.shape[1])):
+            return None
+        own = (values if index is None else values[:, index]).astype(float)
+        known = np.flatnonzero(~np.isnan(own))
+        return (float(own[known[-1]]), int(self.columns["step"][known[-1]])) if len(known) else None

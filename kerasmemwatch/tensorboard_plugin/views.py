@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from kerasmemwatch.analysis.caveats import alerts, all_notes, untraced
 from kerasmemwatch.analysis.growth import outlooks
 from kerasmemwatch.analysis.key_figures import headline
-from kerasmemwatch.analysis.peak_place import columns_left_out, elsewhere, kind_words, numbered, traced_words
+from kerasmemwatch.analysis.layer_columns import LayerColumn, LayerRow, layer_columns, layer_rows, live_columns
+from kerasmemwatch.analysis.peak_place import elsewhere, kind_words, numbered, traced_words
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError
 from kerasmemwatch.recording import Recording
-from kerasmemwatch.records.layer_memory import LayerMemory
-from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.allocations import allocations
 from kerasmemwatch.reports.figures.comparison import comparison
 from kerasmemwatch.reports.figures.growth import growth
@@ -77,9 +76,8 @@ def _peak(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]
         f"Alive at the peak of {step}" if report.traced else "Alive at the peak", figure, pick=True, help=help
     )
     if report.traced:
-        columns = _filled(_LIVE, report)
-        title = f"At the peak of {step}, by layer"
-        yield _table(title, report.peak.by_layer, columns, file="memory-peak", order=_LIVE_ORDER)
+        rows, columns = layer_rows(report, report.peak.by_layer), live_columns(report)
+        yield _table(f"At the peak of {step}, by layer", rows, columns, "at_peak_bytes", "memory-peak")
 
 
 def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
@@ -114,7 +112,8 @@ def _layers(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sectio
     figure = layers(report, theme=_theme(asked), layer=asked.get("layer") or None)
     yield _figure("Over the whole step", figure, pick=True)
     title = f"Layers in {traced_words(report)}" if report.traced else "Layers"
-    yield _table(title, report.layers, _filled(_WHOLE, report), file="memory-layers", order=_WHOLE_ORDER)
+    order = "at_peak_bytes" if report.traced else "weights_bytes"
+    yield _table(title, layer_rows(report), layer_columns(report, ()), order, "memory-layers")
 
 
 def _growth(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
@@ -144,15 +143,16 @@ def _compare(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Secti
     figure = comparison(list(reports.values()), list(reports), theme=_theme(asked), layer=layer)
     yield _figure("Side by side", figure, pick=True)
     names = list(reports)
-    columns = [*_NAMES, *((f"run{i}", name, "bytes") for i, name in enumerate(names))]
+    named = layer_columns(reports[names[0]])[:2]
+    columns = [*named, *((f"run{i}", name, "bytes") for i, name in enumerate(names))]
     totals = [{row.owner: row.total_bytes for row in reports[name].peak.by_layer} for name in names]
     owners = dict.fromkeys(owner for total in totals for owner in total)
-    rows = [[owner.path, owner.class_name, *(total.get(owner) for total in totals)] for owner in owners]
+    rows = [[owner.path, owner.class_name, *(total.get(owner, 0) for total in totals)] for owner in owners]
     yield {
         "kind": "table",
         "title": "At the peak, by layer",
         "rows": rows,
-        "order": len(_NAMES),
+        "order": len(named),
         "pick": True,
         **_columns(columns),
     }
@@ -215,29 +215,6 @@ def _figure(title: str, figure: dict[str, Any], **more: Any) -> Section:
     return {"kind": "figure", "title": title, "figure": figure, "text": figure["layout"]["meta"]["summary"], **more}
 
 
-# Attribute of a row, heading, kind.
-_Column = tuple[str, str, str]
-_NAMES: list[_Column] = [("path", "layer", "text"), ("class_name", "class", "text")]
-_CATEGORIES: list[_Column] = [(f"{name}_bytes", name, "bytes") for name in CATEGORIES]
-_LIVE: list[_Column] = [*_NAMES, ("total_bytes", "at the peak", "bytes"), *_CATEGORIES]
-_LIVE_ORDER = 2
-_WHOLE: list[_Column] = [
-    *_NAMES,
-    ("total_bytes", "at once", "bytes"),
-    ("added_bytes", "added", "bytes"),
-    *_CATEGORIES,
-    ("output_bytes", "output", "bytes"),
-    ("forward_peak_bytes", "forward peak", "bytes"),
-    ("backward_peak_bytes", "backward peak", "bytes"),
-]
-_WHOLE_ORDER = 2
-_HELP = {
-    "added_bytes": "By how much the step's peak would fall without the layer's own buffers",
-    "total_bytes": "The most that it held at one moment",
-    "output_bytes": "Size of what one call returns",
-}
-
-
 def _elsewhere(report: Report) -> Iterator[Section]:
     """Which peak is shown, if that is another kind of moment than the run's."""
     words = elsewhere(report)
@@ -245,20 +222,11 @@ def _elsewhere(report: Report) -> Iterator[Section]:
         yield {"kind": "notes", "title": "Which peak this is", "notes": [words]}
 
 
-def _filled(columns: Sequence[_Column], report: Report) -> list[_Column]:
-    """The columns without those that only training fills, where what is shown did not train."""
-    left_out = columns_left_out(report)
-    return [column for column in columns if column[0] not in left_out]
+def _columns(columns: Iterable[tuple[str, ...]]) -> dict[str, Any]:
+    return {"columns": [column._asdict() for column in (LayerColumn(*each) for each in columns)]}
 
 
-def _columns(columns: Sequence[_Column]) -> dict[str, Any]:
-    return {
-        "columns": [
-            {"key": key, "label": label, "kind": kind, "help": _HELP.get(key, "")} for key, label, kind in columns
-        ]
-    }
-
-
-def _table(title: str, rows: Sequence[LayerMemory], columns: Sequence[_Column], **more: Any) -> Section:
-    cells = [[getattr(row, key) for key, _, _ in columns] for row in rows]
-    return {"kind": "table", "title": title, "rows": cells, "pick": True, **_columns(columns), **more}
+def _table(title: str, rows: Sequence[LayerRow], columns: Sequence[LayerColumn], order: str, file: str) -> Section:
+    cells = [row.cells(columns) for row in rows]
+    more = {"file": file, "order": [column.key for column in columns].index(order), **_columns(columns)}
+    return {"kind": "table", "title": title, "rows": cells, "pick": True, **more}

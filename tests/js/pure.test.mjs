@@ -21,8 +21,9 @@ test('sizes have one unit and one digit', () => {
 test('what is unknown is never 0', () => {
   assert.deepEqual([null, undefined, NaN].map(formatBytes), ['unknown', 'unknown', 'unknown']);
   assert.equal(formatShare(null), 'unknown');
-  assert.equal(formatCell(null, 'bytes'), '–');
-  assert.equal(formatCell(0, 'bytes'), '0 B');
+  assert.deepEqual(['bytes', 'share', 'number'].map((kind) => formatCell(null, kind)), ['unknown', 'unknown', 'unknown']);
+  assert.deepEqual(['bytes', 'share', 'number'].map((kind) => formatCell(0, kind)), ['-', '-', '0']);
+  assert.equal(formatCell(0.0001, 'share'), '<0.1%');
 });
 
 test('a link leads back to what was shown', () => {

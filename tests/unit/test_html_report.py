@@ -27,6 +27,7 @@ from runs import (
     wide_report,
 )
 
+from kerasmemwatch.analysis.layer_columns import layer_columns, layer_rows
 from kerasmemwatch.cli import main
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.growth import LeakFinding
@@ -34,7 +35,7 @@ from kerasmemwatch.reports.figures.views import view_figure
 from kerasmemwatch.reports.html import page as page_module
 from kerasmemwatch.reports.html.page import html_page, plotly_script
 from kerasmemwatch.reports.html.sections import theme_changes
-from kerasmemwatch.reports.html.tables import COLUMNS, layer_rows, to_csv
+from kerasmemwatch.reports.html.tables import to_csv
 from kerasmemwatch.reports.report import Report
 
 ROOT = Path(__file__).parents[2]
@@ -183,23 +184,27 @@ def test_the_table_has_every_layer_with_its_figures(report: Report) -> None:
         assert cells.count(">unknown<") == cells.count('class="unknown"') >= sum(value is None for value in kinds)
 
 
+def csv_of(report: Report) -> str:
+    return to_csv(layer_rows(report), layer_columns(report))
+
+
 def test_the_csv_has_bytes_and_no_formula() -> None:
-    rows = layer_rows(small_report())
-    read = list(csv.reader(io.StringIO(to_csv(rows))))
-    assert len(read[0]) == len(COLUMNS) and read[0][:3] == ["layer", "class", "weights (bytes)"]
+    rows, columns = layer_rows(small_report()), layer_columns(small_report())
+    read = list(csv.reader(io.StringIO(to_csv(rows, columns))))
+    assert len(read[0]) == len(columns) and read[0][:3] == ["layer", "class", "weights (bytes)"]
     for line, row in zip(read[1:], rows, strict=True):
-        assert line[:2] == [row.path, row.class_name]
-        assert [float(cell) if cell else None for cell in line[2:]] == list(row.sizes)
-    hostile = list(csv.reader(io.StringIO(to_csv(layer_rows(hostile_report())))))
+        assert line[:2] == [row.layer.path, row.layer.class_name]
+        assert [float(cell) if cell else None for cell in line[2:]] == row.cells(columns)[2:]
+    hostile = list(csv.reader(io.StringIO(csv_of(hostile_report()))))
     assert "'=1+1" in [line[0] for line in hostile]
-    unknown = list(csv.reader(io.StringIO(to_csv(layer_rows(untraced_report())))))
+    unknown = list(csv.reader(io.StringIO(csv_of(untraced_report()))))
     assert unknown[2][:5] == ["lazy", "Dense", "", "", ""]
 
 
 def test_the_link_downloads_the_csv() -> None:
     report = hostile_report()
     [link] = Page(html_page(report)).all("a")
-    assert unquote((link["href"] or "").partition(",")[2]) == to_csv(layer_rows(report)).replace("\udcff", "?")
+    assert unquote((link["href"] or "").partition(",")[2]) == csv_of(report).replace("\udcff", "?")
 
 
 def test_without_javascript_there_is_the_text_report() -> None:

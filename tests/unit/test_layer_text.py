@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -53,8 +52,8 @@ def labels(text: str) -> list[str]:
 
 
 def shown(found: Report, **options: Any) -> str:
-    """The report as text, whatever standard output can write."""
-    return plain_text(found, file=io.StringIO(), **options)
+    """The report as text."""
+    return plain_text(found, blocks=True, **options)
 
 
 def words(found: Report, **options: Any) -> str:
@@ -192,7 +191,7 @@ def test_little_is_not_nothing_and_unknown_is_neither() -> None:
     lines = [activation("big", 10 * MIB), (9, 0, 3, "dense", "temporaries", "forward", "")]
     inventory = [LayerMemory("dense", "Dense", MIB, optimizer_bytes=None, other_bytes=0)]
     cells = table(shown(report(lines, inventory), width=120, everything=True))
-    assert cells["dense"] == ["1.0", "-", "?", "-", "<0.1", "<0.1", "<0.1%", "?", "10.0", "-"]
+    assert cells["dense"] == ["1.0", "-", "unknown", "-", "<0.1", "<0.1", "<0.1%", "unknown", "10.0", "-"]
 
 
 def test_the_largest_at_the_peak_are_shown_in_the_models_order() -> None:

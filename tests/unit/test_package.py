@@ -20,7 +20,7 @@ FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 # From the bottom up: packages, and the modules beside them. Imports go to earlier lines, or stay within a package,
 # where they make no circle; those of one line know nothing of each other.
 ORDER = """
-_version errors switches faults
+_version errors switches faults names
 units exact_cpu
 records
 environment

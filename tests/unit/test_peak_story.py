@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -55,7 +54,7 @@ def recorded(
 
 def told(report: Report) -> list[str]:
     """The peak's words in text, tile and page."""
-    text = " ".join(plain_text(report, width=160, file=io.StringIO()).split())
+    text = " ".join(plain_text(report, width=160, blocks=True).split())
     tile = headline(report)[0]
     return [text, f"{tile.value} {tile.detail}", html_page(report)]
 
@@ -212,4 +211,4 @@ def test_a_callbacks_name_is_the_users(name: str) -> None:
     report = recorded(traced(lines, 8, 64, after=7, mode=""), between={8: 64.0})
     page = html_page(report)
     assert "<img src=x" not in page and "<svg onload" not in page and "<script>alert" not in page
-    assert "\x1b" not in plain_text(report, file=io.StringIO())
+    assert "\x1b" not in plain_text(report, blocks=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_the_usual_report_says_the_important_things() -> None:
     assert "exact count of every allocation" in text
     assert "GPU:0 limit" in text and "1.0% of it" in text
     assert "Host RSS" in text and "1.0 GiB" in text
-    assert "Growth of device in use GPU:0: +100 B a step" in text
+    assert "Growth: GPU:0 in use grows by +100 B a step" in text
     assert "block/dense_2" in text
 
 
@@ -180,7 +181,7 @@ def test_a_partial_count_is_no_headline() -> None:
     assert "Device peak (partial)  at least 10.0 MiB" in text
     assert "CPU:0 in use           at least 10.0 MiB" in text
     assert "device peak (partial) over steps" in text
-    assert "Growth of device in use CPU:0 (partial)" in text
+    assert "CPU:0 in use (partial)" in text
     nothing = samples(3, known=True)
     for name in ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes"):
         nothing[name][:] = 0
@@ -252,9 +253,21 @@ def test_an_ascii_output_gets_ascii(name: str, everything: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["usual", "drivers", "500 layers"])
-def test_str_is_ascii_if_standard_output_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_str_is_the_same_ascii_whatever_standard_output_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = str(REPORTS[name])
+    text.encode("ascii")
+    for file in (Ascii(), io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), None):
+        monkeypatch.setattr("sys.stdout", file)
+        assert str(REPORTS[name]) == text
+
+
+def test_str_keeps_the_characters_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = replace(report(), run=replace(report().run, name="\N{GREEK SMALL LETTER ALPHA}"))
     monkeypatch.setattr("sys.stdout", Ascii())
-    str(REPORTS[name]).encode("ascii")
+    assert "run \N{GREEK SMALL LETTER ALPHA}" in str(named)
+    file = Ascii()
+    print_report(named, file)
+    assert "run ?" in file.getvalue()
 
 
 def test_a_utf8_output_gets_blocks() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.peak_place import numbered
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
-from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain, shortened
+from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure
 from kerasmemwatch.reports.figures.moments import positions
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, OTHERS_COLOUR, Theme, theme_named

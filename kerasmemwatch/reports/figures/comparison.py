@@ -10,9 +10,10 @@ import numpy as np
 from kerasmemwatch.analysis.caveats import at_least, in_part
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES
-from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, shortened
+from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within

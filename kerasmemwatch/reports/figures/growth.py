@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth import Outlook, outlooks
 from kerasmemwatch.analysis.live_set import by_layer
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
-from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain, shortened
+from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
@@ -118,7 +119,7 @@ def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Outlook], pl
                     "width": 6,
                 },
                 "marker": {"size": 10, "color": colour, "symbol": "diamond" if one.is_growing else "circle"},
-                "hovertext": ["<br>".join([*map(plain, one.words.split("; ")), f"{trend.num_samples:,} samples"])],
+                "hovertext": ["<br>".join(map(plain, one.words.split("; ")))],
                 "hoverinfo": "text",
                 "xaxis": "x",
                 "yaxis": "y",

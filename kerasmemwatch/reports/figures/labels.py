@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.units import GIB, KIB, MIB, format_bytes
 
-__all__ = ["ByteUnit", "byte_unit", "category_lines", "layer_label", "plain", "shortened"]
+__all__ = ["ByteUnit", "byte_unit", "category_lines", "layer_label", "plain"]
 
 # Plotly interprets some HTML and entities in every text, and TeX between dollars where MathJax is loaded (notebooks).
 _MEANINGFUL = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "%": "&#37;", "{": "&#123;"})
@@ -59,23 +60,7 @@ def plain(text: object) -> str:
         >>> plain("<b>%{y}</b> $x$")
         '&lt;b&gt;&#37;&#123;y}&lt;/b&gt; &#36;x&#36;'
     """
-    shown = str(text)
-    if not shown.isprintable():
-        shown = "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in shown)
-    return shown.translate(_MEANINGFUL)
-
-
-def shortened(name: str, most: int = 32) -> str:
-    """Shorten a name by dropping its middle, which says less than its end.
-
-    Example:
-        >>> shortened("encoder/block_11/attention/query", 20)
-        'encode…tention/query'
-    """
-    if len(name) <= most:
-        return name
-    head = most // 3
-    return f"{name[:head]}…{name[len(name) - (most - head - 1) :]}"
+    return printable(str(text)).translate(_MEANINGFUL)
 
 
 def layer_label(path: str, most: int = 32) -> str:

@@ -9,10 +9,11 @@ from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.layer_table import layer_table
 from kerasmemwatch.analysis.live_set import highest_step
 from kerasmemwatch.analysis.peak_place import numbered, step_shown, step_words, traced_words
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
-from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain, shortened
+from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.caveats import at_least, in_part
 from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.records.samples import Samples
-from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, plain, shortened
+from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, span
 from kerasmemwatch.reports.figures.palette import Theme, theme_named
 from kerasmemwatch.reports.figures.thinning import drawn_series
@@ -80,7 +81,7 @@ def overview(report: Findings, *, theme: str = "light") -> Figure:
     summary = (
         f"Memory of run {report.run.name} over {samples.num_samples} samples, steps {int(steps[0])} to "
         f"{int(steps[-1])}. Device peak{in_part(report.run, report.peak.device)}: {_peak_words(report)}. "
-        f"Host RSS at most: {format_bytes(_highest(samples, 'host_rss_bytes'))}."
+        f"Host RSS at most: {format_bytes(samples.highest('host_rss_bytes'))}."
     )
     layout |= {"shapes": shapes, "annotations": annotations, "hovermode": "x unified", "height": 480}
     return figure(data, colours, "overview", summary, **layout)
@@ -204,8 +205,3 @@ def _words(text: str, at: float, yaxis: str, theme: Theme) -> Figure:
     font = {"size": 11, "color": theme.mark}
     return {"text": plain(text), "xref": "paper", "yref": yaxis, "x": 1, "y": at, "xanchor": "right",
             "yanchor": "bottom", "showarrow": False, "font": font}  # fmt: skip
-
-
-def _highest(samples: Samples, column: str) -> float | None:
-    values = samples[column].astype(float)
-    return None if np.isnan(values).all() else float(np.nanmax(values))

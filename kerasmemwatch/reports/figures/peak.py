@@ -10,13 +10,14 @@ from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.layer_tree import tree_lines
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
 from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES
-from kerasmemwatch.reports.figures.labels import plain, shortened
+from kerasmemwatch.reports.figures.labels import plain
 from kerasmemwatch.reports.figures.layout import Figure, empty_figure, figure, note
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, text_on, theme_named
-from kerasmemwatch.units import format_bytes
+from kerasmemwatch.units import format_bytes, format_share
 
 __all__ = ["is_within", "peak"]
 
@@ -72,7 +73,7 @@ def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", laye
         "parents": ["", *(str(node.parent) for node in nodes[1:])],
         "labels": [node.label for node in nodes],
         "values": [node.size for node in nodes],
-        "text": [f"{format_bytes(node.size)} ({_share(node.size, total)})" for node in nodes],
+        "text": [f"{format_bytes(node.size)} ({_share(node, total)})" for node in nodes],
         "hovertext": [_hover(node, total) for node in nodes],
         "customdata": [[node.path, node.category] for node in nodes],
         "hoverinfo": "text",
@@ -193,13 +194,13 @@ def _hover(node: _Node, total: int) -> str:
     if node.detail:
         lines.append(node.detail)
     what = f"{node.category}: " if node.category else ""
-    lines.append(f"{what}{format_bytes(node.size)} ({node.size:,} bytes), {_share(node.size, total)} of the peak")
+    share = _share(node, total)
+    lines.append(f"{what}{format_bytes(node.size)} ({node.size:,} bytes), {share} of the peak")
     return "<br>".join(lines)
 
 
-def _share(part: int, whole: int) -> str:
-    share = part / whole if whole else 0.0
-    return f"{share:.1%}" if share >= 0.0005 or not part else plain("<0.1%")
+def _share(node: _Node, total: int) -> str:
+    return format_share(node.size / total).replace("<", "&lt;")
 
 
 def _colour(node: _Node, theme: Theme) -> str:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.peak_place import kind_words, numbered
 from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
-from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain, shortened
+from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, span
 from kerasmemwatch.reports.figures.moments import grouped_series, moments_drawn, phase_spans, positions
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, LAYER_COLOURS, OTHERS_COLOUR, Theme, theme_named

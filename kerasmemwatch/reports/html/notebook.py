@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from io import BytesIO, TextIOWrapper
 from typing import Any
 
 from kerasmemwatch.analysis.caveats import all_notes
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.layer_columns import cell_words, layer_columns, layer_rows
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
-from kerasmemwatch.reports.html.tables import columns_of, layer_rows, visible
+from kerasmemwatch.names import printable
 from kerasmemwatch.reports.text.report_text import plain_text
-from kerasmemwatch.units import format_bytes
 
 __all__ = ["mime_bundle", "report_html"]
 
@@ -26,7 +25,7 @@ def report_html(report: Findings) -> str:
     """The report's figures, its largest layers and its notes. Names in them are text."""
     parts = [
         '<div style="max-width:1100px;text-align:left">',
-        f"<p><b>Memory of run {escape(visible(report.run.name) or '(none yet)')}</b></p>",
+        f"<p><b>Memory of run {escape(printable(report.run.name) or '(none yet)')}</b></p>",
         *(_figures(report) if report.samples.num_samples else _nothing()),
         *_layers(report),
         *_notes(report),
@@ -46,8 +45,7 @@ def mime_bundle(value: Any, include: Any = None, exclude: Any = None) -> dict[st
     """
     report = value if isinstance(value, Findings) else getattr(value, "report", None)
     if isinstance(report, Findings):
-        # A notebook has all characters, whatever standard output can write.
-        text, html = plain_text(report, file=TextIOWrapper(BytesIO(), encoding="utf-8")), report_html(report)
+        text, html = plain_text(report, blocks=True), report_html(report)
     else:
         text = str(value)
         html = f'<pre style="text-align:left;overflow-x:auto">{escape(text)}</pre>'
@@ -67,27 +65,25 @@ def _figures(report: Findings) -> Iterator[str]:
         mark = "Warning: " if tile.tone == "warning" else ""
         yield (
             f'<div style="{_TILE}"><small>{escape(tile.label)}</small><br><b style="font-size:1.3em">'
-            f"{escape(mark + tile.value)}</b><br><small>{escape(visible(tile.detail))}</small></div>"
+            f"{escape(mark + tile.value)}</b><br><small>{escape(printable(tile.detail))}</small></div>"
         )
     yield "</div>"
 
 
 def _layers(report: Findings) -> Iterator[str]:
-    rows, columns = layer_rows(report), columns_of(report)
+    rows, columns = layer_rows(report), layer_columns(report)
     if not rows:
         return
-    names = [name for name, _ in columns]
-    by = names[2:].index("at the peak") if report.traced else names[2:].index("weights")
-    ranked = sorted(rows, key=lambda row: -(row.sizes[by] or 0))
+    ranked = sorted(rows, key=lambda row: -((row.at_peak_bytes if report.traced else row.layer.weights_bytes) or 0))
     where = f" in {escape(traced_words(report))}" if report.traced else ""
     other = f"{escape(words)} " if (words := elsewhere(report)) else ""
     yield f'<p style="margin:10px 0 4px">{other}The largest layers and other owners{where}:</p>'
     yield '<div style="overflow-x:auto"><table style="border-collapse:collapse"><thead><tr>'
-    for index, (name, meaning) in enumerate(columns):
-        yield f'<th style="{_cell_style(index)}" title="{escape(meaning)}">{escape(name)}</th>'
+    for index, column in enumerate(columns):
+        yield f'<th style="{_cell_style(index)}" title="{escape(column.help)}">{escape(column.label)}</th>'
     yield "</tr></thead><tbody>"
     for row in ranked[:_MOST_ROWS]:
-        cells = [visible(row.path), visible(row.class_name), *map(_words, names[2:], row.sizes)]
+        cells = [printable(cell_words(row.cell(column), column.kind)) for column in columns]
         yield "<tr>"
         yield from (f'<td style="{_cell_style(index)}">{escape(cell)}</td>' for index, cell in enumerate(cells))
         yield "</tr>"
@@ -102,17 +98,9 @@ def _cell_style(index: int) -> str:
     return f"padding:2px 8px;border-bottom:{_LINE};text-align:{side}"
 
 
-def _words(name: str, size: float | None) -> str:
-    if size is None:
-        return "unknown"
-    if not size:
-        return "-"
-    return f"{size:.1%}" if name == "share" else format_bytes(size)
-
-
 def _notes(report: Findings) -> Iterator[str]:
     notes = all_notes(report)
     if notes:
         yield '<p style="margin:10px 0 4px"><b>To mind</b></p><ul>'
-        yield from (f"<li>{escape(visible(note))}</li>" for note in notes)
+        yield from (f"<li>{escape(printable(note))}</li>" for note in notes)
         yield "</ul>"

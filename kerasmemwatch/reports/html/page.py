@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
-from io import BytesIO, TextIOWrapper
 from os import PathLike
 
 from kerasmemwatch._version import __version__
@@ -16,8 +15,8 @@ from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.names import printable
 from kerasmemwatch.reports.html.sections import sections
-from kerasmemwatch.reports.html.tables import visible
 from kerasmemwatch.reports.text.report_text import plain_text
 from kerasmemwatch.storage.files.file_system import check_working_dir
 from kerasmemwatch.units import format_bytes
@@ -75,7 +74,7 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
             "<body>",
             *_header(report, name),
             "<main>",
-            *(f'<p class="alert" role="note">{escape(visible(alert))}</p>' for alert in alerts(report)),
+            *(f'<p class="alert" role="note">{escape(printable(alert))}</p>' for alert in alerts(report)),
             *_tiles(report),
             *_leaks(report),
             *sections(report),
@@ -155,12 +154,11 @@ def _notes(report: Findings) -> Iterator[str]:
     notes = all_notes(report)
     if notes:
         yield '<section id="notes"><h2>To mind</h2><ul>'
-        yield from (f"<li>{escape(visible(note))}</li>" for note in notes)
+        yield from (f"<li>{escape(printable(note))}</li>" for note in notes)
         yield "</ul></section>"
 
 
 def _text(report: Findings) -> Iterator[str]:
-    # The page is UTF-8, whatever standard output may be.
-    words = plain_text(report, everything=True, width=118, file=TextIOWrapper(BytesIO(), encoding="utf-8"))
+    words = plain_text(report, everything=True, width=118, blocks=True)
     yield '<section id="text"><h2>As text</h2><details><summary>The report as plain text</summary>'
     yield f"<pre>{escape(words)}</pre></details></section>"

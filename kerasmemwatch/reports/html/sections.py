@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.analysis.layer_columns import layer_columns, layer_rows
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
+from kerasmemwatch.names import printable
 from kerasmemwatch.reports.figures.views import view_figure
-from kerasmemwatch.reports.html.tables import columns_of, layer_rows, table_html, to_csv, visible
+from kerasmemwatch.reports.html.tables import table_html, to_csv
 
 __all__ = ["sections", "theme_changes"]
 
@@ -93,7 +95,7 @@ def _choice(devices: Sequence[str]) -> Iterator[str]:
         return
     yield '<p class="controls" id="devices" hidden><label>Device <select id="device">'
     for index, device in enumerate(devices):
-        yield f'<option value="{index}">{escape(visible(device))}</option>'
+        yield f'<option value="{index}">{escape(printable(device))}</option>'
     yield "</select></label></p>"
 
 
@@ -154,7 +156,7 @@ def _inert_json(value: Any) -> str:
 
 
 def _table(report: Findings, index: int) -> Iterator[str]:
-    rows, columns = layer_rows(report), columns_of(report)
+    rows, columns = layer_rows(report), layer_columns(report)
     where = f" in {escape(traced_words(report))}" if report.traced else ""
     table, search, count = (_numbered(name, index) for name in ("table", "search", "count"))
     yield f'<section id="{table}" class="layers"><h2>Every layer{where}</h2>'

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from rich.box import SIMPLE_HEAD
@@ -13,23 +12,32 @@ from rich.text import Text
 
 from kerasmemwatch.analysis.caveats import in_part, is_planned
 from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.analysis.layer_columns import (
+    CATEGORY_KEYS,
+    DETAILS,
+    LayerColumn,
+    LayerRow,
+    cell_words,
+    layer_columns,
+    layer_rows,
+)
 from kerasmemwatch.analysis.layer_tree import TreeLine, tree_lines
 from kerasmemwatch.analysis.live_set import UNATTRIBUTED, requested_at
-from kerasmemwatch.analysis.peak_place import columns_left_out, elsewhere, step_shown, traced_words
+from kerasmemwatch.analysis.peak_place import elsewhere, step_shown, traced_words
+from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import AUTOTUNING
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
 
-__all__ = ["layer_rows", "moment", "shortened"]
+__all__ = ["layer_table", "moment"]
 
 _TOP_LAYERS = 12
 _MOST_INDENTS = 6
 _LARGEST_FIGURE = 10_000
 _SMALLEST_SHARE = 0.001
-_CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporaries")
-_PEAKS = ("forward peak", "backward peak")
+_PEAKS = frozenset({"forward_peak_bytes", "backward_peak_bytes"})
 # Columns of the screen from which on the headings are whole words, there are the peaks, there are the categories.
 _WIDE, _WIDEST, _MEDIUM = 108, 116, 72
 _HYPHENATED = {
@@ -69,9 +77,7 @@ def _other_devices(report: Findings, traced: TracedPeak) -> Iterator[RenderableT
     step = step_shown(report)
     held = [(each.device, int(requested_at(each).max())) for each in step.others] if step else []
     held = [(device, size) for device, size in held if size >= _SMALLEST_SHARE * traced.requested_bytes]
-    # The names are a file's, which may hold anything.
-    names = ("".join(char if char.isprintable() else "?" for char in device) for device, _ in held)
-    parts = [f"{shortened(name)} {format_bytes(size)}" for name, (_, size) in zip(names, held, strict=True)]
+    parts = [f"{shortened(printable(device), 80)} {format_bytes(size)}" for device, size in held]
     if parts:
         yield Text(f"At most on other devices: {', '.join(parts)} (`kerasmemwatch show --device NAME`).")
 
@@ -83,8 +89,8 @@ def _when(traced: TracedPeak, everything: bool) -> str:
     op = "an operation without a name"
     if traced.op:
         # The owner tells the rest of the name.
-        op = shortened(traced.op if everything else traced.op.rpartition("/")[2])
-    owner = f" of {shortened(traced.owner)}" if traced.owner and traced.owner != UNATTRIBUTED else ""
+        op = shortened(traced.op if everything else traced.op.rpartition("/")[2], 80)
+    owner = f" of {shortened(traced.owner, 80)}" if traced.owner and traced.owner != UNATTRIBUTED else ""
     if traced.owner == AUTOTUNING and traced.phase == "between":
         during, owner = "during autotuning", ""
         op = f"a trial of algorithms for {op}" if traced.op else "a trial of algorithms"
@@ -93,91 +99,71 @@ def _when(traced: TracedPeak, everything: bool) -> str:
     return f"{told}{beside}."
 
 
-@dataclass(frozen=True)
-class _Row:
-    layer: LayerMemory
-    at_peak: int
-
-    @property
-    def above(self) -> list[str]:
-        """Paths of what holds the layer, the outermost first."""
-        if not self.layer.class_name:
-            return []
-        return list(accumulate(self.layer.path.split("/"), "{}/{}".format))[:-1]
-
-    def is_empty(self, left_out: Container[str]) -> bool:
-        """Whether it held nothing at any moment, as a layer does that only calls others."""
-        sizes = (size for heading, size in _figures(self).items() if _attribute(heading) not in left_out)
-        return not any(size is None or size for size in sizes)
-
-
-def layer_rows(report: Findings, everything: bool, blocks: bool, width: int) -> Iterator[RenderableType]:
+def layer_table(report: Findings, everything: bool, blocks: bool, width: int) -> Iterator[RenderableType]:
     """The layers as a table: over the whole step, at the traced peak, and what each adds to it."""
-    rows = _rows(report)
+    figures = layer_columns(report, {*DETAILS, "path", "class_name", "total_bytes"} - _PEAKS)
+    rows = _rows(report, figures)
     chosen = {row.layer.owner for row in (rows if everything else _top(rows, report))}
     shown, hidden = ([row for row in rows if (row.layer.owner in chosen) is wanted] for wanted in (True, False))
-    lines = tree_lines([row.layer.path for row in shown if row.layer.class_name])
+    lines = tree_lines([row.layer.path for row in shown if row.layer.owner.is_layer])
     sums = _sums_of_parents(lines, rows)
     has_kinds, has_peaks = width >= _MEDIUM, everything and width >= _WIDEST
-    headings = (*(_CATEGORIES if has_kinds else ()), "at the peak", "share", "added", *(_PEAKS if has_peaks else ()))
-    left_out = columns_left_out(report)
-    headings = tuple(heading for heading in headings if _attribute(heading) not in left_out)
-    figures = {row.layer.owner: _figures(row) for row in shown}
-    seen = [sizes.get(heading) or 0 for sizes in figures.values() for heading in headings]
-    unit, divisor = _unit([*sums.values(), *seen])
+    narrow = {*(() if has_kinds else CATEGORY_KEYS), *(() if has_peaks else _PEAKS)}
+    columns = [column for column in figures if column.key not in narrow]
+    in_bytes = [column for column in columns if column.kind == "bytes"]
+    sizes = [int(row.cell(column) or 0) for row in shown for column in in_bytes]
+    unit, divisor = _unit([*sums.values(), *sizes])
 
-    requested = report.peak.requested_bytes or 0
-    cells = {row.layer.owner: _cells(figures[row.layer.owner], divisor, row.at_peak, requested) for row in shown}
+    def words_of(row: LayerRow) -> list[str]:
+        return [cell_words(row.cell(column), column.kind, divisor) for column in columns]
+
+    cells = {row.layer.owner: words_of(row) for row in shown}
     for path, size in sums.items():
-        sum_cells = _cells({"at the peak": size}, divisor, size, requested)
-        cells[Owner.layer(path)] = {heading: f"({cell})" for heading, cell in sum_cells.items()}
-    labels = [("  " * min(line.depth, _MOST_INDENTS) + shortened(line.label), Owner.layer(line.path)) for line in lines]
-    labels += [(row.layer.path, row.layer.owner) for row in shown if not row.layer.class_name]
+        sum_row = LayerRow(LayerMemory(path), size, size / (report.peak.requested_bytes or 1))
+        values = zip(sum_row.cells(columns), words_of(sum_row), strict=True)
+        cells[Owner.layer(path)] = ["" if value is None else f"({words})" for value, words in values]
+    labels = [
+        ("  " * min(line.depth, _MOST_INDENTS) + shortened(line.label, 80), Owner.layer(line.path)) for line in lines
+    ]
+    labels += [(row.layer.path, row.layer.owner) for row in shown if not row.layer.owner.is_layer]
+    headings = [column.label for column in columns]
     table = _empty_table(headings, blocks, hyphenated=has_peaks or width < _WIDE)
-    for label, key in labels:
-        table.add_row(Text(label), *(cells[key].get(heading, "") for heading in headings))
+    for label, owner in labels:
+        table.add_row(Text(label), *cells[owner])
 
     inner = "; in brackets, with the layers in it" if sums else ""
-    other = f"{words} " if (words := elsewhere(report)) else ""
+    other = f"{told} " if (told := elsewhere(report)) else ""
     yield Text(f"\n{other}What each layer holds itself in {traced_words(report)}, in {unit}{inner}:")
     yield table
     if hidden:
-        rest = format_bytes(sum(row.at_peak for row in hidden))
+        rest = format_bytes(sum(row.at_peak_bytes or 0 for row in hidden))
         yield Text(f"and {len(hidden)} more with {rest} at the peak (all: `kerasmemwatch show --all`)")
     kinds = "Weights to temporaries: the most over the step, each by itself. " if has_kinds else ""
-    named = " and ".join(heading.partition(" ")[0] for heading in headings if heading in _PEAKS).capitalize()
+    named = " and ".join(column.label.partition(" ")[0] for column in columns if column.key in _PEAKS).capitalize()
     peaks = f" {named} peak: the most that was alive of everything while the layer ran." if named else ""
     yield Text(f"{kinds}Added: by how much the step's peak would fall without the layer.{peaks}", style="dim")
 
 
-def _rows(report: Findings) -> list[_Row]:
+def _rows(report: Findings, figures: Sequence[LayerColumn]) -> list[LayerRow]:
     """A row for each layer and owner, without the layers that hold nothing but other layers."""
-    at_peak = {row.owner: row.total_bytes or 0 for row in report.peak.by_layer}
-    rows = [_Row(layer, at_peak.get(layer.owner, 0)) for layer in report.layers]
-    holding = {path for row in rows for path in row.above}
-    left_out = columns_left_out(report)
-    return [row for row in rows if not row.is_empty(left_out) or row.layer.path not in holding]
+    rows = layer_rows(report)
+    holding = {path for row in rows for path in _above(row.layer.owner)}
+    has_figures = [any(cell is None or cell for cell in row.cells(figures)) for row in rows]
+    return [row for row, any_ in zip(rows, has_figures, strict=True) if any_ or row.layer.path not in holding]
 
 
-def _top(rows: Sequence[_Row], report: Findings) -> list[_Row]:
+def _above(owner: Owner) -> list[str]:
+    """Paths of what holds a layer, the outermost first."""
+    return list(accumulate(owner.path.split("/"), "{}/{}".format))[:-1] if owner.is_layer else []
+
+
+def _top(rows: Sequence[LayerRow], report: Findings) -> list[LayerRow]:
     """The rows with most at the peak, and those that hold them."""
-    ranked = sorted(rows, key=lambda row: -row.at_peak)
+    ranked = sorted(rows, key=lambda row: -(row.at_peak_bytes or 0))
     enough = _SMALLEST_SHARE * (report.peak.requested_bytes or 0)
-    top = [row for row in ranked[:_TOP_LAYERS] if row.at_peak >= enough] or ranked[:1]
-    above = {Owner.layer(path) for row in top for path in row.above}
+    top = [row for row in ranked[:_TOP_LAYERS] if (row.at_peak_bytes or 0) >= enough] or ranked[:1]
+    above = {Owner.layer(path) for row in top for path in _above(row.layer.owner)}
     return [*top, *(row for row in rows if row.layer.owner in above)]
-
-
-def _figures(row: _Row) -> dict[str, int | None]:
-    kinds = {name: getattr(row.layer, f"{name}_bytes") for name in _CATEGORIES}
-    # A layer without a peak did not run.
-    peaks = dict(zip(_PEAKS, (row.layer.forward_peak_bytes or 0, row.layer.backward_peak_bytes or 0), strict=True))
-    return {**kinds, "at the peak": row.at_peak, "added": row.layer.added_bytes, **peaks}
-
-
-def _attribute(heading: str) -> str:
-    """The attribute of ``LayerMemory`` that a column shows, if it shows one."""
-    return f"{heading.replace(' ', '_')}_bytes"
 
 
 def _unit(sizes: Sequence[int]) -> tuple[str, int]:
@@ -187,16 +173,16 @@ def _unit(sizes: Sequence[int]) -> tuple[str, int]:
     return next((unit for unit in units if largest < _LARGEST_FIGURE * unit[1]), units[-1])
 
 
-def _sums_of_parents(lines: Sequence[TreeLine], rows: Sequence[_Row]) -> dict[str, int]:
+def _sums_of_parents(lines: Sequence[TreeLine], rows: Sequence[LayerRow]) -> dict[str, int]:
     """At the peak, what is below each line that is no layer itself, shown or not."""
     sums = {line.path: 0 for line in lines}
     for row in rows:
-        if row.layer.class_name:
+        if row.layer.owner.is_layer:
             sums.pop(row.layer.path, None)
     for row in rows:
-        for path in row.above:
+        for path in _above(row.layer.owner):
             if path in sums:
-                sums[path] += row.at_peak
+                sums[path] += row.at_peak_bytes or 0
     return sums
 
 
@@ -207,28 +193,3 @@ def _empty_table(headings: Sequence[str], blocks: bool, hyphenated: bool) -> Tab
         words = _HYPHENATED.get(heading, heading) if hyphenated else heading
         table.add_column(words, justify="right", no_wrap=True)
     return table
-
-
-def _cells(sizes: Mapping[str, int | None], divisor: int, at_peak: int, requested: int) -> dict[str, str]:
-    return {**{name: _figure(size, divisor) for name, size in sizes.items()}, "share": _share(at_peak, requested)}
-
-
-def _figure(size: int | None, divisor: int) -> str:
-    if size is None:
-        return "?"
-    if size == 0:
-        return "-"
-    if divisor == 1:
-        return str(size)
-    return f"{size / divisor:.1f}" if size >= 0.05 * divisor else "<0.1"
-
-
-def _share(part: int, whole: int) -> str:
-    if not part:
-        return "-"
-    return f"{part / whole:.1%}" if part >= 0.0005 * whole else "<0.1%"
-
-
-def shortened(name: str) -> str:
-    """A name of the user's, shortened."""
-    return name if len(name) <= 80 else f"{name[:50]}...{name[-27:]}"

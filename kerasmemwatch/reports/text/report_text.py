@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TextIO
@@ -16,12 +15,15 @@ from rich.text import Text
 
 from kerasmemwatch.analysis.caveats import alerts, all_notes, at_least, counting, in_part
 from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.analysis.growth import outlooks
+from kerasmemwatch.analysis.layer_columns import cell_words
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
+from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.text.driver_facts import driver_facts
-from kerasmemwatch.reports.text.layer_text import layer_rows, moment, shortened
+from kerasmemwatch.reports.text.layer_text import layer_table, moment
 from kerasmemwatch.reports.text.text_chart import BLOCKS, PLAIN, chart
 from kerasmemwatch.units import format_bytes
 
@@ -32,10 +34,17 @@ _BRIEF_NOTES = 4
 
 
 def plain_text(
-    report: Findings, *, everything: bool = False, title: str = "", width: int = 100, file: TextIO | None = None
+    report: Findings, *, everything: bool = False, title: str = "", width: int = 100, blocks: bool = False
 ) -> str:
-    """The report as plain text, of characters that ``file`` (standard output, if none is given) can write."""
-    encoding = _encoding(sys.stdout if file is None else file)
+    """The report as plain text: the same wherever it is made, and but for the user's own names in ASCII.
+
+    Args:
+        report: The report.
+        everything: All layers and figures, not the most important ones only.
+        title: What the report is of, in place of its run and of what its samples say.
+        width: Columns of the screen.
+        blocks: Whether characters beyond ASCII can be written, for lines and charts.
+    """
     console = Console(
         file=io.StringIO(),
         width=width,
@@ -44,20 +53,22 @@ def plain_text(
         force_jupyter=False,
         legacy_windows=False,
     )
-    blocks = _has_blocks(encoding)
     console.print(renderable(report, everything=everything, title=title, blocks=blocks, width=width))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    lines = "\n".join(line.rstrip() for line in text.splitlines())
-    return str(lines.encode(encoding, "replace").decode(encoding))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def print_report(report: Findings, file: TextIO, *, everything: bool = False, title: str = "") -> None:
-    """Write the report to a terminal or a file."""
+    """Write the report to a terminal or a file, of characters that it can write."""
+    # A file that holds text and not bytes can write anything.
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    blocks = _has_blocks(encoding)
     if file.isatty():
-        console, blocks = Console(file=file), _has_blocks(_encoding(file))
+        console = Console(file=file)
         console.print(renderable(report, everything=everything, title=title, blocks=blocks, width=console.width))
     else:
-        print(plain_text(report, everything=everything, title=title, file=file), file=file)
+        text = plain_text(report, everything=everything, title=title, blocks=blocks)
+        print(text.encode(encoding, "replace").decode(encoding), file=file)
 
 
 def renderable(
@@ -74,18 +85,18 @@ def renderable(
     """
     report = _printable(report)
     parts: list[RenderableType] = [Text(alert, style="bold") for alert in alerts(report)]
-    parts += [Text(_printable(title), style="bold")] if title else [_title(report)]
+    parts += [Text(printable(title), style="bold")] if title else [_title(report)]
     if report.samples.num_samples and not title:
         parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report)]
     parts += moment(report, everything)
-    parts += layer_rows(report, everything, blocks, width) if report.traced else _layers(report, everything, blocks)
+    parts += layer_table(report, everything, blocks, width) if report.traced else _layers(report, everything, blocks)
     parts += _notes(report, everything)
     return Group(*parts)
 
 
 def _title(report: Findings) -> Text:
     run, samples = report.run, report.samples
-    title = Text.assemble(("Memory", "bold"), f" of run {shortened(run.name) or '(none yet)'}")
+    title = Text.assemble(("Memory", "bold"), f" of run {shortened(run.name, 80) or '(none yet)'}")
     if report.workers:
         title.append(f" on {len(report.workers)} workers")
     if not samples.num_samples:
@@ -142,11 +153,9 @@ def _worker_facts(report: Findings) -> Iterator[tuple[str, str, str]]:
 
 def _host_facts(report: Findings, everything: bool) -> Iterator[tuple[str, str, str]]:
     samples, host = report.samples, report.run.host
-    rss = samples.get("host_rss_bytes")
-    if rss is None:
+    if "host_rss_bytes" not in samples:
         return
-    highest = None if np.isnan(rss.astype(float)).all() else float(np.nanmax(rss))
-    limit = host.get("limit_bytes")
+    highest, limit = samples.highest("host_rss_bytes"), host.get("limit_bytes")
     comment = "resident at most, of one worker" if report.workers else "resident at most"
     if isinstance(limit, (int, float)) and highest is not None:
         comment += f", {_share(highest, limit)} of {format_bytes(limit)} ({host.get('limit_source')})"
@@ -206,15 +215,8 @@ def _chart(name: str, steps: np.ndarray, values: np.ndarray, blocks: bool) -> It
 
 
 def _growth(report: Findings) -> Iterator[RenderableType]:
-    for index, growth in enumerate(report.growth):
-        slope = format_bytes(growth.bytes_per_step, signed=True)
-        low, high = (format_bytes(end, signed=True) for end in (growth.low, growth.high))
-        name = growth.series.replace("device_in_use_bytes", "device in use").replace("host_rss_bytes", "host RSS")
-        name += in_part(report.run, growth.series.partition(" ")[2])
-        yield Text(
-            f"{'' if index else chr(10)}Growth of {name}: {slope} a step (95 % interval {low} to {high}, "
-            f"{growth.num_samples} samples)"
-        )
+    if report.growth:
+        yield Text("\n" + "\n".join(f"Growth: {outlook.words}" for outlook in outlooks(report)))
 
 
 def _layers(report: Findings, everything: bool, blocks: bool) -> Iterator[RenderableType]:
@@ -229,8 +231,8 @@ def _layers(report: Findings, everything: bool, blocks: bool) -> Iterator[Render
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in shown:
         sizes = (layer.weights_bytes, layer.optimizer_bytes, layer.other_bytes)
-        cells = [Text("-" if size == 0 else format_bytes(size)) for size in sizes]
-        table.add_row(Text(shortened(layer.path)), Text(layer.class_name), *cells)
+        cells = [Text(cell_words(size, "bytes")) for size in sizes]
+        table.add_row(Text(shortened(layer.path, 80)), Text(layer.class_name), *cells)
     yield Text("")
     yield table
     if len(shown) < len(ranked):
@@ -246,13 +248,9 @@ def _notes(report: Findings, everything: bool) -> Iterator[RenderableType]:
         yield Text(f"and {len(notes) - _BRIEF_NOTES} more notes (all: `kerasmemwatch show --all`)")
 
 
-def _newest(samples: object, name: str, index: int | None = None) -> float | None:
-    values = samples.get(name)  # type: ignore[attr-defined]
-    if values is None or (index is not None and index >= values.shape[1]):
-        return None
-    column = (values if index is None else values[:, index]).astype(float)
-    known = column[~np.isnan(column)]
-    return float(known[-1]) if len(known) else None
+def _newest(samples: Samples, name: str, index: int | None = None) -> float | None:
+    found = samples.newest(name, index)
+    return None if found is None else found[0]
 
 
 def _held(layer: LayerMemory) -> int:
@@ -266,9 +264,7 @@ def _share(part: float | None, whole: float) -> str:
 def _printable(value: Any) -> Any:
     """The same value without control characters in its strings: those must not reach a terminal."""
     if isinstance(value, str):
-        if value.isprintable():
-            return value
-        return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in value)
+        return printable(value)
     if isinstance(value, (Samples, TracedStep)):  # text says nothing of a step but what the report does
         return value
     if isinstance(value, Mapping):
@@ -278,11 +274,6 @@ def _printable(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: _printable(getattr(value, f.name)) for f in fields(value)})
     return value
-
-
-def _encoding(file: TextIO | None) -> str:
-    """What a file can write; one that holds text and not bytes can write anything."""
-    return "ascii" if file is None else getattr(file, "encoding", None) or "utf-8"
 
 
 def _has_blocks(encoding: str) -> bool:

@@ -17,13 +17,15 @@ export function formatBytes(value) {
 
 /** 0.1234 -> "12.3%". */
 export function formatShare(value) {
-  return value === null || value === undefined || Number.isNaN(value) ? 'unknown' : `${(100 * value).toFixed(1)}%`;
+  if (value === null || value === undefined || Number.isNaN(value)) return 'unknown';
+  return value > 0 && value < 0.0005 ? '<0.1%' : `${(100 * value).toFixed(1)}%`;
 }
 
-/** A cell's text by the kind of its column. */
+/** A cell's text by the kind of its column: what is unknown is said to be, and no bytes are a dash, as in reports. */
 export function formatCell(value, kind) {
-  if (kind === 'bytes') return value === null || value === undefined ? '–' : formatBytes(value);
-  if (kind === 'share') return value === null || value === undefined ? '–' : formatShare(value);
-  if (kind === 'number') return value === null || value === undefined ? '–' : value.toLocaleString('en');
-  return value === null || value === undefined ? '' : String(value);
+  if (kind === 'text') return String(value ?? '');
+  if (value === null || value === undefined) return 'unknown';
+  if (kind === 'number') return value.toLocaleString('en');
+  if (value === 0) return '-';
+  return kind === 'share' ? formatShare(value) : formatBytes(value);
 }

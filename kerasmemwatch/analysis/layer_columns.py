@@ -1,0 +1,152 @@
+"""Tables of layers: their columns and cells, of which text, HTML, CSV and the tab each show some, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.units import format_bytes, format_share
+
+__all__ = [
+    "CATEGORY_KEYS",
+    "DETAILS",
+    "LayerColumn",
+    "LayerRow",
+    "cell_words",
+    "layer_columns",
+    "layer_rows",
+    "live_columns",
+]
+
+
+class LayerColumn(NamedTuple):
+    """One column.
+
+    Attributes:
+        key: The attribute of ``LayerMemory`` or ``LayerRow`` that it shows.
+        label: Its heading.
+        kind: ``"text"``, ``"bytes"`` or ``"share"``.
+        help: What it means.
+    """
+
+    key: str
+    label: str
+    kind: str
+    help: str = ""
+
+
+# What a layer has of each comes first, then what few layers have anything of.
+_CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporaries", "inputs", "other", "unattributed")
+_COLUMNS = (
+    LayerColumn("path", "layer", "text", "Path from the model down; what is no layer is named too"),
+    LayerColumn("class_name", "class", "text", "Class of the layer"),
+    *(LayerColumn(f"{name}_bytes", name, "bytes", "The most over the step, by itself") for name in _CATEGORIES),
+    LayerColumn("at_peak_bytes", "at the peak", "bytes", "What of all this was alive at the step's highest moment"),
+    LayerColumn("share", "share", "share", "That, as a share of all that was alive then"),
+    LayerColumn("added_bytes", "added", "bytes", "By how much the step's peak would fall without the layer"),
+    LayerColumn("total_bytes", "most at once", "bytes", "The most that the layer itself had alive at one moment"),
+    LayerColumn("output_bytes", "output", "bytes", "Size of what one call returns"),
+    LayerColumn("forward_peak_bytes", "forward peak", "bytes", "The most alive of everything during its forward pass"),
+    LayerColumn("backward_peak_bytes", "backward peak", "bytes", "The same of its backward pass"),
+)
+_PEAKS = ("forward_peak_bytes", "backward_peak_bytes")
+# What a table leaves out where there is little room.
+DETAILS = frozenset({"inputs_bytes", "other_bytes", "unattributed_bytes", "output_bytes", *_PEAKS})
+CATEGORY_KEYS = tuple(column.key for column in _COLUMNS if column.label in _CATEGORIES and column.key not in DETAILS)
+_OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer or other owner.
+
+    Attributes:
+        layer: Its bytes.
+        at_peak_bytes: What it held at the traced peak; ``None`` if that is unknown.
+        share: That, as a share of all that was alive then.
+    """
+
+    layer: LayerMemory
+    at_peak_bytes: int | None
+    share: float | None
+
+    def cell(self, column: LayerColumn) -> str | float | None:
+        """What stands in a column; ``None`` if it is unknown."""
+        of_row = column.key in ("at_peak_bytes", "share")
+        found: str | float | None = getattr(self if of_row else self.layer, column.key)
+        return found
+
+    def cells(self, columns: Sequence[LayerColumn]) -> list[str | float | None]:
+        """What stands in each column."""
+        return [self.cell(column) for column in columns]
+
+
+def layer_columns(report: Findings, without: Container[str] = DETAILS) -> list[LayerColumn]:
+    """The columns of a report's table of layers.
+
+    What only training fills is left out if what is shown did not train and has nothing there.
+
+    Args:
+        report: The report.
+        without: Keys of columns to leave out.
+    """
+    is_training = report.traced is None or (report.traced.stage == "train" and report.traced.after is None)
+    idle = {key for key in _OF_TRAINING if not is_training and not any(getattr(row, key) for row in report.layers)}
+    return [column for column in _COLUMNS if column.key not in without and column.key not in idle]
+
+
+def live_columns(report: Findings) -> list[LayerColumn]:
+    """The columns of a table of what was alive at the traced peak: there, a category is what was alive of it then."""
+    shown = layer_columns(report, {"added_bytes", "total_bytes", "output_bytes", *_PEAKS})
+    return [column._replace(help="") for column in shown]
+
+
+def layer_rows(report: Findings, layers: Sequence[LayerMemory] | None = None) -> list[LayerRow]:
+    """A row for each layer and owner, in order, with what each held at the traced peak.
+
+    Args:
+        report: The report.
+        layers: Those to show; ``report.layers`` if ``None``.
+    """
+    shown = report.layers if layers is None else layers
+    if report.traced is None:
+        return [LayerRow(layer, None, None) for layer in shown]
+    at_peak = {row.owner: row.total_bytes for row in report.peak.by_layer}
+    requested = report.peak.requested_bytes
+    rows = []
+    for layer in shown:
+        held = at_peak.get(layer.owner, 0)
+        # A layer without a peak of its own did not run.
+        ran = replace(layer, **{key: getattr(layer, key) or 0 for key in _PEAKS})  # type: ignore[arg-type]
+        rows.append(LayerRow(ran, held, held / requested if held is not None and requested else None))
+    return rows
+
+
+def cell_words(value: str | float | None, kind: str, divisor: int | None = None) -> str:
+    """A cell in words: what is unknown is said to be, what is 0 is a dash.
+
+    Args:
+        value: What stands in it.
+        kind: The kind of its column.
+        divisor: Bytes of the table's unit; ``None`` if each cell is to have its own.
+
+    Example:
+        >>> [cell_words(size, "bytes") for size in (None, 0, 2048)], cell_words(2048, "bytes", 1024)
+        (['unknown', '-', '2.0 KiB'], '2.0')
+    """
+    if value is None:
+        return "unknown"
+    if isinstance(value, str):
+        return value
+    if not value:
+        return "-"
+    if kind == "share":
+        return format_share(value)
+    if divisor is None:
+        return format_bytes(value)
+    if divisor == 1:
+        return str(value)
+    return f"{value / divisor:.1f}" if value >= 0.05 * divisor else "<0.1"
