@@ -7,7 +7,6 @@ step's path.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import FrameType
@@ -17,7 +16,7 @@ from kerasmemwatch.attribution.captured_step import CapturedStep
 from kerasmemwatch.attribution.events.profiler_capture import Capture, ProfilerBusyError
 from kerasmemwatch.attribution.hooks.armed_step import ArmedStep
 from kerasmemwatch.attribution.hooks.layer_hooks import LayerHooks, execution_mode, makes_function
-from kerasmemwatch.attribution.hooks.other_fits import other_threads
+from kerasmemwatch.attribution.hooks.other_fits import elsewhere, other_threads
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
 from kerasmemwatch.attribution.live.batch_spec import batch_parts, eager_tensors
 from kerasmemwatch.attribution.live.tensor_places import tensor_place
@@ -108,7 +107,7 @@ class StepTracer:
                 return
             capture = captured = None
             others = other_threads(self)
-            self.stack.foreign = lambda: threading.get_ident() in others
+            self.stack.foreign = elsewhere(self)
             with self._faults.guard("trace", "This step is not traced."):
                 mode = "" if model is None else execution_mode(model)
                 if reason:

@@ -87,6 +87,33 @@ def test_what_two_fits_say_of_each_other(tools: Any) -> None:
     assert "before the watch came" not in notes
 
 
+def test_what_another_eager_fit_holds_is_not_this_ones(tools: Any) -> None:
+    """Both run the same hooked methods of Keras and TensorFlow; layers, loss and variables are each fit's own."""
+    inside, done = threading.Event(), threading.Event()
+    layers, wide = keras.layers, 100_000
+    one = keras.Sequential([keras.Input((16,)), layers.Dense(32, name="one"), Waiting(inside, done), layers.Dense(1)])
+    two = keras.Sequential([keras.Input((16,)), layers.Dense(wide, name="two")])
+    for model in (one, two):
+        model.compile("sgd", "mse", run_eagerly=True)
+    first = MemoryWatch(None, trace=[2], strict=True)
+
+    def wait(batch: int) -> None:
+        assert inside.wait(WAIT_S)
+
+    other = tools.callback(on_train_batch_begin=wait, on_train_batch_end=lambda batch: done.set())
+    wide_labels = np.ones((8, wide), "float32")
+    together(
+        lambda: one.fit(X, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[first]),
+        lambda: two.fit(X[:8], wide_labels, batch_size=8, verbose=0, callbacks=[other, MemoryWatch(None, trace=[9])]),
+    )
+    rows = {row.path: row for row in first.report.layers}
+    assert not [path for path in rows if "two" in path]
+    assert first.report.weights_bytes == sum(weight.numpy().nbytes for weight in one.weights)
+    # The other loss alone takes several times 8 x 100,000 floats.
+    assert rows["loss"].total_bytes < wide
+    assert any("Another fit ran in a thread" in note for note in first.report.notes)
+
+
 def test_a_fit_after_another_is_alone() -> None:
     for watch in (MemoryWatch(None, trace=[2], strict=True), MemoryWatch(None, trace=[2], strict=True)):
         model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(1)])

@@ -227,7 +227,7 @@ def _tapes(stack: OwnerStack) -> Iterator[None]:
                     gradients = original(self, target, sources, *args, **kwargs)
             finally:
                 stack.pop()
-            if notes:
+            if notes and not stack.foreign():
                 _note_gradients(stack, sources, gradients)
             if pywrap_tfe.TFE_Py_TapeSetIsEmpty():
                 stack.differentiated_all()
