@@ -12,6 +12,7 @@ __all__ = [
     "MemWatchError",
     "MemoryBudgetExceededError",
     "MissingDependencyError",
+    "MissingNameError",
     "ProbeUnavailableError",
     "RecordingFormatError",
     "RecordingNotFoundError",
@@ -54,6 +55,20 @@ class SessionError(MemWatchError, RuntimeError):
 
 class MissingDependencyError(MemWatchError, ImportError):
     """An optional package or a file of this package is missing; the message has the command that installs it."""
+
+
+class MissingNameError(MemWatchError, ImportError):
+    """A private name of a library is not in the installed release; what needs it is left out.
+
+    Args:
+        name: The name, with its module.
+        reason: Which release lacks it.
+        lost: What is lost without it.
+    """
+
+    def __init__(self, name: str, reason: str = "", lost: str = "") -> None:
+        super().__init__(f"{name} is {reason}" if reason else name)
+        self.full_name, self.reason, self.lost = name, reason, lost
 
 
 class MemoryBudgetExceededError(MemWatchError, MemoryError):

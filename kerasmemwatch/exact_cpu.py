@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from kerasmemwatch.compat.tensorflow import CURRENT_CONTEXT, IS_INITIALIZED
 from kerasmemwatch.switches import EXACT_CPU_VARIABLE, disabled, leaves_cpu_alone
 
 TYPE_CHECKING = False
@@ -115,8 +116,8 @@ def _is_tensorboard() -> bool:
 
 def _context_exists() -> bool:
     """Whether TensorFlow has created its context, and with it its allocators; checked without loading anything."""
-    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
-    return bool(getattr(context, "_initialized", context is not None))
+    context = CURRENT_CONTEXT.if_loaded()
+    return bool(IS_INITIALIZED.of(context, context is not None))
 
 
 def _machine_mib() -> int:

@@ -6,7 +6,11 @@ Training never fails because of us, so nothing here raises unless ``strict`` is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from types import TracebackType
+
+from kerasmemwatch.compat.names import Name, missing
+from kerasmemwatch.errors import MemWatchError, MissingNameError
 
 __all__ = ["Faults"]
 
@@ -40,12 +44,17 @@ class Faults:
             error: The reason.
             consequence: What it means for the user, and what to do.
         """
-        if self.strict:
+        if self.strict and not isinstance(error, MissingNameError):
             raise error
         self.remark(where, error, consequence)
 
     def remark(self, where: str, error: Exception, consequence: str) -> None:
-        """Log a condition that is not a fault, likewise once; never raises."""
+        """Log a condition that is not a fault, likewise once; never raises.
+
+        A missing private name states its own consequence, and is logged once however many features miss it.
+        """
+        if isinstance(error, MissingNameError):
+            where, consequence, error = error.full_name, error.lost, MemWatchError(error.reason)
         if where in self._reported:
             return
         self._reported.add(where)
@@ -54,6 +63,15 @@ class Faults:
         logger.warning(
             "%s (Training goes on.)", self.notes[-1], exc_info=error if logger.isEnabledFor(logging.DEBUG) else None
         )
+
+    def tell_missing(self, names: Iterable[Name]) -> None:
+        """Remark what is lost without private names that the installed libraries lack.
+
+        Args:
+            names: The names to look up.
+        """
+        for error in missing(names):
+            self.remark(error.full_name, error, error.lost)
 
     def guard(self, where: str, consequence: str) -> Guard:
         """Return a context that reports an ``Exception`` raised in it; other ``BaseException``s pass."""

@@ -21,6 +21,7 @@ from kerasmemwatch.attribution.events.profiler_capture import Capture, ProfilerB
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, live_buffers
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.compat.tensorflow import XPLANE
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.records.owners import FUNCTIONS
 
@@ -125,9 +126,7 @@ class FirstCalls:
         return capture
 
     def _add(self, space: bytes, alive: set[int], in_step: bool) -> None:
-        from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-        for events in read_events(xplane_pb2.XSpace.FromString(space)).values():
+        for events in read_events(XPLANE.get().FromString(space)).values():
             rows = pair(events)
             died = events.address[rows.event[rows.birth < 0]]
             for address in died.tolist():

@@ -32,6 +32,7 @@ from kerasmemwatch.attribution.xla.planned_events import nowhere, planned_events
 from kerasmemwatch.attribution.xla.program_memory import XlaModule
 from kerasmemwatch.attribution.xla.program_runs import Programs, XlaRun, find_runs
 from kerasmemwatch.attribution.xla.timeline_expansion import compiled_runs, expand, unused_note
+from kerasmemwatch.compat.tensorflow import CREATE_OPERATION, XPLANE
 from kerasmemwatch.exact_cpu import remedy
 from kerasmemwatch.probes.allocators import ONEDNN_THRESHOLD_BYTES
 from kerasmemwatch.records.timeline import Timeline, TracedStep
@@ -108,9 +109,7 @@ def attributed(
     Returns:
         As ``analysed``.
     """
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-    space = xplane_pb2.XSpace.FromString(captured.space)
+    space = XPLANE.get().FromString(captured.space)
     allocators = list(read_events(space).values())
     # In a gap a program is whose turn it was.
     opens = captured.after is None or captured.mode in ("xla", "")
@@ -157,7 +156,7 @@ def attributed(
         *notes,
         *(note for _, _, more, _ in found.values() for note in more),
         data_on_gpu(captured.known, captured.batch, rows),
-        _unhooked(captured) if guessed else "",
+        _unhooked(captured) if guessed and not CREATE_OPERATION.is_missing else "",
         BESIDE if captured.beside else "",
         *noted.missing,
     )

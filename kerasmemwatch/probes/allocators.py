@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerasmemwatch import exact_cpu
+from kerasmemwatch.compat.allocator_reads import direct_reads
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.probes.peak_window import Reading
 from kerasmemwatch.records.run import DeviceInfo
@@ -110,39 +111,23 @@ def _keeps_statistics(tf: Any, name: str) -> bool:
 def _readings(tf: Any, name: str) -> tuple[Reading, Reading]:
     """Make ``read`` and ``read_and_reset`` of one allocator, with few nested calls: they run twice per batch."""
     try:
-        # The calls behind tf.config, without its two layers of checks, which take half the time. The handle is looked
-        # up on each call: after the context is reset it is None, which is an error rather than a crash.
-        from tensorflow.python import pywrap_tfe
-        from tensorflow.python.eager import context
-
-        raw, get, reset = context.context(), pywrap_tfe.TFE_GetMemoryInfo, pywrap_tfe.TFE_ResetMemoryStats
-        get(raw._context_handle, name)
+        found = direct_reads(name)
+        found[0]()
     except (ImportError, AttributeError, TypeError):
         public = tf.config.experimental
-
-        def get(_: Any, name: str) -> dict[str, int]:
-            return dict(public.get_memory_info(name))
-
-        def reset(_: Any, name: str) -> None:
-            public.reset_memory_stats(name)
-
-        raw = _NoContext()
+    else:
+        return found
 
     def read() -> tuple[int, int]:
-        info = get(raw._context_handle, name)
+        info = public.get_memory_info(name)
         return info["current"], info["peak"]
 
     def read_and_reset() -> tuple[int, int]:
-        handle = raw._context_handle
-        info = get(handle, name)
-        reset(handle, name)
-        return info["current"], info["peak"]
+        now = read()
+        public.reset_memory_stats(name)
+        return now
 
     return read, read_and_reset
-
-
-class _NoContext:
-    _context_handle = None
 
 
 def _cpu_info(tf: Any, read: Reading) -> tuple[DeviceInfo, str]:

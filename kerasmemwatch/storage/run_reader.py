@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 import numpy as np
 
+from kerasmemwatch.compat.tensorboard import EVENT
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.rows import Layout, Rows
@@ -143,13 +144,12 @@ def _event_bytes(directory: str, name: str, problems: list[str]) -> bytes:
 
 def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
     from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto import event_pb2
 
-    size = 0
+    event_class, size = EVENT.get(), 0
     for record in read_records(data):
         size += len(record) + 16
         try:
-            event = event_pb2.Event.FromString(record)
+            event = event_class.FromString(record)
         except DecodeError as error:
             problems.append(f"{name}: an event cannot be read: {error}")
             continue

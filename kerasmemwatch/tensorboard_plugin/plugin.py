@@ -8,11 +8,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from tensorboard import errors, plugin_util
-from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
+from kerasmemwatch.compat.tensorboard import EXPERIMENT_ID, PUBLIC_ERROR, REQUEST_CONTEXT, RESPOND
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError, RecordingNotFoundError
 from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME
 from kerasmemwatch.tensorboard_plugin.assets import ASSETS, Asset, load_own
@@ -38,6 +37,9 @@ class MemoryPlugin(base_plugin.TBPlugin):
 
     def __init__(self, context: Any) -> None:
         self._queries = Queries(context.data_provider)
+        self._context, self._experiment = REQUEST_CONTEXT.get(), EXPERIMENT_ID.get()
+        for name in (RESPOND, PUBLIC_ERROR):
+            name.owner()  # else there is no tab at all
         load_own()
 
     def get_plugin_apps(self) -> dict[str, _Route]:
@@ -57,21 +59,21 @@ class MemoryPlugin(base_plugin.TBPlugin):
         return base_plugin.FrontendMetadata(es_module_path="/index.js", tab_name="Memory")
 
     def _runs(self, request: Any) -> Any:
-        context, experiment = plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
-        return http_util.Respond(request, run_list(self._queries, context, experiment), _JSON)
+        context, experiment = self._context(request.environ), self._experiment(request.environ)
+        return RESPOND.get()(request, run_list(self._queries, context, experiment), _JSON)
 
     def _view(self, view: Callable[..., Any], request: Any) -> Any:
-        context, experiment = plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
+        context, experiment = self._context(request.environ), self._experiment(request.environ)
         names = request.args.getlist("run")
         if not names:
             raise InvalidArgumentError("Expected the name of a run. Received: no parameter `run`.")
         text = self._queries.answer(context, experiment, names, lambda found: _text(view(found, request.args)))
-        return http_util.Respond(request, text, _JSON)
+        return RESPOND.get()(request, text, _JSON)
 
 
 def _asset(asset: Asset, request: Any) -> Any:
     """Answer with a file, or "not modified". The browser asks each time, so it cannot mix files of two versions."""
-    response = http_util.Respond(request, asset.compressed(), asset.content_type, content_encoding="gzip")
+    response = RESPOND.get()(request, asset.compressed(), asset.content_type, content_encoding="gzip")
     response.set_etag(asset.etag(), weak=True)  # the same whether it is sent compressed or not
     return response.make_conditional(request)
 
@@ -91,20 +93,20 @@ def _get(handle: Callable[[Any], Any]) -> _Route:
     def application(request: Any) -> Any:
         if request.method not in ("GET", "HEAD"):
             content = {"error": f"Expected GET. Received: {request.method}."}
-            return http_util.Respond(request, content, _JSON, code=405, headers=[("Allow", "GET")])
+            return RESPOND.get()(request, content, _JSON, code=405, headers=[("Allow", "GET")])
         try:
             return handle(request)
-        except (MemWatchError, errors.PublicError) as error:
-            return http_util.Respond(request, {"error": str(error)}, _JSON, code=_code(error))
+        except (MemWatchError, PUBLIC_ERROR.get()) as error:
+            return RESPOND.get()(request, {"error": str(error)}, _JSON, code=_code(error))
         except Exception:
             logger.exception("The Memory tab could not answer %s", request.path)
             content = {"error": "This view failed; see TensorBoard's log. Other runs are not affected."}
-            return http_util.Respond(request, content, _JSON, code=500)
+            return RESPOND.get()(request, content, _JSON, code=500)
 
     return application
 
 
 def _code(error: Exception) -> int:
-    if isinstance(error, errors.PublicError):
+    if isinstance(error, PUBLIC_ERROR.get()):
         return int(error.http_code)
     return 404 if isinstance(error, RecordingNotFoundError) else 400 if isinstance(error, InvalidArgumentError) else 422

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from kerasmemwatch.compat.tensorboard import RUN_TAG_FILTER
 from kerasmemwatch.errors import MemWatchError, RecordingFormatError, RecordingNotFoundError
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records.rows import to_samples
@@ -51,7 +52,7 @@ class Queries:
     """
 
     def __init__(self, provider: Any) -> None:
-        self._provider = provider
+        self._provider, self._filter = provider, RUN_TAG_FILTER.get()
         self._decoded = _Newest(_MAX_DECODED)
         self._recordings = _Newest(_MAX_RECORDINGS)
 
@@ -152,8 +153,6 @@ class Queries:
         return Recording(replace(run, notes=(*run.notes, *problems)), samples, layers, steps)
 
     def _payloads(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, bytes]:
-        from tensorboard.data.provider import RunTagFilter
-
         if not tags:
             return {}
         found = self._provider.read_tensors(
@@ -161,7 +160,7 @@ class Queries:
             experiment_id=experiment,
             plugin_name=PLUGIN_NAME,
             downsample=1,  # the newest
-            run_tag_filter=RunTagFilter(runs=[run], tags=list(tags)),
+            run_tag_filter=self._filter(runs=[run], tags=list(tags)),
         )
         return {tag: bytes(data[-1].numpy.item()) for tag, data in found.get(run, {}).items() if data}
 

@@ -14,6 +14,8 @@ from kerasmemwatch.attribution.hooks.layer_hooks import execution_mode
 from kerasmemwatch.attribution.live.batch_spec import tensor_specs
 from kerasmemwatch.attribution.variables.layer_paths import PathedLayer, lasting_name
 from kerasmemwatch.attribution.variables.variable_size import variable_size
+from kerasmemwatch.compat.keras import ADAPTER_DATASET, DATA_ADAPTER, EPOCH_ITERATOR
+from kerasmemwatch.compat.tensorflow import BATCH_SIZE, INPUT_DATASET, ITERATOR_DATASET
 
 __all__ = ["fit_kind"]
 
@@ -124,8 +126,8 @@ def _batch(arguments: Any, frame: FrameType | None) -> Hashable | None:
     iterator = arguments[0] if arguments else None
     specs = tensor_specs(getattr(iterator, "element_spec", arguments))
     adapter = None
-    if frame is not None and "epoch_iterator" in frame.f_code.co_varnames:
-        adapter = getattr(frame.f_locals.get("epoch_iterator"), "data_adapter", None)
+    if frame is not None and not EPOCH_ITERATOR.is_missing and EPOCH_ITERATOR.attribute in frame.f_code.co_varnames:
+        adapter = DATA_ADAPTER.of(frame.f_locals.get(EPOCH_ITERATOR.attribute))
     rows = _rows(adapter, iterator) if any(shape[:1] == (None,) for shape, _ in specs) else None
     found = tuple(((rows, *shape[1:]) if shape[:1] == (None,) else shape, item) for shape, item in specs)
     is_known = bool(found) and not any(size is None for shape, _ in found for size in shape)
@@ -137,15 +139,15 @@ def _rows(adapter: Any, iterator: Any) -> int | None:
     rows = getattr(adapter, "batch_size", None)
     if isinstance(rows, int):
         return rows
-    return next(_sizes(getattr(adapter, "_dataset", None) or getattr(iterator, "_dataset", None)), None)
+    return next(_sizes(ADAPTER_DATASET.of(adapter) or ITERATOR_DATASET.of(iterator)), None)
 
 
 def _sizes(dataset: Any) -> Iterator[int]:
     """Yield the batch sizes of a dataset's transformations, last first."""
     tensorflow = sys.modules.get("tensorflow")
     for _ in range(_MAX_DATASETS):
-        size = getattr(dataset, "_batch_size", None)
+        size = BATCH_SIZE.of(dataset)
         value = None if size is None or tensorflow is None else tensorflow.get_static_value(size)
         if value is not None:
             yield int(value)
-        dataset = getattr(dataset, "_input_dataset", None)
+        dataset = INPUT_DATASET.of(dataset)

@@ -6,6 +6,9 @@ import os
 
 import keras
 
+from kerasmemwatch.compat import keras as keras_names
+from kerasmemwatch.compat import tensorboard as tensorboard_names
+from kerasmemwatch.compat import tensorflow as tensorflow_names
 from kerasmemwatch.environment import configuration, versions, worker
 from kerasmemwatch.probes import default_probes
 from kerasmemwatch.probes.allocators import has_gpu
@@ -39,7 +42,7 @@ def new_recorder(options: Options) -> Recorder:
             "trace": trace if isinstance(trace, (str, bool, type(None))) else list(trace),
         },
     }
-    return Recorder(
+    recorder = Recorder(
         probes,
         lambda created, resume: open_store(
             options.log_dir,
@@ -55,6 +58,10 @@ def new_recorder(options: Options) -> Recorder:
         about=about,
         slow_reads=SLOW_READS,
     )
+    recorder.faults.tell_missing((*keras_names.RECORDING, *tensorflow_names.RECORDING))
+    if options.log_dir is not None and options.sinks is None:
+        recorder.faults.tell_missing(tensorboard_names.SCALARS)
+    return recorder
 
 
 def new_tracing(options: Options, recorder: Recorder) -> Tracing | None:
@@ -62,6 +69,7 @@ def new_tracing(options: Options, recorder: Recorder) -> Tracing | None:
     wanted = options.trace
     if wanted is None or wanted is False or keras.config.backend() != "tensorflow":
         return None
+    recorder.faults.tell_missing((*keras_names.TRACING, *tensorflow_names.TRACING))
     has_name = options.log_dir is not None or options.run_name is not None
     return Tracing(
         "auto" if wanted is True else wanted,

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from kerasmemwatch.attribution.variables.watched_models import Inventories
+from kerasmemwatch.compat.keras import INITIAL_EPOCH
 from kerasmemwatch.probes.base import Probe
 from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.sampling.stage_stack import num_executions
@@ -182,7 +183,7 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """An epoch of a fit begins."""
         if self._recorder is not None:
-            restored = getattr(self._model, "_initial_epoch", None) is not None  # set by BackupAndRestore
+            restored = INITIAL_EPOCH.of(self._model) is not None  # set by BackupAndRestore
             self._recorder.begin_epoch(epoch, resumed=restored or epoch > 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -14,11 +14,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from kerasmemwatch.attribution.hooks.patching import unseen
+from kerasmemwatch.compat.keras import CATCH_STOP, EPOCH_ITERATOR
 
 __all__ = ["tell_how_loops_end"]
 
 _METHODS = ("fit", "evaluate", "predict")
-_VARIABLE, _CONTEXT = "epoch_iterator", "catch_stop_iteration"
+_VARIABLE, _CONTEXT = EPOCH_ITERATOR.attribute, CATCH_STOP.attribute
 
 Told = Callable[[bool], None]
 
@@ -34,7 +35,7 @@ def tell_how_loops_end(told: Told, *, every_epoch: bool) -> bool:
         Whether there is such a loop: not where a list of callbacks is driven by hand, or in another Keras.
     """
     iterator = _iterator(sys._getframe(1))
-    if iterator is None:
+    if iterator is None or EPOCH_ITERATOR.is_missing or CATCH_STOP.is_missing:
         return False
     loop = vars(iterator).get(_CONTEXT)
     if not isinstance(loop, _Loop):

@@ -12,6 +12,7 @@ import pytest
 
 from kerasmemwatch import exact_cpu
 from kerasmemwatch.commands.run.launch import watched_environment
+from kerasmemwatch.compat.tensorflow import CURRENT_CONTEXT, IS_INITIALIZED
 from kerasmemwatch.environment import configuration
 from kerasmemwatch.exact_cpu import ALLOCATOR_VARIABLE, LIMIT_VARIABLE, exact_variables, is_ours, remedy, turn_on
 
@@ -137,6 +138,9 @@ def test_where_the_context_exists_it_is_too_late(
 ) -> None:
     module = ModuleType(CONTEXT)
     module._context = context  # type: ignore[attr-defined]
+    module.Context = type("Context", (), {"_initialized": None})  # type: ignore[attr-defined]
+    for name in (CURRENT_CONTEXT, IS_INITIALIZED):
+        monkeypatch.setattr(name, "_owner", None)
     monkeypatch.setitem(sys.modules, CONTEXT, module)
     turn_on()
     assert (not variables()) is is_late

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
 # From the bottom up: packages, and the modules beside them. Imports go to earlier lines, or stay within a package,
 # where they make no circle; those of one line know nothing of each other.
 ORDER = """
-_version errors switches faults names
-units exact_cpu
+_version errors switches names
+compat
+units faults exact_cpu
 records
 environment
 probes analysis
@@ -54,20 +56,13 @@ __init__
 """
 # Adapters to Keras and TensorFlow; nothing else loads a framework, not even inside a function.
 MAY_LOAD = {
-    "attribution.events.profiler_capture": {"tensorflow"},
-    "attribution.function_constants": {"tensorflow"},
     "attribution.hooks.error_stacks": {"tensorflow"},
     "attribution.hooks.layer_hooks": {"keras"},
-    "attribution.hooks.rewritten_calls": {"tensorflow"},
     "attribution.hooks.tensorflow_hooks": {"tensorflow"},
-    "attribution.hooks.variable_sightings": {"tensorflow"},
     "attribution.live.iterator_buffers": {"tensorflow"},
-    "attribution.live.tensor_places": {"tensorflow"},
-    "attribution.step_attribution": {"tensorflow"},
     "commands.demo": {"keras"},
     "commands.doctor": {"tensorflow"},
     "commands.run.autowatch": {"keras"},
-    "probes.allocators": {"tensorflow"},
     "watch.callback_lists": {"keras"},
     "watch.factory": {"keras"},
     "watch.memory_budget": {"keras"},
@@ -75,7 +70,6 @@ MAY_LOAD = {
     "watch.model_summary.gradient_registry": {"tensorflow"},
     "watch.model_summary.model_state": {"keras", "tensorflow"},
     "watch.model_summary.model_summary": {"keras", "tensorflow"},
-    "watch.model_summary.random_state": {"keras", "tensorflow"},
     "watch.model_summary.zero_batch": {"keras", "tensorflow"},
     "watch.progress_bar": {"keras"},
     "watch.tapes.first_call": {"tensorflow"},
@@ -269,3 +263,94 @@ def test_every_public_name_is_listed_and_lazy() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         kerasmemwatch.nothing  # noqa: B018
+
+
+# Python's own, and those of named tuples.
+_PLAIN_PRIVATE = {
+    "_replace",
+    "_asdict",
+    "_fields",
+    "_getframe",
+    "_current_frames",
+    "_xoptions",
+    "_args_from_interpreter_flags",
+}
+_PRIVATE_TEXT = re.compile(r"tensorflow\.(python|core|tsl|compiler)\b|\bTFE_|pywrap_|keras\.src\b")
+# What a plugin of TensorBoard's derives from.
+_PLUGIN_BASE = "tensorboard.plugins"
+
+
+def private_names(sources: dict[str, str]) -> list[str]:
+    """Where private names of TensorFlow, Keras or TensorBoard are used, outside of ``compat``."""
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    own = _PLAIN_PRIVATE.union(*map(_defined, trees.values()))
+    found = []
+    for name, tree in trees.items():
+        if name.partition(".")[0] == "compat":
+            continue
+        found += [f"{name}: {match.group()}" for match in _PRIVATE_TEXT.finditer(sources[name])]
+        found += [
+            f"{name}: {module}"
+            for module in imports(sources[name])
+            if module.split(".")[0] == "tensorboard" and module != _PLUGIN_BASE
+        ]
+        found += [f"{name}: {used}" for used in _used(tree) if used not in own]
+    return found
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """The names with an underscore that a module defines itself, its objects' attributes among them."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and _is_self(node.value):
+            found.add(node.attr)
+    return found
+
+
+def _used(tree: ast.Module) -> Iterator[str]:
+    """The private attributes of others' objects that a module uses, by dot or by name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and not _is_self(node.value) and _is_private(node.attr):
+            yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "patched"):
+            for value in node.args[1:2]:
+                if isinstance(value, ast.Constant) and _is_private(str(value.value)):
+                    yield str(value.value)
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_private_names_of_libraries_are_in_compat_only() -> None:
+    assert private_names(modules()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f():\n    from tensorflow.python.eager import context",
+        "import keras.src.backend",
+        "from tensorboard.compat.proto import event_pb2",
+        "x._layers",
+        "getattr(x, '_layers', None)",
+        "sys.modules.get('tensorflow.python.eager.context')",
+        "run.TFE_Py_FastPathExecute()",
+    ],
+)
+def test_the_check_sees_a_private_name(source: str) -> None:
+    assert private_names({"a": source})
+    assert not private_names({"compat.a": source})
+
+
+def test_looking_at_compat_loads_no_framework() -> None:
+    code = "import kerasmemwatch.compat.allocator_reads, kerasmemwatch.compat.keras, kerasmemwatch.compat.tensorboard"
+    assert not loaded_after(code) & HEAVY

@@ -28,7 +28,7 @@ class Native:
 
 def test_the_tracer_of_kernels_is_off() -> None:
     native = Native()
-    _started(native, "folder")
+    _started(native.ProfilerSession, "folder")
     [options] = native.begun
     assert operator.index(options["device_tracer_level"]) == 0
 
@@ -42,7 +42,7 @@ def test_an_option_has_no_truth_value_of_its_own() -> None:
 @pytest.mark.parametrize("refuses", [TypeError, ValueError, RuntimeError])
 def test_a_tensorflow_that_takes_options_otherwise_is_told_none(refuses: type[Exception]) -> None:
     native = Native(refuses)
-    _started(native, "folder")
+    _started(native.ProfilerSession, "folder")
     assert native.begun == [{}]
 
 
@@ -52,5 +52,5 @@ def test_a_session_that_is_refused_for_another_reason_is_not_begun() -> None:
 
     native = Native(AlreadyExistsError)
     with pytest.raises(AlreadyExistsError):
-        _started(native, "folder")
+        _started(native.ProfilerSession, "folder")
     assert native.begun == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasmemwatch.attribution.events.capture_folder import CaptureFolder
+from kerasmemwatch.compat.tensorflow import CONTEXT, IN_CLUSTER, PROFILER_OF_V2, PROFILER_SESSION
 from kerasmemwatch.errors import MemWatchError
 
 __all__ = ["Capture", "ProfilerBusyError", "ProfilerUnsafeError"]
@@ -62,25 +63,25 @@ class Capture:
             ProfilerUnsafeError: If this process's operations talk to those of another: with two workers under
                 ``tf.distribute.MultiWorkerMirroredStrategy``, sessions of TensorFlow's profiler, also without us, ended
                 in a corrupted heap now and then.
+            MissingNameError: If this TensorFlow has another profiler.
         """
         if _spans_processes():
             raise ProfilerUnsafeError("several processes train together, and TensorFlow's profiler may crash them")
-        from tensorflow.python.profiler import profiler_v2
-        from tensorflow.python.profiler.internal import _pywrap_profiler as native
 
+        session_class = PROFILER_SESSION.get()
         # In place of the class stands a method of another capture.
-        if profiler_v2._profiler is not None or not isinstance(native.ProfilerSession, type):
+        if PROFILER_OF_V2.get() is not None or not isinstance(session_class, type):
             raise ProfilerBusyError("another profiler session is active")
         self._folder, self._pid = CaptureFolder(), os.getpid()
         try:
-            session = _started(native, self._folder.path)
+            session = _started(session_class, self._folder.path)
         except Exception as error:
             self._folder.remove()
             if type(error).__name__ == "AlreadyExistsError":
                 raise ProfilerBusyError("another profiler session is active") from error
             raise
-        self._session, self._native, self._session_class = session, native, native.ProfilerSession
-        native.ProfilerSession = self._give_way
+        self._session, self._session_class = session, session_class
+        PROFILER_SESSION.set(self._give_way)
 
     def stop(self) -> bytes | None:
         """End the session.
@@ -107,7 +108,8 @@ class Capture:
         """The session, for the last time; ``None`` in a forked process too, to which it does not belong."""
         session, self._session = self._session, None
         if self._session_class is not None:
-            self._native.ProfilerSession, self._session_class = self._session_class, None
+            PROFILER_SESSION.set(self._session_class)
+            self._session_class = None
         if session is not None and os.getpid() != self._pid:
             self._folder.leave()
             return None
@@ -115,24 +117,24 @@ class Capture:
 
     def _give_way(self) -> Any:
         """What whoever asks for a session of their own gets, in place of the class."""
-        session_class = self._session_class or self._native.ProfilerSession
+        session_class = self._session_class or PROFILER_SESSION.get()
         self.preempted = self.preempted or self._session is not None
         self.discard()
         return session_class()
 
 
-def _started(native: Any, path: str) -> Any:
-    session = native.ProfilerSession()
+def _started(session_class: Any, path: str) -> Any:
+    session = session_class()
     try:
         session.start(path, _OPTIONS)
     except (TypeError, ValueError, RuntimeError):  # another TensorFlow, which takes options otherwise
-        session = native.ProfilerSession()
+        session = session_class()
         session.start(path, {})
     return session
 
 
 def _spans_processes() -> bool:
     """Whether collective operations of this process take part in a cluster."""
-    from tensorflow.python.eager import context
-
-    return getattr(context.context(), "_collective_ops_server_def", None) is not None
+    context = CONTEXT.get()()
+    IN_CLUSTER.owner()  # which must not be missing: nobody would know
+    return IN_CLUSTER.of(context) is not None

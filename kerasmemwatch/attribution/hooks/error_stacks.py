@@ -8,22 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kerasmemwatch.compat.tensorflow import FILTER_STACK
+
 __all__ = ["left_out_of_stacks"]
 
 
 @contextmanager
 def left_out_of_stacks(_: object) -> Iterator[None]:
     """TensorFlow writes into its errors under which stack an operation was made; our functions are no part of it."""
-    from tensorflow.python.framework import ops
-    from tensorflow.python.util import tf_stack
+    import tensorflow as tf
 
-    if ops.inside_function():
+    stack_filter: Any = FILTER_STACK.get()
+    if tf.inside_function():
         # Somebody begins in the middle of a tracing, and its own filters would end before this one.
         yield
         return
     files = _our_files()
 
-    class Filter(tf_stack.StackTraceFilter):
+    class Filter(stack_filter):
         def get_filtered_filenames(self) -> Any:
             return files | self.parent.get_filtered_filenames()
 

@@ -20,6 +20,7 @@ from kerasmemwatch.attribution.live.tensor_places import host_address
 from kerasmemwatch.attribution.variables.layer_paths import PathedLayer, lasting_name, operation_paths, unique_path
 from kerasmemwatch.attribution.variables.object_walk import is_module, module_classes
 from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.compat.keras import COMPUTE_LOSS
 from kerasmemwatch.records.owners import AFTER_LAYERS, LOSS, METRICS, OPTIMIZER, Frame
 
 __all__ = ["LayerHooks", "makes_function"]
@@ -73,7 +74,8 @@ class LayerHooks:
             for optimizer in (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer):
                 self._hook(optimizer, "apply", self._update_frame)
             self._hook(keras.losses.Loss, "__call__", self._loss_frame)
-            self._hook(keras.Model, "_compute_loss", self._loss_frame)
+            if COMPUTE_LOSS.exists:
+                self._hook(keras.Model, COMPUTE_LOSS.attribute, self._loss_frame)
             self._hook(keras.Model, "compute_metrics", self._metric_frame)
             self._hook(keras.metrics.Mean, "update_state", self._metric_frame)
             self._hook_models()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any
 
-__all__ = ["leave_out", "patched", "unseen"]
+from kerasmemwatch.compat.names import Name
+
+__all__ = ["leave_out", "patched", "replaced", "unseen"]
 
 _MISSING = object()
 
@@ -38,6 +40,15 @@ def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, before)
+
+
+def replaced(name: Name, value: Any) -> AbstractContextManager[None]:
+    """As ``patched``, of a private name of a library.
+
+    Raises:
+        MissingNameError: If the library lacks it.
+    """
+    return patched(name.owner(), name.attribute, value)
 
 
 def leave_out(error: BaseException) -> None:

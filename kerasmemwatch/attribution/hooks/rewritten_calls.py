@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
-from kerasmemwatch.attribution.hooks.patching import patched, unseen
+from kerasmemwatch.attribution.hooks.patching import replaced, unseen
+from kerasmemwatch.compat.tensorflow import SET_FUNCTION_ATTRIBUTE
 
 __all__ = ["rewritten_calls"]
 
@@ -16,9 +17,7 @@ __all__ = ["rewritten_calls"]
 @contextmanager
 def rewritten_calls(stack: OwnerStack) -> Iterator[None]:
     """Note the rewriting of calls: of one that has a gradient, to a function that returns what the gradient needs."""
-    from tensorflow.python.framework.ops import Operation
-
-    original = Operation._set_func_attr
+    original = SET_FUNCTION_ATTRIBUTE.get()
 
     @functools.wraps(original)
     def hooked(self: Any, attribute: Any, function: Any) -> None:
@@ -28,5 +27,5 @@ def rewritten_calls(stack: OwnerStack) -> Iterator[None]:
         if self.name in calls:
             calls[self.name] = function.decode() if isinstance(function, bytes) else str(function)
 
-    with patched(Operation, "_set_func_attr", hooked):
+    with replaced(SET_FUNCTION_ATTRIBUTE, hooked):
         yield

@@ -1,7 +1,6 @@
 """Hooks into TensorFlow: which operation is made by whom, and whose gradient is computed.
 
-Some of these interfaces are private. Each is looked up when it is used; one that is missing is left out, and what
-follows from that is noted.
+Most of these interfaces are private. One that is missing is left out, and what follows from that is noted.
 """
 
 from __future__ import annotations
@@ -18,14 +17,31 @@ from kerasmemwatch.attribution.hooks.error_stacks import left_out_of_stacks
 from kerasmemwatch.attribution.hooks.graph_registry import Reference
 from kerasmemwatch.attribution.hooks.in_place import same_buffer
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
-from kerasmemwatch.attribution.hooks.patching import leave_out, patched, unseen
+from kerasmemwatch.attribution.hooks.patching import leave_out, patched, replaced, unseen
 from kerasmemwatch.attribution.hooks.rewritten_calls import rewritten_calls
 from kerasmemwatch.attribution.live.tensor_places import captured_handle, host_address, note_scatter
+from kerasmemwatch.compat.names import Name
+from kerasmemwatch.compat.tensorflow import (
+    CALL_FUNCTION,
+    CREATE_FUNCTION,
+    CREATE_OPERATION,
+    FAST_EXECUTE,
+    FILTER_STACK,
+    GRADIENT_FUNCTION,
+    MERGE_CALL,
+    NO_TAPE_RECORDS,
+    RECORD_GRADIENT,
+    RECORD_OPERATIONS,
+    REGISTER_GRADIENT_FUNCTION,
+    SET_FUNCTION_ATTRIBUTE,
+)
+from kerasmemwatch.errors import MissingNameError
 from kerasmemwatch.records.owners import Frame
 
 __all__ = ["eager_owners", "tensorflow_hooks", "traced_functions"]
 
 _BACKWARD = Frame("", "", "backward")
+_UNEXPECTED = "This TensorFlow is not as expected"
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Some 100 bytes each: kinds of operations times layers that make them.
 _MOST_MARKS = 1 << 12
@@ -34,18 +50,18 @@ _MOST_MARKS = 1 << 12
 @contextmanager
 def tensorflow_hooks(stack: OwnerStack) -> Iterator[None]:
     """Note who makes the operations of graphs, and tell whose gradients are computed."""
-    hooks: tuple[tuple[Callable[[OwnerStack], AbstractContextManager[None]], str], ...] = (
-        (_made_operations, "The operations of graphs are told apart by their names only."),
-        (rewritten_calls, "A program that is still running when a step ends may have no layer."),
-        (_own_gradients, "What gradients of a function's own make may have the wrong layer."),
-        (_gradient_functions, "What the backward pass makes may have no layer, or the wrong one."),
-        (_tapes, "Gradients of weights are not told from other values of the backward pass."),
-        (_merged_calls, "What replicas do together may be taken for the input pipeline's."),
-        (left_out_of_stacks, "TensorFlow's errors show our functions where they say how an operation was made."),
+    hooks: tuple[tuple[Callable[[OwnerStack], AbstractContextManager[None]], Name], ...] = (
+        (_made_operations, CREATE_OPERATION),
+        (rewritten_calls, SET_FUNCTION_ATTRIBUTE),
+        (_own_gradients, RECORD_OPERATIONS[0]),
+        (_gradient_functions, GRADIENT_FUNCTION),
+        (_tapes, NO_TAPE_RECORDS),
+        (_merged_calls, MERGE_CALL),
+        (left_out_of_stacks, FILTER_STACK),
     )
     with ExitStack() as exits:
-        for hook, consequence in hooks:
-            _install(exits, hook(stack), stack, consequence)
+        for hook, name in hooks:
+            _install(exits, hook(stack), stack, name)
         yield
 
 
@@ -56,8 +72,8 @@ def eager_owners(stack: OwnerStack) -> Iterator[None]:
     This costs time, so only while a step is captured.
     """
     with ExitStack() as exits:
-        _install(exits, _recorded_operations(stack), stack, "What the backward pass makes in eager mode has no layer.")
-        _install(exits, _calls(stack), stack, "Operations of functions may be taken for eager ones.")
+        _install(exits, _recorded_operations(stack), stack, FAST_EXECUTE)
+        _install(exits, _calls(stack), stack, CALL_FUNCTION)
         yield
 
 
@@ -66,26 +82,26 @@ def traced_functions(around: Callable[[], AbstractContextManager[None]]) -> Iter
     """Run each tracing of a function within a context; calls of functions that are traced cost nothing.
 
     Raises:
-        AttributeError: If this TensorFlow traces functions in another way.
+        MissingNameError: If this TensorFlow traces functions in another way.
     """
-    from tensorflow.python.eager.polymorphic_function import tracing_compilation
-
-    original = tracing_compilation._create_concrete_function
+    original = CREATE_FUNCTION.get()
 
     @functools.wraps(original)
     def hooked(*args: Any, **kwargs: Any) -> Any:
         with unseen, around():
             return original(*args, **kwargs)
 
-    with patched(tracing_compilation, "_create_concrete_function", hooked):
+    with replaced(CREATE_FUNCTION, hooked):
         yield
 
 
-def _install(exits: ExitStack, hook: AbstractContextManager[None], stack: OwnerStack, consequence: str) -> None:
+def _install(exits: ExitStack, hook: AbstractContextManager[None], stack: OwnerStack, name: Name) -> None:
     try:
         exits.enter_context(hook)
-    except (ImportError, AttributeError, TypeError) as error:
-        stack.missing[consequence] = f"This TensorFlow is not as expected: {error}. {consequence}"
+    except MissingNameError as error:
+        stack.missing[error.full_name] = f"{_UNEXPECTED}: {error}. {error.lost}"
+    except (AttributeError, TypeError) as error:
+        stack.missing[name.lost] = f"{_UNEXPECTED}: {error}. {name.lost}"
 
 
 class _OpType(str):
@@ -113,9 +129,7 @@ def _marked(op_type: Any, frame: Frame) -> Any:
 @contextmanager
 def _recorded_operations(stack: OwnerStack) -> Iterator[None]:
     """Eager operations, which TensorFlow records for their gradients in C++."""
-    from tensorflow.python import pywrap_tfe
-
-    fast, nothing_records = pywrap_tfe.TFE_Py_FastPathExecute, pywrap_tfe.TFE_Py_TapeSetIsEmpty
+    fast, nothing_records = FAST_EXECUTE.get(), NO_TAPE_RECORDS.get()
 
     def execute(context: Any, op_type: Any, *args: Any) -> Any:
         try:
@@ -125,16 +139,14 @@ def _recorded_operations(stack: OwnerStack) -> Iterator[None]:
             leave_out(error)
             raise
 
-    with patched(pywrap_tfe, "TFE_Py_FastPathExecute", execute):
+    with replaced(FAST_EXECUTE, execute):
         yield
 
 
 @contextmanager
 def _calls(stack: OwnerStack) -> Iterator[None]:
     """Note when functions run that eager code calls, and what they are called with."""
-    from tensorflow.python.eager.context import Context
-
-    original = Context.call_function
+    original = CALL_FUNCTION.get()
 
     @functools.wraps(original)
     def hooked(self: Any, name: Any, tensor_inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -146,15 +158,13 @@ def _calls(stack: OwnerStack) -> Iterator[None]:
         finally:
             stack.called(begun_ns, time.time_ns())
 
-    with patched(Context, "call_function", hooked):
+    with replaced(CALL_FUNCTION, hooked):
         yield
 
 
 @contextmanager
 def _made_operations(stack: OwnerStack) -> Iterator[None]:
-    from tensorflow.python.framework.func_graph import FuncGraph
-
-    original = FuncGraph._create_op_internal
+    original = CREATE_OPERATION.get()
 
     @functools.wraps(original)
     def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -169,7 +179,7 @@ def _made_operations(stack: OwnerStack) -> Iterator[None]:
         note_scatter(operation)
         return operation
 
-    with patched(FuncGraph, "_create_op_internal", hooked):
+    with replaced(CREATE_OPERATION, hooked):
         yield
 
 
@@ -183,7 +193,6 @@ def _reference(value: Any) -> Reference:
 @contextmanager
 def _own_gradients(stack: OwnerStack) -> Iterator[None]:
     """Functions with a gradient of their own: whoever calls one owns what its gradient makes."""
-    from tensorflow.python.eager import record
 
     def hook(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -206,17 +215,17 @@ def _own_gradients(stack: OwnerStack) -> Iterator[None]:
 
         return hooked
 
-    names = ("record_operation", "record_operation_backprop_only")
     with ExitStack() as exits:
-        for name in names:
-            exits.enter_context(patched(record, name, hook(getattr(record, name))))
+        for name in RECORD_OPERATIONS:
+            exits.enter_context(replaced(name, hook(name.get())))
         yield
 
 
 @contextmanager
 def _tapes(stack: OwnerStack) -> Iterator[None]:
-    from tensorflow.python import pywrap_tfe
-    from tensorflow.python.eager.backprop import GradientTape
+    from tensorflow import GradientTape
+
+    nothing_records = NO_TAPE_RECORDS.get()
 
     def hook(original: Callable[..., Any], *, notes: bool) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -229,7 +238,7 @@ def _tapes(stack: OwnerStack) -> Iterator[None]:
                 stack.pop()
             if notes and not stack.foreign():
                 _note_gradients(stack, sources, gradients)
-            if pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+            if nothing_records():
                 stack.differentiated_all()
             return gradients
 
@@ -254,9 +263,7 @@ def _tapes(stack: OwnerStack) -> Iterator[None]:
 @contextmanager
 def _merged_calls(stack: OwnerStack) -> Iterator[None]:
     """What replicas do together runs on a thread that is none of theirs: who is on top there is so here."""
-    from tensorflow.python.distribute.mirrored_run import _MirroredReplicaContext
-
-    original = _MirroredReplicaContext._merge_call
+    original = MERGE_CALL.get()
 
     @functools.wraps(original)
     def hooked(self: Any, merge: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -274,7 +281,7 @@ def _merged_calls(stack: OwnerStack) -> Iterator[None]:
         with unseen:
             return original(self, merged, args, kwargs)
 
-    with patched(_MirroredReplicaContext, "_merge_call", hooked):
+    with replaced(MERGE_CALL, hooked):
         yield
 
 
@@ -295,10 +302,7 @@ def _note_gradients(stack: OwnerStack, sources: Any, gradients: Any) -> None:
 @contextmanager
 def _gradient_functions(stack: OwnerStack) -> Iterator[None]:
     """Who runs an operation travels with it to its gradient function: its type says so."""
-    from tensorflow.python import pywrap_tfe
-    from tensorflow.python.eager import backprop, execute
-
-    original, record = backprop._gradient_function, execute.record_gradient
+    original, record, register = GRADIENT_FUNCTION.get(), RECORD_GRADIENT.get(), REGISTER_GRADIENT_FUNCTION.get()
     _expect(original, 8, "forward_pass_name_scope")
     _expect(record, 4, "outputs")
 
@@ -318,12 +322,12 @@ def _gradient_functions(stack: OwnerStack) -> Iterator[None]:
         finally:
             stack.pop()
 
-    pywrap_tfe.TFE_Py_RegisterGradientFunction(differentiate)
+    register(differentiate)
     try:
-        with patched(execute, "record_gradient", recorded):
+        with replaced(RECORD_GRADIENT, recorded):
             yield
     finally:
-        pywrap_tfe.TFE_Py_RegisterGradientFunction(original)
+        register(original)
 
 
 def _expect(function: Callable[..., Any], count: int, last: str) -> None:

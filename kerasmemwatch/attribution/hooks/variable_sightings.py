@@ -9,11 +9,13 @@ from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from kerasmemwatch.attribution.hooks.patching import patched, unseen
+from kerasmemwatch.attribution.hooks.patching import replaced, unseen
 from kerasmemwatch.attribution.hooks.tensorflow_hooks import traced_functions
 from kerasmemwatch.attribution.live.live_buffers import Sighting, variable_addresses
 from kerasmemwatch.attribution.live.tensor_places import host_address, resource_place, unwatched
 from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.compat.tensorflow import ASSIGN_VARIABLE, EAGER_TENSOR
+from kerasmemwatch.errors import MissingNameError
 from kerasmemwatch.faults import Faults
 
 __all__ = ["variable_sightings"]
@@ -44,19 +46,17 @@ def variable_sightings(before: Container[int], watched: Watched, faults: Faults)
                 found.extend(Sighting(key, address, now) for key, address in places.items() if key not in before)
 
     with ExitStack() as exits:
-        try:
-            exits.enter_context(traced_functions(around))
-            exits.enter_context(_assignments(found, before))
-        except (ImportError, AttributeError):
-            pass
+        for hook in (traced_functions(around), _assignments(found, before)):
+            try:
+                exits.enter_context(hook)
+            except MissingNameError as error:
+                faults.remark("trace", error, error.lost)
         yield found
 
 
 @contextmanager
 def _assignments(found: list[Sighting], before: Container[int]) -> Iterator[None]:
-    from tensorflow.python.ops import gen_resource_variable_ops
-
-    original, known = gen_resource_variable_ops.assign_variable_op, set[int]()
+    original, known = ASSIGN_VARIABLE.get(), set[int]()
 
     def note(resource: Any, address: int) -> None:
         if address:
@@ -64,7 +64,7 @@ def _assignments(found: list[Sighting], before: Container[int]) -> Iterator[None
 
     @functools.wraps(original)
     def hooked(resource: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-        is_eager = type(value).__name__ == "EagerTensor"
+        is_eager = EAGER_TENSOR.is_that_of(value)
         if is_eager and id(resource) not in known and id(resource) not in before:
             known.add(id(resource))
             with unwatched():
@@ -76,5 +76,5 @@ def _assignments(found: list[Sighting], before: Container[int]) -> Iterator[None
             note(resource, host_address(value))
         return done
 
-    with patched(gen_resource_variable_ops, "assign_variable_op", hooked):
+    with replaced(ASSIGN_VARIABLE, hooked):
         yield

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
+from kerasmemwatch.compat.tensorflow import EAGER_TENSOR
 
 __all__ = [
     "BatchPart",
@@ -92,7 +93,7 @@ def tensor_specs(value: Any) -> list[Spec]:
 
 def eager_tensors(value: Any) -> list[Any]:
     """The tensors in a structure that have a value."""
-    return [tensor for tensor in _flat(value) if type(tensor).__name__ == "EagerTensor"]
+    return [tensor for tensor in _flat(value) if EAGER_TENSOR.is_that_of(tensor)]
 
 
 def _spec(tensor: Any) -> Spec | None:

@@ -26,6 +26,7 @@ from kerasmemwatch.attribution.live.live_buffers import (
 )
 from kerasmemwatch.attribution.live.tensor_places import Place, resource_place, tensor_place, unwatched
 from kerasmemwatch.attribution.variables.live_objects import live_objects
+from kerasmemwatch.compat.tensorflow import EAGER_TENSOR, HANDLE_DATA
 
 __all__ = ["Unwatched", "unwatched_buffers"]
 
@@ -92,7 +93,7 @@ def _handles(graph: Any) -> list[Any]:
 
 
 def _captured(graph: Any) -> list[Any]:
-    return [outer for outer, _ in getattr(graph, "captures", None) or () if type(outer).__name__ == "EagerTensor"]
+    return [outer for outer, _ in getattr(graph, "captures", None) or () if EAGER_TENSOR.is_that_of(outer)]
 
 
 def _held(
@@ -127,7 +128,7 @@ def _earlier(size: int, place: Place, key: int = 0) -> KnownBuffer:
 def _stored(handle: Any) -> tuple[int, Any]:
     """Bytes and type of the variable behind a handle; 0 if it is no variable's, as an iterator's."""
     tensorflow = sys.modules["tensorflow"]
-    for part in getattr(getattr(handle, "_handle_data", None), "shape_and_type", None) or ():
+    for part in getattr(HANDLE_DATA.of(handle), "shape_and_type", None) or ():
         dtype = tensorflow.as_dtype(part.dtype)
         if not part.shape.unknown_rank:
             return math.prod(max(0, dim.size) for dim in part.shape.dim) * int(dtype.size or 0), dtype

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from kerasmemwatch.attribution.live.batch_spec import BatchPart
+from kerasmemwatch.compat.tensorflow import EAGER_TENSOR, ITERATOR_RESOURCE, MODEL_PROTO
 
 __all__ = ["not_repeated", "pipeline_nodes", "waiting_bytes"]
 
@@ -48,15 +49,15 @@ def not_repeated(waiting: int, sources: Iterable[int], batch: Iterable[BatchPart
 def pipeline_nodes(iterator: Any) -> Mapping[int, Any]:
     """TensorFlow's account of an iterator: by number, each node of the pipeline that runs; empty if there is none."""
     import tensorflow as tf
-    from tensorflow.core.framework import model_pb2
 
+    resource = ITERATOR_RESOURCE.of(iterator)
     # One within a function that was traced, which an exception may keep alive, holds no batches.
-    if type(getattr(iterator, "_iterator_resource", None)).__name__ != "EagerTensor":
+    if not EAGER_TENSOR.is_that_of(resource):
         return {}
     # Without a model there is an error; and as with all that is private, it may one day be another.
     with suppress(Exception), tf.init_scope():
-        proto = tf.raw_ops.IteratorGetModelProto(iterator=iterator._iterator_resource)
-        nodes: Mapping[int, Any] = model_pb2.ModelProto.FromString(proto.numpy()).nodes
+        proto = tf.raw_ops.IteratorGetModelProto(iterator=resource)
+        nodes: Mapping[int, Any] = MODEL_PROTO.get().FromString(proto.numpy()).nodes
         return nodes
     return {}
 

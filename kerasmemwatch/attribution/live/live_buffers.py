@@ -12,6 +12,7 @@ from kerasmemwatch.attribution.live.tensor_places import Place, tensor_place, un
 from kerasmemwatch.attribution.variables.live_objects import live_objects
 from kerasmemwatch.attribution.variables.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variables.variable_size import components
+from kerasmemwatch.compat.tensorflow import DATASET_FUNCTION, DATASET_TENSORS, EAGER_TENSOR, FUNC_GRAPH, OWNED_ITERATOR
 from kerasmemwatch.records.owners import INPUT_PIPELINE
 
 __all__ = [
@@ -187,11 +188,11 @@ def tensor_kind(kind: type) -> str:
         return "dataset"
     if tensorflow.Variable in bases:
         return "variable"
-    if kind.__name__ == "OwnedIterator" and tensorflow.data.Iterator in bases:
+    if OWNED_ITERATOR.names(kind) and tensorflow.data.Iterator in bases:
         return "iterator"
-    if kind.__name__ == "FuncGraph" and tensorflow.Graph in bases:
+    if FUNC_GRAPH.names(kind) and tensorflow.Graph in bases:
         return "graph"
-    return "tensor" if kind.__name__ == "EagerTensor" and tensorflow.Tensor in bases else ""
+    return "tensor" if EAGER_TENSOR.names(kind) and tensorflow.Tensor in bases else ""
 
 
 def _variables(variables: Iterable[Any], known: Container[int], *, in_step: bool) -> Iterator[KnownBuffer]:
@@ -210,8 +211,8 @@ def handle_keys(variables: Iterable[Any]) -> set[int]:
 
 
 def _captured(dataset: Any) -> Iterator[Any]:
-    yield from getattr(dataset, "_tensors", None) or ()
-    function = getattr(getattr(dataset, "_map_func", None), "function", None)
+    yield from DATASET_TENSORS.of(dataset) or ()
+    function = getattr(DATASET_FUNCTION.of(dataset), "function", None)
     yield from getattr(function, "captured_inputs", None) or ()
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from kerasmemwatch.attribution.events.chunk_addresses import chunk_bytes
 from kerasmemwatch.attribution.live.iterator_buffers import pipeline_nodes
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, tensor_bytes
+from kerasmemwatch.compat.tensorflow import DATASET_FUNCTIONS, DATASET_INPUTS, ITERATOR_DATASET
 from kerasmemwatch.records.owners import INPUT_PIPELINE
 
 __all__ = ["kept_arrays"]
@@ -61,7 +62,7 @@ def kept_arrays(iterators: Iterable[Any]) -> list[KnownBuffer]:
         nodes = pipeline_nodes(iterator)
         # All of this is private, and may one day be another.
         with suppress(Exception):
-            datasets = list(_with_inputs(iterator._dataset)) if nodes else []
+            datasets = list(_with_inputs(ITERATOR_DATASET.of(iterator))) if nodes else []
             sizes += [size for dataset in datasets for arrays in _made(dataset) for size in arrays.constants]
             sizes += [size for dataset in datasets for size in _element(dataset) if _is_open(nodes, size)]
     return [KnownBuffer(INPUT_PIPELINE, "", "inputs", size) for size in sizes]
@@ -69,12 +70,12 @@ def kept_arrays(iterators: Iterable[Any]) -> list[KnownBuffer]:
 
 def _with_inputs(dataset: Any) -> Iterator[Any]:
     yield dataset
-    for each in dataset._inputs():
+    for each in DATASET_INPUTS.of(dataset)():
         yield from _with_inputs(each)
 
 
 def _made(dataset: Any) -> list[_Arrays]:
-    return [_arrays(wrapper.function.graph) for wrapper in dataset._functions()]
+    return [_arrays(wrapper.function.graph) for wrapper in DATASET_FUNCTIONS.of(dataset)()]
 
 
 def _arrays(graph: Any) -> _Arrays:
@@ -118,9 +119,9 @@ def _element(dataset: Any) -> tuple[int, ...]:
     """What a ``flat_map`` goes through, if that is made for it."""
     if not type(dataset).__name__.endswith("FlatMapDataset"):
         return ()
-    [source] = dataset._inputs()
+    [source] = DATASET_INPUTS.of(dataset)()
     while type(source).__name__.endswith("PrefetchDataset"):
-        [source] = source._inputs()
+        [source] = DATASET_INPUTS.of(source)()
     return tuple(size for arrays in _made(source) for size in arrays.results)
 
 

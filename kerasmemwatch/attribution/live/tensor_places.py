@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kerasmemwatch.compat.tensorflow import STOP_RECORDING
+
 __all__ = [
     "Place",
     "captured_handle",
@@ -136,11 +138,8 @@ def captured_handle(handle: Any) -> Any:
 
 def unwatched() -> AbstractContextManager[None]:
     """A tape of the user's would record what we read."""
-    try:
-        from tensorflow.python.eager import record
-    except ImportError:  # another TensorFlow, or none
-        return nullcontext()
-    unwatched: AbstractContextManager[None] = record.stop_recording()
+    stop_recording = STOP_RECORDING.if_loaded()
+    unwatched: AbstractContextManager[None] = stop_recording() if stop_recording else nullcontext()
     return unwatched
 
 

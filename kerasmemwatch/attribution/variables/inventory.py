@@ -20,6 +20,7 @@ from kerasmemwatch.attribution.variables.object_walk import Kinds, closure, held
 from kerasmemwatch.attribution.variables.optimizer_slots import optimizer_state, optimizer_variables, references, slots
 from kerasmemwatch.attribution.variables.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variables.variable_size import variable_key
+from kerasmemwatch.compat.keras import LOSS, METRICS, SEED_GENERATORS, VARIABLE_LISTS
 from kerasmemwatch.errors import InvalidTypeError
 from kerasmemwatch.records.layer_memory import LayerMemory
 
@@ -135,10 +136,10 @@ def variable_bytes(variables: Iterable[VariableMemory], category: str | None = N
 
 def _metrics(layers: Sequence[PathedLayer]) -> Iterator[Any]:
     for layer in layers:
-        yield from getattr(layer.layer, "_metrics", None) or ()
+        yield from METRICS.of(layer.layer) or ()
         yield from (item.value for item in layer.held if item.kind == "metric")
         # A compiled loss is no metric and holds one for each part of the loss.
-        yield from getattr(getattr(layer.layer, "_compile_loss", None), "metrics", None) or ()
+        yield from getattr(LOSS.of(layer.layer), "metrics", None) or ()
 
 
 def _count_layers(ledger: Ledger, layers: Sequence[PathedLayer]) -> None:
@@ -149,7 +150,7 @@ def _count_layers(ledger: Ledger, layers: Sequence[PathedLayer]) -> None:
             ledger.add(variable, layer, "weights", role, f"{layer.path}/{_name(variable)}")
     # So too here: a module lists what the modules within it hold.
     for layer in post_order(layers):
-        seeds = [*(getattr(layer.layer, "_seed_generators", None) or ())]
+        seeds = [*(SEED_GENERATORS.of(layer.layer) or ())]
         seeds += [item.value for item in layer.held if item.kind == "seed"]
         for seed in seeds:
             ledger.add(seed.state, layer, "other", "seed", f"{layer.path}/{_name(seed.state)}")
@@ -170,7 +171,9 @@ def _count_loose(ledger: Ledger, variables: Iterable[Any], taken: set[str]) -> t
 
 
 def _listed(layer: Any) -> list[Any]:
-    lists = (getattr(layer, name, None) or () for name in ("_trainable_variables", "_non_trainable_variables"))
+    if any(name.is_missing for name in VARIABLE_LISTS):
+        return list(getattr(layer, "weights", None) or ())  # with those of its sub-layers
+    lists = (name.of(layer) or () for name in VARIABLE_LISTS)
     return [variable for variables in lists for variable in variables]
 
 

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from kerasmemwatch.attribution.variables.object_walk import Held, Kinds, held_by, is_module, modules_of
+from kerasmemwatch.compat.keras import LAYERS, OPERATIONS
 
 __all__ = [
     "PathedLayer",
@@ -114,7 +115,7 @@ def operation_paths(layers: Sequence[PathedLayer], *, several: bool = False) -> 
     found: list[PathedLayer] = []
     for parent in layers:
         prefix = f"{parent.path}/" if parent.depth or several else ""
-        for operation in getattr(parent.layer, "_operations", None) or ():
+        for operation in OPERATIONS.of(parent.layer) or ():
             if id(operation) not in seen:
                 seen.add(id(operation))
                 path = unique_path(prefix + _name(operation), taken)
@@ -163,7 +164,7 @@ def _descend(start: list[tuple[Any, str, int]], seen: set[int], taken: set[str],
 def _children(layer: Any, kinds: Kinds) -> list[Any]:
     if is_module(layer, kinds):
         return modules_of(layer)
-    children = getattr(layer, "_layers", None)
+    children = LAYERS.of(layer)
     if children is None:
         children = getattr(layer, "layers", None)
     return list(children or ())

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kerasmemwatch.compat.keras import BOOKKEEPING
+
 __all__ = [
     "Held",
     "Kinds",
@@ -24,35 +26,6 @@ __all__ = [
 ]
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
-
-# Attributes in which Keras, TensorFlow and PyTorch index what is also somewhere else: children, graphs, checkpoints.
-_BOOKKEEPING = frozenset(
-    {
-        "_buffers",
-        "_compiled_trainable_state",
-        "_functional",
-        "_inbound_nodes",
-        "_inputs_struct",
-        "_layers",
-        "_loss_ids",
-        "_losses",
-        "_metrics",
-        "_modules",
-        "_nodes",
-        "_nodes_by_depth",
-        "_non_trainable_variables",
-        "_operations",
-        "_operations_by_depth",
-        "_outbound_nodes",
-        "_outputs_struct",
-        "_parameters",
-        "_seed_generators",
-        "_tracked",
-        "_tracker",
-        "_trainable_variables",
-        "_variables",
-    }
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +95,7 @@ def _classes(*places: tuple[Any, str]) -> tuple[type, ...]:
 def is_bookkeeping(name: str) -> bool:
     """Whether an attribute only indexes what is held elsewhere."""
     # TensorFlow's checkpoint dependencies of any trackable object start with "_self_".
-    return name in _BOOKKEEPING or name.startswith("_self_")
+    return name in BOOKKEEPING or name.startswith("_self_")
 
 
 def is_module(value: Any, kinds: Kinds | None = None) -> bool:

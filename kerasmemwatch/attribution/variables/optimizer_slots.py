@@ -7,20 +7,21 @@ from typing import Any
 
 from kerasmemwatch.attribution.variables.object_walk import Kinds, held_by, held_in, is_bookkeeping
 from kerasmemwatch.attribution.variables.variable_size import variable_key, variable_size
+from kerasmemwatch.compat.keras import OPTIMIZED_VARIABLES, OPTIMIZER_VARIABLES
 
 __all__ = ["optimizer_state", "optimizer_variables", "references", "slots"]
 
 
 def references(optimizer: Any) -> list[Any]:
     """List the variables that an optimizer updates, in the order of its slots; empty before it is built."""
-    return list(getattr(optimizer, "_trainable_variables", None) or ())
+    return list(OPTIMIZED_VARIABLES.of(optimizer) or ())
 
 
 def optimizer_variables(optimizer: Any) -> list[Any]:
     """List the variables that an optimizer tracks as its own."""
     listed = getattr(optimizer, "variables", None) or ()
     # A method in tf.compat.v1.train.Optimizer.
-    tracked = [*(getattr(optimizer, "_variables", None) or ()), *(() if callable(listed) else listed)]
+    tracked = [*(OPTIMIZER_VARIABLES.of(optimizer) or ()), *(() if callable(listed) else listed)]
     # An optimizer that keeps the model's variables in an attribute tracks those too; they are not its own.
     updated = {variable_key(variable) for variable in references(optimizer)}
     return [variable for variable in tracked if variable_key(variable) not in updated]

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kerasmemwatch.compat.keras import VARIABLE_DTYPE, VARIABLE_SHAPE, VARIABLE_VALUE
+
 __all__ = ["VariableSize", "components", "item_bytes", "stored", "variable_key", "variable_size"]
 
 _BITS = re.compile(r"(?:q?u?int|b?float|complex)([0-9]+)(?:_\w+)?")
@@ -74,7 +76,7 @@ def stored(variable: Any) -> Any:
     if isinstance(variable, _tensorflow_variables()):
         return variable
     # Not `.value`, which computes a placeholder for an uninitialized variable and casts under autocast.
-    storage = getattr(variable, "_value", None)
+    storage = VARIABLE_VALUE.of(variable)
     return variable if storage is None else storage
 
 
@@ -91,7 +93,7 @@ def _tensorflow_variables() -> tuple[type, ...]:
 
 
 def _shape(variable: Any, component: Any) -> tuple[int | None, ...]:
-    own = getattr(variable, "_shape", None)
+    own = VARIABLE_SHAPE.of(variable)
     shape = own if isinstance(own, tuple) else component.shape
     if getattr(shape, "rank", 0) is None:
         return (None,)
@@ -100,6 +102,6 @@ def _shape(variable: Any, component: Any) -> tuple[int | None, ...]:
 
 def _dtype(variable: Any) -> str:
     # Not a Keras variable's `.dtype`, which is the compute dtype inside an autocast scope.
-    own = getattr(variable, "_dtype", None)
+    own = VARIABLE_DTYPE.of(variable)
     dtype = own if isinstance(own, str) else variable.dtype
     return str(getattr(dtype, "name", dtype)).removesuffix("_ref")

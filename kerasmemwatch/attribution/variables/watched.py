@@ -12,6 +12,7 @@ from kerasmemwatch.attribution.variables.live_objects import live_objects
 from kerasmemwatch.attribution.variables.object_walk import Kinds
 from kerasmemwatch.attribution.variables.variable_ledger import Ledger
 from kerasmemwatch.attribution.variables.variable_size import variable_key
+from kerasmemwatch.compat.keras import FUNCTIONAL
 
 __all__ = ["Watched"]
 
@@ -42,7 +43,7 @@ class Watched:
         found = live_objects(lambda kind: name if (name := kinds.of_class(kind)) in _FOUND else "")
         models = [*found["layer"], *found["module"]]
         held = {id(part.layer) for model in models for part in layer_paths(model)[1:]}
-        held |= {id(getattr(model, "_functional", None)) for model in models}  # a Sequential model's other self
+        held |= {id(FUNCTIONAL.of(model)) for model in models}  # a Sequential model's other self
         for model in models:
             if id(model) not in held and any(memory.bytes for memory in inventory(model)):
                 self.add_model(model)

@@ -19,6 +19,7 @@ from typing import Any
 
 from kerasmemwatch.attribution.hooks.patching import unseen
 from kerasmemwatch.commands.run.shared_watch import SharedWatch
+from kerasmemwatch.compat.tensorflow import FILTER_MODULE
 from kerasmemwatch.switches import disabled
 
 __all__ = ["install"]
@@ -74,8 +75,5 @@ def _inside(
 
 def _left_out_by_tensorflow() -> AbstractContextManager[Any]:
     """Context that keeps this file out of the operation stacks in TensorFlow's errors."""
-    tf_stack = sys.modules.get("tensorflow.python.util.tf_stack")
-    try:
-        return nullcontext() if tf_stack is None else tf_stack.CurrentModuleFilter()
-    except AttributeError:
-        return nullcontext()
+    module_filter = FILTER_MODULE.if_loaded()
+    return nullcontext() if module_filter is None else module_filter()

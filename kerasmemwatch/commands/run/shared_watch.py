@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from kerasmemwatch.compat.keras import LIST_MODEL
+
 if TYPE_CHECKING:
     from kerasmemwatch.watch.memory_watch import MemoryWatch
 
@@ -49,7 +51,7 @@ class SharedWatch:
         try:
             self._heed_fork()
             # Not `.model`: on JAX, each access copies the training state back.
-            model = getattr(callback_list, "_model", None)
+            model = callback_list.model if LIST_MODEL.is_missing else LIST_MODEL.of(callback_list)
             if model and not self._has_watch(callback_list.callbacks) and not self._inside_watched(caller.f_back):
                 watch = self._get()
                 watch.set_params(callback_list.params)

@@ -12,6 +12,7 @@ from typing import Any
 
 import google_crc32c
 
+from kerasmemwatch.compat.tensorboard import EVENT
 from kerasmemwatch.storage.files.file_system import open_for_append
 
 __all__ = ["EventFile", "read_records"]
@@ -63,11 +64,10 @@ class EventFile:
     """
 
     def __init__(self, path: str, created: float) -> None:
-        from tensorboard.compat.proto import event_pb2
-
+        event = EVENT.get()
         self._file = open_for_append(path)
         try:
-            self.write([event_pb2.Event(wall_time=created, file_version="brain.Event:2")])
+            self.write([event(wall_time=created, file_version="brain.Event:2")])
         except OSError:
             self._file.discard()
             raise

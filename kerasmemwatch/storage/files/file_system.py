@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Protocol
 
+from kerasmemwatch.compat.tensorboard import FILE_INTERFACE
 from kerasmemwatch.errors import LogDirError
 
 __all__ = [
@@ -223,6 +224,4 @@ class _RemoteFile:
 
 
 def _gfile() -> Any:
-    from tensorboard.compat import tf
-
-    return tf.io.gfile
+    return FILE_INTERFACE.get().io.gfile

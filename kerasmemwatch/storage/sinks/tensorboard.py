@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kerasmemwatch.analysis.decimation import bucket_width
+from kerasmemwatch.compat.tensorboard import DATA_CLASS, DATA_TYPES, EVENT, SCALAR_METADATA, SUMMARY_METADATA, TENSOR
 from kerasmemwatch.records.rows import Layout
 from kerasmemwatch.records.run import DeviceInfo
 from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME, VERSION
@@ -94,27 +95,25 @@ class TensorBoardSink:
             yield _tensor_event(f"{STEPS_TAG}{number:06d}", payload, update)
 
     def _scalar_events(self, update: Update) -> Iterator[Any]:
-        from tensorboard.compat.proto import event_pb2, types_pb2
-        from tensorboard.plugins.scalar import metadata
-
         num_rows = len(update.rows)
         series = list(_scalar_series(update.layout, self._devices)) if num_rows else []
-        if not series:
+        if not series or not SCALAR_METADATA.exists:
             return
+        new_event, described, kind = EVENT.get(), SCALAR_METADATA.get(), DATA_TYPES.get().Value("DT_FLOAT")
         starts = np.arange(0, num_rows, bucket_width(self._rows_seen + num_rows, _DENSE_POINTS))
         ends = update.rows[np.append(starts[1:], num_rows) - 1]
         highest = np.fmax.reduceat(update.rows[:, [index for index, _, _ in series]], starts, axis=0) / MIB
         for end, points in zip(ends.tolist(), highest.tolist(), strict=True):
-            event = event_pb2.Event(step=int(end[0]), wall_time=end[4])
+            event = new_event(step=int(end[0]), wall_time=end[4])
             for (_, tag, description), point in zip(series, points, strict=True):
                 if point != point:
                     continue
                 value = event.summary.value.add(tag=tag)
-                value.tensor.dtype = types_pb2.DT_FLOAT
+                value.tensor.dtype = kind
                 value.tensor.float_val.append(point)
                 if tag not in self._described:
                     self._described.add(tag)
-                    value.metadata.CopyFrom(metadata.create_summary_metadata("", description))
+                    value.metadata.CopyFrom(described("", description))
             yield event
 
 
@@ -147,15 +146,14 @@ def _scalar_series(layout: Layout, devices: tuple[DeviceInfo, ...]) -> Iterator[
 
 
 def _tensor_event(tag: str, payload: bytes, update: Update) -> Any:
-    from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
-
-    event = event_pb2.Event(step=update.step, wall_time=update.time_s)
+    metadata = SUMMARY_METADATA.get()
+    event = EVENT.get()(step=update.step, wall_time=update.time_s)
     value = event.summary.value.add(tag=tag)
-    value.tensor.CopyFrom(tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[payload]))
+    value.tensor.CopyFrom(TENSOR.get()(dtype=DATA_TYPES.get().Value("DT_STRING"), string_val=[payload]))
     value.metadata.CopyFrom(
-        summary_pb2.SummaryMetadata(
-            plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=str(VERSION).encode()),
-            data_class=summary_pb2.DATA_CLASS_TENSOR,
+        metadata(
+            plugin_data=metadata.PluginData(plugin_name=PLUGIN_NAME, content=str(VERSION).encode()),
+            data_class=DATA_CLASS.get(),
         )
     )
     return event

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kerasmemwatch.compat.keras import STEP_FUNCTIONS
+from kerasmemwatch.compat.tensorflow import REGISTERED_GRADIENTS
+
 __all__ = ["step_graphs_dropped"]
 
-# What Keras' TensorFlow trainer calls the functions that it makes a step of.
-_STEP = ("one_step_on_", "multi_step_on_")
+# What Keras' TensorFlow trainer calls the functions that it makes a step of: by what they do, and on what.
+_STEP = tuple(name.attribute.partition("_on_")[0] + "_on_" for name in STEP_FUNCTIONS)
 _DEEPEST = 8
 
 
@@ -33,12 +36,9 @@ def step_graphs_dropped() -> Iterator[None]:
 
 
 def _registered_gradients() -> dict[str, Any]:
-    try:
-        from tensorflow.python.framework import ops
-
-        found = ops.gradient_registry._registry
-    except (ImportError, AttributeError):
-        found = None  # another release keeps them elsewhere
+    if not all(name.exists for name in (REGISTERED_GRADIENTS, *STEP_FUNCTIONS)):
+        return {}
+    found = REGISTERED_GRADIENTS.get()
     return found if isinstance(found, dict) else {}
 
 

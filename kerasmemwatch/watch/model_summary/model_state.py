@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kerasmemwatch.compat.keras import TRACKER, VARIABLE_VALUE
+from kerasmemwatch.compat.tensorflow import TRACKABLE_CONTAINER
+
 __all__ = ["ModelState", "as_it_was"]
 
 _CONTAINERS = (dict, list, set, deque)
@@ -71,7 +74,7 @@ class ModelState:
         if isinstance(value, (tuple, frozenset)):
             self._seen[id(value)] = value
             return value
-        if isinstance(value, self._entered) or type(value).__name__ == "Tracker":
+        if isinstance(value, self._entered) or TRACKER.is_that_of(value):
             self._seen[id(value)] = value
             attributes = dict(value.__dict__)
             self._attributes.append((value, attributes))
@@ -100,7 +103,6 @@ def _classes() -> tuple[tuple[type, ...], tuple[type, ...]]:
     """Classes of what has attributes to keep, and of variables."""
     import keras
     import tensorflow as tf
-    from tensorflow.python.trackable.data_structures import TrackableDataStructure
 
     # Layers are operations; a model's compiled loss and metrics are a loss and a metric. A module's base class is that
     # of TensorFlow's random number generators too.
@@ -112,14 +114,14 @@ def _classes() -> tuple[tuple[type, ...], tuple[type, ...]]:
         keras.Metric,
         keras.random.SeedGenerator,
         trackable,
-        TrackableDataStructure,
+        *([TRACKABLE_CONTAINER.get()] if TRACKABLE_CONTAINER.exists else []),
     )
     return entered, (keras.Variable, tf.Variable)
 
 
 def _parts(variable: Any) -> list[Any]:
     """TensorFlow's variable behind Keras'; one for each replica."""
-    stored = getattr(variable, "_value", None)
+    stored = VARIABLE_VALUE.of(variable)
     stored = variable if stored is None else stored
     replicas = getattr(stored, "values", None)
     return list(replicas) if isinstance(replicas, (list, tuple)) and replicas else [stored]

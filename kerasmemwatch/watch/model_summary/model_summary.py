@@ -7,6 +7,9 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kerasmemwatch.compat import keras as keras_names
+from kerasmemwatch.compat import tensorflow as tensorflow_names
+from kerasmemwatch.compat.keras import COMPILED
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError, ProbeUnavailableError
 from kerasmemwatch.reports.report import Report
 from kerasmemwatch.switches import disabled
@@ -155,6 +158,8 @@ def _measured(model: Any, batch_size: int, optimizer: Any, mode: str, inputs: An
         if mode == "training" and optimizer is None and targets is None:
             error.add_note("The step ran with targets that kerasmemwatch made up. If they do not fit, pass targets=.")
         raise
+    if watch._recorder is not None:
+        watch._recorder.faults.tell_missing((*keras_names.SUMMARY, *tensorflow_names.SUMMARY))
     return watch.report, next((int(part.shape[0]) for part in keras.tree.flatten(batch[0]) if len(part.shape)), 1)
 
 
@@ -167,7 +172,9 @@ def _compile(model: Any, optimizer: Any) -> None:
     if isinstance(optimizer, keras.Optimizer):
         optimizer = type(optimizer).from_config(optimizer.get_config())
     # Keras leaves those in place that it is not given.
-    model._compile_loss = model._compile_metrics = None
+    for name in COMPILED:
+        name.owner()  # without it, what the model was compiled with would stay
+        setattr(model, name.attribute, None)
     keras.Model.compile(model, optimizer, **how)
 
     def compute_loss(

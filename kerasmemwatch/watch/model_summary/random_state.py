@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasmemwatch.compat.keras import GLOBAL_STATE
+from kerasmemwatch.compat.tensorflow import CONTEXT, CONTEXT_SEEDS, GLOBAL_GENERATOR
 from kerasmemwatch.watch.model_summary.model_state import as_it_was
 
 __all__ = ["same_random_numbers"]
@@ -20,19 +22,15 @@ def same_random_numbers() -> Iterator[None]:
 
     Keras keeps its generator beside the numbers behind the names it makes (``dense_1``), which stay the same too.
     """
-    from keras.src.backend.common import global_state
-    from tensorflow.python.eager import context
-    from tensorflow.python.ops import stateful_random_ops
-
     python, numpy = random.getstate(), np.random.get_state()
-    eager = context.context()
     # Makes the seeds of eager operations, once a seed has been set. Others meanwhile: TensorFlow goes on where an
     # operation of the same seed has left off.
-    seeds = getattr(eager, "_rng", None)
+    eager = CONTEXT.get()() if CONTEXT.exists else None
+    seeds = CONTEXT_SEEDS.of(eager)
     if seeds is not None:
-        eager._rng = random.Random(__name__)
-    generator = stateful_random_ops.global_generator
-    keras: Any = vars(global_state.GLOBAL_STATE_TRACKER)
+        setattr(eager, CONTEXT_SEEDS.attribute, random.Random(__name__))
+    generator = GLOBAL_GENERATOR.get() if GLOBAL_GENERATOR.exists else None
+    keras: Any = vars(GLOBAL_STATE.get()) if GLOBAL_STATE.exists else None
     try:
         with as_it_was(keras, generator):
             yield
@@ -40,5 +38,6 @@ def same_random_numbers() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         if seeds is not None:
-            eager._rng = seeds
-        stateful_random_ops.global_generator = generator
+            setattr(eager, CONTEXT_SEEDS.attribute, seeds)
+        if GLOBAL_GENERATOR.exists:
+            GLOBAL_GENERATOR.set(generator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kerasmemwatch.compat.keras import FUNCTIONAL
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 
 __all__ = ["concrete_shape", "example_inputs", "example_targets", "is_sparse_loss"]
@@ -92,7 +93,7 @@ def is_sparse_loss(loss: Any) -> bool:
 
 def _specifications(model: Any) -> Any:
     # What a Sequential takes is known to the functional model that it makes of itself.
-    for holder in (model, getattr(model, "_functional", None)):
+    for holder in (model, FUNCTIONAL.of(model)):
         try:
             if holder is not None and holder.inputs:
                 return holder.input

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from kerasmemwatch.attribution.hooks.patching import unseen
+from kerasmemwatch.compat.tensorflow import CALL_FUNCTION, CONTEXT
 
 __all__ = ["AwaitedCall"]
 
@@ -26,9 +27,8 @@ class AwaitedCall:
     def __init__(
         self, around: AbstractContextManager[None], guard: Callable[[], AbstractContextManager[object]]
     ) -> None:
-        from tensorflow.python.eager import context
-
-        self._running, self._guard = context.context(), guard
+        CALL_FUNCTION.owner()
+        self._running, self._guard = CONTEXT.get()(), guard
         self._others_left = _MOST_OTHER_CALLS
         self._around: AbstractContextManager[None] | None = None
         self.expect()
@@ -43,9 +43,9 @@ class AwaitedCall:
 
     def expect(self) -> None:
         """It is the function that is being traced now, perhaps for the second time: with its variables made."""
-        from tensorflow.python.framework import ops
+        import tensorflow as tf
 
-        graph = ops.get_default_graph()
+        graph = tf.compat.v1.get_default_graph()
         while getattr(graph.outer_graph, "building_function", False):
             graph = graph.outer_graph
         self._part_of_name = f"_{getattr(graph, 'name', '')}_".encode()

@@ -10,15 +10,14 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
-from tensorflow.python.eager import context
-from tensorflow.python.eager.polymorphic_function.polymorphic_function import Function
 
 from kerasmemwatch.attribution.hooks.patching import unseen
+from kerasmemwatch.compat.tensorflow import FUNCTION_CALL, NO_TAPE_RECORDS
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.switches import disabled
 from kerasmemwatch.watch.base import Watcher, current
@@ -27,7 +26,7 @@ from kerasmemwatch.watch.tapes.first_call import AwaitedCall
 
 __all__ = ["session_of_tape"]
 
-_WHERE, _CONSEQUENCE = "step", "Some steps of tapes that have no session are not recorded."
+_WHERE, _CONSEQUENCE, _CALL = "step", FUNCTION_CALL.lost, FUNCTION_CALL.attribute
 
 
 class _OwnSession(MemorySession):
@@ -41,6 +40,7 @@ class _OwnSession(MemorySession):
     def __init__(self) -> None:
         super().__init__(log_dir=None)
         self.pid = os.getpid()
+        self.nothing_records: Callable[[], bool] = NO_TAPE_RECORDS.get()
         self._thread = threading.get_ident()
         self._eager_step: AbstractContextManager[None] | None = None
         self._awaited: AwaitedCall | None = None
@@ -97,7 +97,7 @@ class _OwnSession(MemorySession):
     def _tape_left(self, error: BaseException) -> None:
         """Unless another tape is around it, it leaves the step."""
         with self.guard():
-            if self._eager_step is not None and self.steps_are_here() and pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+            if self._eager_step is not None and self.steps_are_here() and self.nothing_records():
                 self._end_eager_step(error)
 
     def _end_eager_step(self, error: BaseException | None = None) -> None:
@@ -142,9 +142,9 @@ class _RecordedCall:
         with unseen:
             own, error = _own, None
             if own is None or not own.begin_call():
-                return type(function)._call(function, *args, **kwargs)
+                return getattr(type(function), _CALL)(function, *args, **kwargs)
             try:
-                return type(function)._call(function, *args, **kwargs)
+                return getattr(type(function), _CALL)(function, *args, **kwargs)
             except BaseException as raised:
                 error = raised
                 raise
@@ -180,23 +180,23 @@ def _own_session() -> _OwnSession:
 
 
 def _begin_step(own: _OwnSession) -> None:
-    if context.executing_eagerly():
-        if pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+    if tf.executing_eagerly():
+        if own.nothing_records():
             own.eager_step()
         return
     function = _outermost_function()
     # From its next call on.
     if function is not None:
         own.await_first_call()
-        if "_call" not in vars(function):
-            function._call = _RecordedCall(function)
+        if _CALL not in vars(function):
+            setattr(function, _CALL, _RecordedCall(function))
 
 
 def _calls_are_steps(own: _OwnSession) -> bool:
     """Whether a call of a function is a step: not one that is a part of another step, or of somebody else's."""
     return (
-        context.executing_eagerly()  # else another function calls it, which is being traced
-        and pywrap_tfe.TFE_Py_TapeSetIsEmpty()  # else a tape records the call
+        tf.executing_eagerly()  # else another function calls it, which is being traced
+        and own.nothing_records()  # else a tape records the call
         and own.steps_are_here()
         and current() is own
     )
@@ -204,9 +204,10 @@ def _calls_are_steps(own: _OwnSession) -> bool:
 
 def _outermost_function() -> Any:
     """The ``tf.function`` whose call is furthest out on this thread's stack; ``None`` if there is none."""
+    code = FUNCTION_CALL.get().__code__
     found, frame = None, sys._getframe()
     while frame is not None:
-        if frame.f_code is Function._call.__code__:
+        if frame.f_code is code:
             found = frame.f_locals.get("self")
         frame = frame.f_back  # type: ignore[assignment]
     return found

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kerasmemwatch.attribution.hooks.patching import unseen
 from kerasmemwatch.attribution.live import persistent_tapes
+from kerasmemwatch.compat.tensorflow import TAPE, TAPE_RECORDS, TAPES
 from kerasmemwatch.errors import InvalidTypeError, ProbeUnavailableError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.allocators import Allocator, allocators
@@ -129,6 +130,7 @@ class MemoryTape(tf.GradientTape):
 
     def _begin(self) -> None:
         self._session = session_of_tape(self._session)
+        _tell_missing(self._session)
         if tf.executing_eagerly():
             self._allocator = _allocator()
             self._begin_bytes = self._allocator.read()[0] if self._allocator else None
@@ -148,12 +150,12 @@ class MemoryTape(tf.GradientTape):
             return
         saved = max(0, self._allocator.read()[0] - self._begin_bytes)
         self._measured = TapeMemory("allocator", _step(self._session), saved)
-        if self._tape is not None:
-            persistent_tapes.keep(self, saved, lambda tape: tape._tape is not None and not tape._recording)
+        if TAPE.of(self) is not None:
+            persistent_tapes.keep(self, saved, lambda tape: TAPE.of(tape) is not None and not TAPE_RECORDS.of(tape))
 
     def _differentiated(self, gradients: Any) -> Any:
         """Note how large the gradients are, and the peak so far."""
-        if self._measured is not None and not self._recording and tf.executing_eagerly():
+        if self._measured is not None and not TAPE_RECORDS.of(self, True) and tf.executing_eagerly():
             with _faults.guard("tape", "What the tape holds is unknown."):
                 sizes = [tensor_bytes(gradient) for gradient in tf.nest.flatten(gradients)]
                 complete = all(size is not None for size in sizes)
@@ -163,6 +165,13 @@ class MemoryTape(tf.GradientTape):
                     peak_bytes=_peak(self._session, self._allocator),
                 )
         return gradients
+
+
+def _tell_missing(session: Watcher | None) -> None:
+    """Have what tapes lack in the recording's notes, once."""
+    recorder = session._recorder if session is not None else None
+    if recorder is not None and any(name.is_missing for name in TAPES):
+        recorder.faults.tell_missing(TAPES)
 
 
 def _step(session: Watcher | None) -> int | None:

@@ -1,0 +1,186 @@
+"""TensorFlow's private names."""
+
+from __future__ import annotations
+
+from kerasmemwatch.compat.names import Attribute, ClassName, Name
+
+__all__ = [
+    "ASSIGN_VARIABLE",
+    "BATCH_SIZE",
+    "CALL_FUNCTION",
+    "CONTEXT",
+    "CONTEXT_HANDLE",
+    "CONTEXT_SEEDS",
+    "CREATE_FUNCTION",
+    "CREATE_OPERATION",
+    "CURRENT_CONTEXT",
+    "DATASET_FUNCTION",
+    "DATASET_FUNCTIONS",
+    "DATASET_INPUTS",
+    "DATASET_TENSORS",
+    "EAGER_TENSOR",
+    "FAST_EXECUTE",
+    "FILTER_MODULE",
+    "FILTER_STACK",
+    "FUNCTION_CALL",
+    "FUNC_GRAPH",
+    "GET_MEMORY_INFO",
+    "GLOBAL_GENERATOR",
+    "GRADIENT_FUNCTION",
+    "HANDLE_DATA",
+    "INPUT_DATASET",
+    "IN_CLUSTER",
+    "IS_INITIALIZED",
+    "ITERATOR_DATASET",
+    "ITERATOR_RESOURCE",
+    "MERGE_CALL",
+    "MODEL_PROTO",
+    "NO_TAPE_RECORDS",
+    "OWNED_ITERATOR",
+    "PROFILER_OF_V2",
+    "PROFILER_SESSION",
+    "RECORDING",
+    "RECORD_GRADIENT",
+    "RECORD_OPERATIONS",
+    "REGISTERED_GRADIENTS",
+    "REGISTER_GRADIENT_FUNCTION",
+    "RESET_MEMORY_STATS",
+    "SET_FUNCTION_ATTRIBUTE",
+    "STOP_RECORDING",
+    "SUMMARY",
+    "TAPE",
+    "TAPES",
+    "TAPE_RECORDS",
+    "TRACING",
+    "TRACKABLE_CONTAINER",
+    "XPLANE",
+]
+
+_EAGER, _PYWRAP = "tensorflow.python.eager", "tensorflow.python.pywrap_tfe"
+_CONTEXT, _RECORD, _DATA = f"{_EAGER}.context", f"{_EAGER}.record", "tensorflow.python.data.ops"
+_OPS = "tensorflow.python.framework.ops"
+
+# Reading allocators.
+_SLOW = "Reading an allocator takes twice as long."
+CONTEXT = Name(_CONTEXT, "context", "No step is traced, and reading an allocator takes twice as long.")
+CONTEXT_HANDLE = Attribute(_CONTEXT, "Context._context_handle", _SLOW)
+GET_MEMORY_INFO = Name(_PYWRAP, "TFE_GetMemoryInfo", _SLOW)
+RESET_MEMORY_STATS = Name(_PYWRAP, "TFE_ResetMemoryStats", _SLOW)
+
+# Whether allocators can still be chosen.
+_LATE = "Exact counting on a CPU is turned on only where TF_CPU_ALLOCATOR_USE_BFC=1 is set."
+CURRENT_CONTEXT = Name(_CONTEXT, "_context", _LATE)
+IS_INITIALIZED = Attribute(_CONTEXT, "Context._initialized", _LATE)
+
+# Capturing steps.
+_NO_TRACE = "No step is traced."
+PROFILER_SESSION = Name("tensorflow.python.profiler.internal._pywrap_profiler", "ProfilerSession", _NO_TRACE)
+PROFILER_OF_V2 = Name("tensorflow.python.profiler.profiler_v2", "_profiler", _NO_TRACE)
+XPLANE = Name("tensorflow.tsl.profiler.protobuf.xplane_pb2", "XSpace", _NO_TRACE)
+# Beside another process's operations a capture may end this one.
+IN_CLUSTER = Attribute(_CONTEXT, "Context._collective_ops_server_def", _NO_TRACE)
+
+# Hooks around the making of graphs, and around gradients.
+CREATE_OPERATION = Name(
+    "tensorflow.python.framework.func_graph",
+    "FuncGraph._create_op_internal",
+    "The operations of graphs are told apart by their names only.",
+)
+SET_FUNCTION_ATTRIBUTE = Name(
+    _OPS, "Operation._set_func_attr", "A program that is still running when a step ends may have no layer."
+)
+_OWN_GRADIENTS = "What gradients of a function's own make may have the wrong layer."
+RECORD_OPERATIONS = (
+    Name(_RECORD, "record_operation", _OWN_GRADIENTS),
+    Name(_RECORD, "record_operation_backprop_only", _OWN_GRADIENTS),
+)
+_BACKWARD = "What the backward pass makes may have no layer, or the wrong one."
+GRADIENT_FUNCTION = Name(f"{_EAGER}.backprop", "_gradient_function", _BACKWARD)
+RECORD_GRADIENT = Name(f"{_EAGER}.execute", "record_gradient", _BACKWARD)
+REGISTER_GRADIENT_FUNCTION = Name(_PYWRAP, "TFE_Py_RegisterGradientFunction", _BACKWARD)
+NO_TAPE_RECORDS = Name(
+    _PYWRAP,
+    "TFE_Py_TapeSetIsEmpty",
+    "Gradients of weights are not told from other values of the backward pass, and tapes by themselves record nothing.",
+)
+MERGE_CALL = Name(
+    "tensorflow.python.distribute.mirrored_run",
+    "_MirroredReplicaContext._merge_call",
+    "What replicas do together may be taken for the input pipeline's.",
+)
+FILTER_STACK = Name(
+    "tensorflow.python.util.tf_stack",
+    "StackTraceFilter",
+    "TensorFlow's errors show our functions where they say how an operation was made.",
+)
+FILTER_MODULE = Name(FILTER_STACK.module, "CurrentModuleFilter", FILTER_STACK.lost)
+FAST_EXECUTE = Name(_PYWRAP, "TFE_Py_FastPathExecute", "What the backward pass makes in eager mode has no layer.")
+CALL_FUNCTION = Name(_CONTEXT, "Context.call_function", "Operations of functions may be taken for eager ones.")
+
+# Where variables and tensors are.
+_MADE_IN_STEP = "Variables made in a step are known from its end on."
+CREATE_FUNCTION = Name(f"{_EAGER}.polymorphic_function.tracing_compilation", "_create_concrete_function", _MADE_IN_STEP)
+ASSIGN_VARIABLE = Name("tensorflow.python.ops.gen_resource_variable_ops", "assign_variable_op", _MADE_IN_STEP)
+STOP_RECORDING = Name(_RECORD, "stop_recording", "A tape of yours also records that variables are looked at.")
+EAGER_TENSOR = ClassName(_OPS, "EagerTensor", "Tensors that your code holds are unattributed.")
+FUNC_GRAPH = ClassName(CREATE_OPERATION.module, "FuncGraph", "What functions of earlier models hold is unattributed.")
+HANDLE_DATA = Attribute(_OPS, "EagerTensor._handle_data", FUNC_GRAPH.lost)
+
+# What input pipelines hold.
+_WAITING = "Batches that wait in an input pipeline are unattributed."
+OWNED_ITERATOR = ClassName(f"{_DATA}.iterator_ops", "OwnedIterator", _WAITING)
+ITERATOR_RESOURCE = Attribute(OWNED_ITERATOR.module, "OwnedIterator._iterator_resource", _WAITING)
+MODEL_PROTO = Name("tensorflow.core.framework.model_pb2", "ModelProto", _WAITING)
+_LOOSE = "What datasets hold may be taken for tensors of yours."
+DATASET_TENSORS = Attribute(f"{_DATA}.from_tensor_slices_op", "_TensorSliceDataset._tensors", _LOOSE)
+DATASET_FUNCTION = Attribute(f"{_DATA}.map_op", "_MapDataset._map_func", _LOOSE)
+_KEPT = "Arrays that a running input pipeline keeps are unattributed."
+DATASET_INPUTS = Attribute(f"{_DATA}.dataset_ops", "DatasetV2._inputs", _KEPT)
+DATASET_FUNCTIONS = Attribute(f"{_DATA}.dataset_ops", "DatasetV2._functions", _KEPT)
+_ALIKE = "A fit like one before is traced anew where only its dataset knows the batch size."
+BATCH_SIZE = Attribute(f"{_DATA}.batch_op", "_BatchDataset._batch_size", _ALIKE)
+INPUT_DATASET = Attribute(f"{_DATA}.map_op", "_MapDataset._input_dataset", _ALIKE)
+ITERATOR_DATASET = Attribute(OWNED_ITERATOR.module, "OwnedIterator._dataset", f"{_KEPT} {_ALIKE}")
+
+# Tapes.
+FUNCTION_CALL = Name(
+    f"{_EAGER}.polymorphic_function.polymorphic_function",
+    "Function._call",
+    "Some steps of tapes that have no session are not recorded.",
+)
+TAPE = Attribute(f"{_EAGER}.backprop", "GradientTape._tape", "What persistent tapes keep is unattributed.")
+TAPE_RECORDS = Attribute(TAPE.module, "GradientTape._recording", "What a tape's gradients take is unknown.")
+
+# What a summary leaves as it was.
+_DRAWN = "Random numbers drawn after a summary may differ."
+CONTEXT_SEEDS = Attribute(_CONTEXT, "Context._rng", _DRAWN)
+GLOBAL_GENERATOR = Name("tensorflow.python.ops.stateful_random_ops", "global_generator", _DRAWN)
+REGISTERED_GRADIENTS = Name(
+    _OPS, "gradient_registry._registry", "Graphs that a summary runs stay in memory, with an optimizer's variables."
+)
+TRACKABLE_CONTAINER = Name(
+    "tensorflow.python.trackable.data_structures",
+    "TrackableDataStructure",
+    "What a summary changes in containers of modules stays changed.",
+)
+
+# Names that are looked up where nothing can be told: whoever begins to record, trace and so on tells of them.
+RECORDING = (CONTEXT, CONTEXT_HANDLE, GET_MEMORY_INFO, RESET_MEMORY_STATS, CURRENT_CONTEXT, IS_INITIALIZED)
+TRACING = (
+    STOP_RECORDING,
+    EAGER_TENSOR,
+    FUNC_GRAPH,
+    HANDLE_DATA,
+    OWNED_ITERATOR,
+    ITERATOR_RESOURCE,
+    MODEL_PROTO,
+    DATASET_TENSORS,
+    DATASET_FUNCTION,
+    DATASET_FUNCTIONS,
+    DATASET_INPUTS,
+    BATCH_SIZE,
+    INPUT_DATASET,
+    ITERATOR_DATASET,
+)
+TAPES = (FUNCTION_CALL, TAPE, TAPE_RECORDS)
+SUMMARY = (CONTEXT_SEEDS, GLOBAL_GENERATOR, REGISTERED_GRADIENTS, TRACKABLE_CONTAINER)
