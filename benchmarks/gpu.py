@@ -184,7 +184,7 @@ def check_capture(capture: GpuCapture) -> CheckedCapture:
     """Analyse a captured step, and count its bytes."""
     from _timeline_checks import check_step
 
-    from kerasmemwatch.analysis.live_set import by_category, by_layer, peak_event
+    from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, peak_event
 
     step = capture.analysed()
     if step is None:

@@ -9,10 +9,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from kerasmemwatch.analysis.layer_table import layer_table
-from kerasmemwatch.analysis.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
-from kerasmemwatch.analysis.shown_step import shown_step
-from kerasmemwatch.analysis.step_devices import device_names, headed, steps_on
+from kerasmemwatch.analysis.steps.layer_table import layer_table
+from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
+from kerasmemwatch.analysis.steps.shown_step import shown_step
+from kerasmemwatch.analysis.steps.step_devices import device_names, headed, steps_on
 from kerasmemwatch.analysis.trends import FEWEST_SAMPLES, find_growth, worker_name
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kerasmemwatch.analysis.caveats import at_least, is_planned
 from kerasmemwatch.analysis.findings import Findings, find_peak
-from kerasmemwatch.analysis.live_set import by_layer, highest_step, peak_event, requested_at
-from kerasmemwatch.analysis.shown_step import is_explained, is_very_moment, is_well_above
+from kerasmemwatch.analysis.steps.live_set import by_layer, highest_step, peak_event, requested_at
+from kerasmemwatch.analysis.steps.shown_step import is_explained, is_very_moment, is_well_above
 from kerasmemwatch.names import shortened
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.units import format_bytes

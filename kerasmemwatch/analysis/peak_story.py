@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.peak_place import during, is_between, is_shown, is_untraced, is_very_peak, traced_words
-from kerasmemwatch.analysis.shown_step import HIGHER, ROUNDED_BYTES
+from kerasmemwatch.analysis.steps.shown_step import HIGHER, ROUNDED_BYTES
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["peak_place", "peak_story", "steady_bytes"]

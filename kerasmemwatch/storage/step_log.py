@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from kerasmemwatch.analysis.live_set import requested_at
+from kerasmemwatch.analysis.steps.live_set import requested_at
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step

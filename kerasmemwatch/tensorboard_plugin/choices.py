@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kerasmemwatch.analysis.live_set import highest_step, requested_at
 from kerasmemwatch.analysis.peak_place import step_shown
-from kerasmemwatch.analysis.step_devices import device_names, headed
+from kerasmemwatch.analysis.steps.live_set import highest_step, requested_at
+from kerasmemwatch.analysis.steps.step_devices import device_names, headed
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records.peaks import TracedPeak

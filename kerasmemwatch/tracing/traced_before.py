@@ -16,7 +16,7 @@ from types import TracebackType
 
 import numpy as np
 
-from kerasmemwatch.analysis.live_set import requested_at
+from kerasmemwatch.analysis.steps.live_set import requested_at
 from kerasmemwatch.errors import RecordingFormatError
 from kerasmemwatch.records.timeline import Timeline, TracedStep
 from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step

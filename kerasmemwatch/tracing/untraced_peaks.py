@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.analysis.shown_step import HIGHER, ROUNDED_BYTES
+from kerasmemwatch.analysis.steps.shown_step import HIGHER, ROUNDED_BYTES
 from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.tracing.recent_rows import Windows
 from kerasmemwatch.units import format_bytes

@@ -12,9 +12,9 @@ from gpu_captures import NAMES, capture, step
 from timelines import assert_same_step
 from two_gpus import on_two_gpus
 
-from kerasmemwatch.analysis.layer_table import layer_table
-from kerasmemwatch.analysis.live_set import by_category, category_series, coverage, peak_event, requested_at
-from kerasmemwatch.analysis.step_devices import on_device
+from kerasmemwatch.analysis.steps.layer_table import layer_table
+from kerasmemwatch.analysis.steps.live_set import by_category, category_series, coverage, peak_event, requested_at
+from kerasmemwatch.analysis.steps.step_devices import on_device
 from kerasmemwatch.attribution.events.allocation_events import AllocationEvents, read_events
 from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import DeviceInfo, RunInfo

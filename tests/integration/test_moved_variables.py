@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.analysis.live_set import category_series, peak_event
+from kerasmemwatch.analysis.steps.live_set import category_series, peak_event
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.analysis.live_set import coverage, peak_event
+from kerasmemwatch.analysis.steps.live_set import coverage, peak_event
 from kerasmemwatch.attribution.live.iterator_buffers import waiting_bytes
 from kerasmemwatch.attribution.live.pipeline_arrays import kept_arrays
 from kerasmemwatch.records.timeline import CATEGORIES, Timeline

@@ -11,7 +11,7 @@ from gpu_captures import silence
 from runs import run_info, samples
 
 from kerasmemwatch.analysis.key_figures import headline
-from kerasmemwatch.analysis.live_set import by_category, coverage, peak_event, traced_peak
+from kerasmemwatch.analysis.steps.live_set import by_category, coverage, peak_event, traced_peak
 from kerasmemwatch.records.run import PLANNED, SILENT_ALLOCATOR
 from kerasmemwatch.reports.report import make_report
 

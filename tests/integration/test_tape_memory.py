@@ -13,7 +13,7 @@ import tensorflow as tf
 from tape_cases import alone
 
 import kerasmemwatch as kmw
-from kerasmemwatch.analysis.live_set import by_layer, peak_event
+from kerasmemwatch.analysis.steps.live_set import by_layer, peak_event
 from kerasmemwatch.watch.tapes.memory_tape import TapeMemory
 
 pytestmark = pytest.mark.usefixtures("exact_counting")

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kerasmemwatch as kmw
-from kerasmemwatch.analysis.live_set import by_category, peak_event
+from kerasmemwatch.analysis.steps.live_set import by_category, peak_event
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.analysis.live_set import by_category, highest_step, peak_event
+from kerasmemwatch.analysis.steps.live_set import by_category, highest_step, peak_event
 from kerasmemwatch.tracing.step_tracer import StepTracer
 from kerasmemwatch.tracing.traced_before import TRACED
 from kerasmemwatch.watch.memory_watch import MemoryWatch

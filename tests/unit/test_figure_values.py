@@ -21,7 +21,7 @@ from runs import (
 )
 from timelines import MADE, STEP, realistic_step, step, timeline
 
-from kerasmemwatch.analysis.live_set import category_series, peak_event, requested_at
+from kerasmemwatch.analysis.steps.live_set import category_series, peak_event, requested_at
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory

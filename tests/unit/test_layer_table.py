@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from timelines import MADE, STEP, alive, random_timeline, step, timeline
 
-from kerasmemwatch.analysis.layer_table import added_bytes, layer_table, range_maxima
-from kerasmemwatch.analysis.live_set import by_layer, peak_event, requested_at
+from kerasmemwatch.analysis.steps.layer_table import added_bytes, layer_table, range_maxima
+from kerasmemwatch.analysis.steps.live_set import by_layer, peak_event, requested_at
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
 

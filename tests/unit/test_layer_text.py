@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from timelines import STEP, Line, step, timeline
 
-from kerasmemwatch.analysis.layer_table import layer_table
+from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import DeviceInfo, RunInfo

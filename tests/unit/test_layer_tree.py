@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kerasmemwatch.analysis.layer_tree import tree_lines
+from kerasmemwatch.analysis.steps.layer_tree import tree_lines
 
 
 def drawn(*paths: str) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from timelines import MADE, STEP, alive, step, timeline
 
-from kerasmemwatch.analysis.live_set import (
+from kerasmemwatch.analysis.steps.live_set import (
     born_at,
     by_category,
     by_layer,

@@ -26,7 +26,8 @@ compat
 units faults exact_cpu
 records
 environment
-probes analysis
+probes analysis.steps
+analysis
 storage.codecs
 storage.files
 storage.sinks

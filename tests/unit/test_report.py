@@ -13,7 +13,7 @@ from runs import two_device_steps
 from timelines import STEP, step, timeline
 
 from kerasmemwatch.analysis.findings import find_peak
-from kerasmemwatch.analysis.layer_table import layer_table
+from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.trends import find_growth, median_slope
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.layer_memory import LayerMemory

@@ -8,9 +8,9 @@ import pytest
 from runs import traced_steps, two_device_steps
 from timelines import assert_same_step
 
-from kerasmemwatch.analysis.layer_table import layer_table
-from kerasmemwatch.analysis.live_set import highest_step, traced_peak
-from kerasmemwatch.analysis.step_devices import device_names, headed, on_device, steps_on
+from kerasmemwatch.analysis.steps.layer_table import layer_table
+from kerasmemwatch.analysis.steps.live_set import highest_step, traced_peak
+from kerasmemwatch.analysis.steps.step_devices import device_names, headed, on_device, steps_on
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.layer_memory import LayerMemory
 

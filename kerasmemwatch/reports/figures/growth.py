@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth import Outlook, outlooks
-from kerasmemwatch.analysis.live_set import by_layer
+from kerasmemwatch.analysis.steps.live_set import by_layer
 from kerasmemwatch.names import shortened
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kerasmemwatch.analysis.findings import Findings
-from kerasmemwatch.analysis.layer_table import layer_table
-from kerasmemwatch.analysis.live_set import highest_step
 from kerasmemwatch.analysis.peak_place import numbered, step_shown, step_words, traced_words
+from kerasmemwatch.analysis.steps.layer_table import layer_table
+from kerasmemwatch.analysis.steps.live_set import highest_step
 from kerasmemwatch.names import shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner

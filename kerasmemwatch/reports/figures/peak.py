@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from kerasmemwatch.analysis.caveats import untraced
 from kerasmemwatch.analysis.findings import Findings
-from kerasmemwatch.analysis.layer_tree import tree_lines
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
+from kerasmemwatch.analysis.steps.layer_tree import tree_lines
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import shortened
 from kerasmemwatch.records.layer_memory import LayerMemory

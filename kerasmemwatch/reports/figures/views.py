@@ -7,8 +7,8 @@ from inspect import signature
 from typing import Any
 
 from kerasmemwatch.analysis.findings import Findings
-from kerasmemwatch.analysis.live_set import highest_step
 from kerasmemwatch.analysis.peak_place import step_shown
+from kerasmemwatch.analysis.steps.live_set import highest_step
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.figures.allocations import allocations

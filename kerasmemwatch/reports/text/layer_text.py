@@ -21,9 +21,9 @@ from kerasmemwatch.analysis.layer_columns import (
     layer_columns,
     layer_rows,
 )
-from kerasmemwatch.analysis.layer_tree import TreeLine, tree_lines
-from kerasmemwatch.analysis.live_set import UNATTRIBUTED, requested_at
 from kerasmemwatch.analysis.peak_place import elsewhere, step_shown, traced_words
+from kerasmemwatch.analysis.steps.layer_tree import TreeLine, tree_lines
+from kerasmemwatch.analysis.steps.live_set import UNATTRIBUTED, requested_at
 from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner

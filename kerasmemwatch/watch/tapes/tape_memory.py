@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.analysis.live_set import category_series, requested_at
+from kerasmemwatch.analysis.steps.live_set import category_series, requested_at
 from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 

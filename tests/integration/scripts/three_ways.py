@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import kerasmemwatch as kmw
-from kerasmemwatch.analysis.live_set import peak_event
+from kerasmemwatch.analysis.steps.live_set import peak_event
 from kerasmemwatch.records.timeline import PHASES
 
 name, way = sys.argv[1:]

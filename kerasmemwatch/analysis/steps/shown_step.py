@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kerasmemwatch.analysis.live_set import highest_step
+from kerasmemwatch.analysis.steps.live_set import highest_step
 from kerasmemwatch.records.peaks import Peak
 from kerasmemwatch.records.timeline import TracedStep
 

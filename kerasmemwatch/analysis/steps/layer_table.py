@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.analysis.live_set import peak_event, requested_at
-from kerasmemwatch.analysis.step_devices import on_device
+from kerasmemwatch.analysis.steps.live_set import peak_event, requested_at
+from kerasmemwatch.analysis.steps.step_devices import on_device
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.analysis.step_devices import on_device
+from kerasmemwatch.analysis.steps.step_devices import on_device
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import AUTOTUNING, CATEGORIES, PHASES, Timeline, TracedStep
