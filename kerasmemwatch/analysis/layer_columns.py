@@ -101,7 +101,9 @@ def layer_columns(report: Findings, without: Container[str] = DETAILS) -> list[L
 def live_columns(report: Findings) -> list[LayerColumn]:
     """The columns of a table of what was alive at the traced peak: there, a category is what was alive of it then."""
     shown = layer_columns(report, {"added_bytes", "total_bytes", "output_bytes", *_PEAKS})
-    return [column._replace(help="") for column in shown]
+    # A row of that moment has its sum as its total.
+    keys = {"at_peak_bytes": "total_bytes"}
+    return [column._replace(key=keys.get(column.key, column.key), help="") for column in shown]
 
 
 def layer_rows(report: Findings, layers: Sequence[LayerMemory] | None = None) -> list[LayerRow]:

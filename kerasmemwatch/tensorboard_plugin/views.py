@@ -77,7 +77,7 @@ def _peak(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]
     )
     if report.traced:
         rows, columns = layer_rows(report, report.peak.by_layer), live_columns(report)
-        yield _table(f"At the peak of {step}, by layer", rows, columns, "at_peak_bytes", "memory-peak")
+        yield _table(f"At the peak of {step}, by layer", rows, columns, "total_bytes", "memory-peak")
 
 
 def _timeline(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
@@ -143,7 +143,8 @@ def _compare(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Secti
     figure = comparison(list(reports.values()), list(reports), theme=_theme(asked), layer=layer)
     yield _figure("Side by side", figure, pick=True)
     names = list(reports)
-    named = layer_columns(reports[names[0]])[:2]
+    path, class_name = layer_columns(reports[names[0]])[:2]
+    named = (path._replace(key="layer"), class_name)
     columns = [*named, *((f"run{i}", name, "bytes") for i, name in enumerate(names))]
     totals = [{row.owner: row.total_bytes for row in reports[name].peak.by_layer} for name in names]
     owners = dict.fromkeys(owner for total in totals for owner in total)
