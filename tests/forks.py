@@ -4,20 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
 import os
-import runpy
 import signal
+import socket
 import subprocess
 import sys
-import traceback
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import CodeType
+from typing import IO
 
-__all__ = ["run_forked"]
+__all__ = ["Forked", "run_forked", "start_forked"]
 
 ROOT = Path(__file__).parents[1]
 _MOST_S = 900
+_MOST_BYTES = 2**20
+# TensorFlow reads these as it is imported, so what differs in them has a server of its own.
+_AT_IMPORT = ("TF_ENABLE_ONEDNN_OPTS",)
+
+
+class Forked:
+    """A started script. What it has of ``subprocess.Popen`` does the same as there."""
+
+    def __init__(self, server: _Server, asked: list[object], files: list[int]) -> None:
+        self._server = server
+        self.pid = int(server.ask(asked, files))
+        self.returncode: int | None = None
+        self.stdin: IO[str] | None = None
+        self.stdout: IO[str] | None = None
+
+    def kill(self) -> None:
+        """End it at once, if it runs."""
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status. What takes too long is ended by the script's own alarm, whatever the timeout."""
+        if self.returncode is None:
+            self.returncode = int(self._server.ask(self.pid))
+        return self.returncode
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, None]:
+        """Give it the input, and read what it says to its end."""
+        with contextlib.suppress(BrokenPipeError):
+            if self.stdin and not self.stdin.closed:
+                if input:
+                    self.stdin.write(input)
+                self.stdin.close()
+        said = ""
+        if self.stdout and not self.stdout.closed:
+            said = self.stdout.read()
+            self.stdout.close()
+        self.wait()
+        return said, None
 
 
 def run_forked(
@@ -25,8 +67,7 @@ def run_forked(
 ) -> tuple[int, str, str]:
     """Run a script as ``python SCRIPT ARGUMENTS`` would: its exit status, output and errors.
 
-    Not for what hangs on how a process begins or ends: TensorFlow has read what it reads as it is imported, and
-    functions for the exit are not called.
+    It ends as a process of its own does, too; but TensorFlow has read what it reads as it is imported.
 
     Args:
         script: The script.
@@ -34,70 +75,126 @@ def run_forked(
         environment: All of its environment; if not given, this process' own, with exact counting.
         folder: Where it runs; if not given, where this process was when it first asked.
     """
-    server = _server()
-    assert server.stdin is not None and server.stdout is not None
+    with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        files = [each.fileno() for each in (nothing, out, errors)]
+        status = _started(script, arguments, environment, folder, files).wait()
+        texts = []
+        for file in (out, errors):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return status, texts[0], texts[1]
+
+
+def start_forked(script: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Forked:
+    """Start a script as ``run_forked`` does, with its input and output in pipes."""
+    theirs_in, ours_in = os.pipe()
+    ours_out, theirs_out = os.pipe()
+    try:
+        started = _started(script, arguments, environment, None, [theirs_in, theirs_out, sys.__stderr__.fileno()])
+    finally:
+        os.close(theirs_in)
+        os.close(theirs_out)
+    started.stdin, started.stdout = os.fdopen(ours_in, "w"), os.fdopen(ours_out)
+    return started
+
+
+def _started(
+    script: Path,
+    arguments: tuple[str, ...],
+    environment: Mapping[str, str] | None,
+    folder: Path | None,
+    files: list[int],
+) -> Forked:
+    variables = os.environ if environment is None else environment
+    server = _server(tuple(variables.get(name) for name in _AT_IMPORT))
     asked = [[str(script), *arguments], environment and dict(environment), folder and str(folder)]
-    server.stdin.write(json.dumps(asked) + "\n")
-    server.stdin.flush()
-    answer: tuple[int, str, str] = tuple(json.loads(server.stdout.readline()))
-    return answer
+    return Forked(server, asked, files)
+
+
+class _Server:
+    """A process that has imported TensorFlow, and forks itself when it is asked to."""
+
+    def __init__(self, at_import: Mapping[str, str]) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        left = {name: value for name, value in os.environ.items() if name not in _AT_IMPORT}
+        ours = {"PYTHONPATH": str(ROOT), "TF_CPU_ALLOCATOR_USE_BFC": "1", "CUDA_VISIBLE_DEVICES": ""}
+        # It ends as the other end of its socket closes, which is with this process.
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            env={**left, **ours, **at_import},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        theirs.close()
+
+    def ask(self, what: object, files: list[int] | None = None) -> str:
+        socket.send_fds(self._socket, [json.dumps(what).encode()], files or [])
+        answer = self._socket.recv(_MOST_BYTES)
+        assert answer, f"the server ended: {self._process.wait()}"
+        return answer.decode()
 
 
 @functools.cache
-def _server() -> subprocess.Popen[str]:
-    """One for this process; it ends with it, as its input does."""
-    return subprocess.Popen(
-        [sys.executable, __file__],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPU_ALLOCATOR_USE_BFC": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+def _server(at_import: tuple[str | None, ...]) -> _Server:
+    values = zip(_AT_IMPORT, at_import, strict=True)
+    return _Server({name: value for name, value in values if value is not None})
 
 
-def serve() -> None:
-    """Answer each line, a script with its arguments, until there are no more."""
+def serve(connection: socket.socket) -> CodeType | None:
+    """Answer until nobody asks any more.
+
+    A number is a process to wait for, the answer its exit status. Anything else is a script to run, the answer the
+    number of the process that does; there, this returns the script.
+    """
     import keras  # noqa: F401
     import tensorflow  # noqa: F401 -- which starts no thread before it is used
 
-    for line in sys.stdin:
-        with contextlib.ExitStack() as exits:
-            parts = [os.memfd_create(name) for name in ("out", "err")]
-            for part in parts:
-                exits.callback(os.close, part)
-            pid = os.fork()
-            if not pid:
-                _run(*json.loads(line), *parts)
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            texts = [os.pread(part, os.fstat(part).st_size, 0).decode() for part in parts]
-        print(json.dumps([status, *texts]), flush=True)
+    gc.freeze()  # else each process that ends searches all that was imported for garbage
+    for asked, files in _questions(connection):
+        if isinstance(asked, int):
+            answer = os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1])
+        else:
+            answer = os.fork()
+            if not answer:
+                connection.close()
+                return _prepared(*asked, files)
+            for file in files:
+                os.close(file)
+        connection.send(str(answer).encode())
+    return None
 
 
-def _run(arguments: list[str], environment: dict[str, str] | None, folder: str | None, out: int, err: int) -> None:
-    """In the forked process, which ends here."""
-    status = 1
+def _questions(connection: socket.socket) -> Iterator[tuple[object, list[int]]]:
+    while True:
+        said, files, *_ = socket.recv_fds(connection, _MOST_BYTES, 3)
+        if not said:
+            return
+        yield json.loads(said), files
+
+
+def _prepared(
+    arguments: list[str], environment: dict[str, str] | None, folder: str | None, files: list[int]
+) -> CodeType:
+    """Make the forked process what a new one would be, and read its script."""
     signal.alarm(_MOST_S)  # which ends what hangs
-    try:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        if environment is not None:
-            os.environ.clear()
-            os.environ.update(environment)
-        os.chdir(folder or ".")
-        sys.argv = arguments
-        sys.path.insert(0, str(Path(arguments[0]).parent))
-        runpy.run_path(arguments[0], run_name="__main__")
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    if environment is not None:
+        os.environ.clear()
+        os.environ.update(environment)
+    os.chdir(folder or ".")
+    sys.argv[:] = arguments
+    sys.path[0] = str(Path(arguments[0]).parent)
+    return compile(Path(arguments[0]).read_text(), arguments[0], "exec")
 
 
 if __name__ == "__main__":
-    serve()
+    _script = serve(socket.socket(fileno=int(sys.argv[1])))
+    if _script is not None:
+        for _name in [name for name in vars() if not name.startswith("_")]:
+            del vars()[_name]
+        __file__ = _script.co_filename
+        exec(_script)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forks import run_forked
+from forks import Forked, run_forked, start_forked
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ROOT = str(Path(__file__).parents[2])
@@ -46,7 +46,7 @@ def execute() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def execute_forked() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``execute`` without TensorFlow's import, for what does not hang on how a process begins or ends."""
+    """``execute`` without TensorFlow's import, for what does not hang on how a process begins."""
 
     def run(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [str(SCRIPTS / name), *map(str, arguments)]
@@ -76,3 +76,19 @@ def start() -> Callable[..., subprocess.Popen[str]]:
     for process in started:
         process.kill()
         process.communicate(timeout=TIMEOUT_S)
+
+
+@pytest.fixture
+def start_fit() -> Iterator[Callable[..., Forked]]:
+    """``start`` without TensorFlow's import."""
+    started = []
+
+    def run(name: str, *arguments: object, **environment: str) -> Forked:
+        process = start_forked(SCRIPTS / name, *map(str, arguments), environment=_environment(**environment))
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()

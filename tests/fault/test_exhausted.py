@@ -7,8 +7,8 @@ import json
 from kerasmemwatch.recording import load
 
 
-def test_an_out_of_memory_error_in_a_fit(execute, tmp_path):
-    done = execute(
+def test_an_out_of_memory_error_in_a_fit(execute_forked, tmp_path):
+    done = execute_forked(
         "exhausted.py",
         tmp_path,
         TF_CPU_ALLOCATOR_USE_BFC="1",

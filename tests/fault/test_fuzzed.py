@@ -39,7 +39,9 @@ from kerasmemwatch.units import MIB
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is limited by Linux")
 MOST_BYTES = 256 * MIB
-NUM_DAMAGES, BATCH = 3000, 250
+# As many as show that a check is gone. With ``FUZZ=10`` ten times as many, as CI has it.
+TIMES = int(os.environ.get("FUZZ", "1"))
+NUM_DAMAGES, BATCH, NUM_ODD = 250 * TIMES, 125, 40 * TIMES
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def changed(value: Any, at: tuple[Any, ...], to: Any) -> Any:
 
 @given(data=st.data())
 @settings(
-    max_examples=250,
+    max_examples=NUM_ODD,
     derandomize=True,
     database=None,
     deadline=None,

@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from fault_kit import PEAK_AT, is_toy_row
+from forks import Forked
 
 from kerasmemwatch.analysis.decimation import DENSE_ROWS
 from kerasmemwatch.recording import load
@@ -15,7 +16,7 @@ from kerasmemwatch.storage.files.journal import JOURNAL_NAME, read_journal
 TIMEOUT_S = 120
 
 
-def kill_after(process: subprocess.Popen[str], step: int) -> int:
+def kill_after(process: subprocess.Popen[str] | Forked, step: int) -> int:
     """Kill a script that tells its steps once it has told ``step``; the last step that it told."""
     told = 0
     for line in process.stdout:
@@ -26,8 +27,8 @@ def kill_after(process: subprocess.Popen[str], step: int) -> int:
     return told
 
 
-def test_a_killed_fit_loses_no_row(start, tmp_path):
-    told = kill_after(start("killed_fit.py", tmp_path), 150)
+def test_a_killed_fit_loses_no_row(start_fit, tmp_path):
+    told = kill_after(start_fit("killed_fit.py", tmp_path), 150)
     recording = load(tmp_path)
     steps = recording.samples["step"]
     assert steps.tolist() == list(range(1, len(steps) + 1))
@@ -89,8 +90,8 @@ def test_reading_while_it_is_written_never_fails(start, tmp_path):
 
 
 @pytest.mark.parametrize(("ending", "status"), [("killed", -9), ("raises", 1), ("interrupted", -2), ("exits", 0)])
-def test_traced_steps_outlive_a_process_that_ends_within_an_epoch(execute, tmp_path, ending, status):
-    done = execute("ended_epoch.py", tmp_path, ending, TF_CPU_ALLOCATOR_USE_BFC="1")
+def test_traced_steps_outlive_a_process_that_ends_within_an_epoch(execute_forked, tmp_path, ending, status):
+    done = execute_forked("ended_epoch.py", tmp_path, ending, TF_CPU_ALLOCATOR_USE_BFC="1")
     assert done.returncode == status, done.stderr
     recording = load(tmp_path)
     assert [step.step for step in recording.steps] == [2, 10]

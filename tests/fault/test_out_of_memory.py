@@ -15,9 +15,9 @@ INPUT_BYTES = 8192 * 512 * 4
 
 
 @pytest.mark.parametrize(("where", "fails_at"), [("fit", 1), ("fit", 4), ("session", 4)])
-def test_the_batch_that_does_not_fit_has_a_row(execute: Any, tmp_path: Any, where: str, fails_at: int) -> None:
+def test_the_batch_that_does_not_fit_has_a_row(execute_forked: Any, tmp_path: Any, where: str, fails_at: int) -> None:
     limits = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": "96", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    done = execute("out_of_memory.py", tmp_path, where, fails_at, **limits)
+    done = execute_forked("out_of_memory.py", tmp_path, where, fails_at, **limits)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["raised"] == "ResourceExhaustedError"

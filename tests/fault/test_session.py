@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from forks import Forked
+
 from kerasmemwatch.recording import load, runs
 
 TIMEOUT_S = 240
@@ -30,9 +32,9 @@ def test_a_fork_within_a_traced_step(
 
 
 def test_a_loop_that_raises_has_its_rows(
-    execute: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    execute_forked: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    done = execute("session_loop.py", tmp_path, "raise", TF_CPU_ALLOCATOR_USE_BFC="1")
+    done = execute_forked("session_loop.py", tmp_path, "raise", TF_CPU_ALLOCATOR_USE_BFC="1")
     assert done.returncode == 1
     assert "RuntimeError: of the loop" in done.stderr
     recording = load(tmp_path)
@@ -41,8 +43,8 @@ def test_a_loop_that_raises_has_its_rows(
     assert [step.step for step in recording.steps] == [2, 3, 4]
 
 
-def test_a_killed_loop_has_its_rows(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    process = start("session_loop.py", tmp_path, "run", TF_CPU_ALLOCATOR_USE_BFC="1")
+def test_a_killed_loop_has_its_rows(start_fit: Callable[..., Forked], tmp_path: Path) -> None:
+    process = start_fit("session_loop.py", tmp_path, "run", TF_CPU_ALLOCATOR_USE_BFC="1")
     last = 0
     assert process.stdout is not None
     for line in process.stdout:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forks import Forked
 
 from kerasmemwatch.cli import main
 from kerasmemwatch.recording import load, runs
 
 TIMEOUT_S = 240
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 
 def configurations(count: int = 2) -> list[dict[str, str]]:
@@ -34,10 +34,10 @@ def configurations(count: int = 2) -> list[dict[str, str]]:
     ]
 
 
-def begin_at_once(start: Start, log_dir: Path, run_name: str, *each: tuple[int, int]) -> list[subprocess.Popen[str]]:
+def begin_at_once(start_fit: Start, log_dir: Path, run_name: str, *each: tuple[int, int]) -> list[Forked]:
     """Workers that train by themselves; of each, how many batches, and every which of them is sampled."""
     workers = [
-        start("worker_fit.py", log_dir, batches, run_name, sample_every, **environment)
+        start_fit("worker_fit.py", log_dir, batches, run_name, sample_every, **environment)
         for (batches, sample_every), environment in zip(each, configurations(len(each)), strict=True)
     ]
     for worker in workers:
@@ -49,7 +49,7 @@ def begin_at_once(start: Start, log_dir: Path, run_name: str, *each: tuple[int, 
     return workers
 
 
-def kill_after(worker: subprocess.Popen[str], step: int) -> int:
+def kill_after(worker: Forked, step: int) -> int:
     """``kill -9`` once it has told a step; the last step that it told."""
     told = 0
     assert worker.stdout is not None
@@ -61,7 +61,7 @@ def kill_after(worker: subprocess.Popen[str], step: int) -> int:
     return told
 
 
-def finish(*workers: subprocess.Popen[str]) -> None:
+def finish(*workers: Forked) -> None:
     for worker in workers:
         worker.communicate(timeout=TIMEOUT_S)
         assert worker.returncode == 0
@@ -69,9 +69,9 @@ def finish(*workers: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("run_name", ["", "mine"])
 def test_a_killed_worker_loses_no_row_and_costs_the_other_none(
-    start: Start, tmp_path: Path, run_name: str, capsys: pytest.CaptureFixture[str]
+    start_fit: Start, tmp_path: Path, run_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stays, dies = begin_at_once(start, tmp_path, run_name, (8000, 1), (100_000, 1))
+    stays, dies = begin_at_once(start_fit, tmp_path, run_name, (4000, 1), (100_000, 1))
     assert stays.stdout is not None and stays.stdout.readline() == "1\n"  # it may begin late; both train by now
     told = kill_after(dies, 57)
     finish(stays)
@@ -82,7 +82,7 @@ def test_a_killed_worker_loses_no_row_and_costs_the_other_none(
 
     recording = load(tmp_path)
     zero, one = recording.workers
-    assert zero.samples["step"].tolist() == recording.samples["step"].tolist() == list(range(1, 8001))
+    assert zero.samples["step"].tolist() == recording.samples["step"].tolist() == list(range(1, 4001))
     last = one.samples.num_samples
     assert one.samples["step"].tolist() == list(range(1, last + 1)) and last >= told
     for index, worker in enumerate((zero, one)):
@@ -100,11 +100,11 @@ def test_a_killed_worker_loses_no_row_and_costs_the_other_none(
     assert alone.workers == () and alone.samples["step"].tolist() == one.samples["step"].tolist()
     assert main(["show", str(tmp_path)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "on 2 workers" in shown and f"worker 1's recording ends at step {last} of 8000" in shown
+    assert "on 2 workers" in shown and f"worker 1's recording ends at step {last} of 4000" in shown
 
 
-def test_workers_may_sample_differently(start: Start, tmp_path: Path) -> None:
-    finish(*begin_at_once(start, tmp_path, "mine", (2000, 1), (2000, 7)))
+def test_workers_may_sample_differently(start_fit: Start, tmp_path: Path) -> None:
+    finish(*begin_at_once(start_fit, tmp_path, "mine", (2000, 1), (2000, 7)))
     recording = load(tmp_path)
     zero, one = recording.workers
     sampled = one.samples["step"]
@@ -117,8 +117,8 @@ def test_workers_may_sample_differently(start: Start, tmp_path: Path) -> None:
     assert traced is not None and traced.device.startswith("worker:")
 
 
-def test_workers_of_one_strategy_are_one_recording(start: Start, tmp_path: Path) -> None:
-    finish(*(start("mirrored_worker.py", tmp_path, 40, "mine", **environment) for environment in configurations()))
+def test_workers_of_one_strategy_are_one_recording(start_fit: Start, tmp_path: Path) -> None:
+    finish(*(start_fit("mirrored_worker.py", tmp_path, 40, "mine", **environment) for environment in configurations()))
     assert sorted(runs(tmp_path)) == ["mine-worker-0", "mine-worker-1"]
     recording = load(tmp_path)
     assert recording.run.name == "mine" and len(recording.workers) == 2
@@ -140,8 +140,10 @@ def test_workers_of_one_strategy_are_one_recording(start: Start, tmp_path: Path)
     assert report.peak.bytes == max(worker.peak_bytes or 0 for worker in report.workers)
 
 
-def test_workers_of_one_strategy_that_are_killed_keep_their_rows(start: Start, tmp_path: Path) -> None:
-    workers = [start("mirrored_worker.py", tmp_path, 100_000, "", **environment) for environment in configurations()]
+def test_workers_of_one_strategy_that_are_killed_keep_their_rows(start_fit: Start, tmp_path: Path) -> None:
+    workers = [
+        start_fit("mirrored_worker.py", tmp_path, 100_000, "", **environment) for environment in configurations()
+    ]
     told: list[int] = [kill_after(workers[1], 30)]
     workers[0].kill()  # it waits for the other
     rest: Any = workers[0].stdout

@@ -1,4 +1,4 @@
-"""One step of a model that holds 10,000 built layers and calls one of them."""
+"""One step of a model that holds 2,000 built layers and calls one of them."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 
 import kerasmemwatch as kmw
 
-NUM_LAYERS = 10_000
+NUM_LAYERS = 2_000
 
 
 class Many(keras.Model):

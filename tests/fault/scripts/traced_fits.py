@@ -22,6 +22,8 @@ import kerasmemwatch as kmw
 from kerasmemwatch.records.timeline import CATEGORIES
 
 MODES = {"graph": {"jit_compile": False}, "eager": {"run_eagerly": True}, "xla": {"jit_compile": True}}
+# To compile takes most of the time, and by what is compiled what is done around it differs little.
+UNCOMPILED = ("graph", "eager")
 PATCHED = [
     (keras.layers.Layer, "__call__"), (keras.Operation, "__call__"), (keras.optimizers.Optimizer, "apply"),
     (keras.losses.Loss, "__call__"), (keras.Model, "compute_metrics"), (keras.Model, "_compute_loss"),
@@ -214,16 +216,16 @@ def stateful():
 
 
 case("tf.function", stacked(lambda: Compiled(name="one"), lambda: Compiled(name="two")))
-case("helper", stacked(lambda: Helped(name="one"), lambda: Helped(name="two")))
+case("helper", stacked(lambda: Helped(name="one"), lambda: Helped(name="two")), modes=UNCOMPILED)
 case("recompute", stacked(lambda: Recomputed(name="again")))
 case("remat", stacked(remat), modes=("eager",))  # Keras cannot in a graph
 case("cond", stacked(lambda: Branching(name="branching")))
-case("py_function", stacked(lambda: InPython(name="in_python")), modes=("graph", "eager"))
+case("py_function", stacked(lambda: InPython(name="in_python")), modes=UNCOMPILED)
 case("custom gradient", stacked(lambda: CustomGradient(name="own_gradient")))
-case("twice", stacked(lambda: Twice(name="twice")))
-case("makes layers", stacked(lambda: MakesLayers(name="maker")))
-case("unrolled", unrolled)
-case("stateful", stateful)
+case("twice", stacked(lambda: Twice(name="twice")), modes=UNCOMPILED)
+case("makes layers", stacked(lambda: MakesLayers(name="maker")), modes=UNCOMPILED)
+case("unrolled", unrolled, modes=UNCOMPILED)
+case("stateful", stateful, modes=UNCOMPILED)
 case(
     "steps_per_execution",
     stacked(lambda: Twice(name="twice")),
@@ -235,6 +237,7 @@ case(
 case(
     "class weight",
     stacked(lambda: Twice(name="twice")),
+    modes=UNCOMPILED,
     fit={"class_weight": {0: 1.0, 1: 2.0}, "y": (x[:, :1] > 0).astype("int32")},
 )
 case("never comes", stacked(lambda: Twice(name="twice")), modes=("graph",), trace=(100, 1000))
@@ -261,7 +264,7 @@ class Pair(keras.Model):
         return self.one(inputs) + self.two(inputs)
 
 
-case("same names", Pair)
+case("same names", Pair, modes=UNCOMPILED)
 
 # -- exceptions ----------------------------------------------------------------------------------------------------
 
@@ -344,11 +347,11 @@ def failing(name, error, *layers, loss=None, callbacks=(), modes=MODES):
 
 
 failing("layer", OSError("this one"), lambda: Failing())
-failing("interrupt", KeyboardInterrupt(), lambda: Failing())
-failing("exit", SystemExit(3), lambda: Failing())
+failing("interrupt", KeyboardInterrupt(), lambda: Failing(), modes=UNCOMPILED)
+failing("exit", SystemExit(3), lambda: Failing(), modes=UNCOMPILED)
 failing("backward", OSError("this one"), lambda: keras.layers.Dense(16), lambda: FailsBackward())
-failing("loss", OSError("this one"), loss=FailingLoss())
-failing("run", None, lambda: FailsAsItRuns(), modes=("graph", "eager"))
+failing("loss", OSError("this one"), loss=FailingLoss(), modes=UNCOMPILED)
+failing("run", None, lambda: FailsAsItRuns(), modes=UNCOMPILED)
 failing("callback", OSError("this one"), callbacks=[Raises()], modes=("graph",))
 
 # -- several at once -----------------------------------------------------------------------------------------------
