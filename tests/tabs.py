@@ -16,16 +16,30 @@ from urllib.parse import quote, urlencode
 
 __all__ = ["VIEWS", "Tab", "linked", "tensorboard"]
 
+# TensorBoard as where there is no TensorFlow, whose import takes seconds: it looks for this module.
+_WITHOUT_TENSORFLOW = """
+import sys, types
+sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")
+from tensorboard.main import run_main
+run_main()
+"""
 VIEWS = ("overview", "peak", "timeline", "layers", "growth", "compare")
 
 
 @contextmanager
-def tensorboard(log_dir: Path, *options: str) -> Iterator[str]:
-    """A TensorBoard process; its address."""
+def tensorboard(log_dir: Path, *options: str, tensorflow: bool = True) -> Iterator[str]:
+    """A TensorBoard process; its address.
+
+    Args:
+        log_dir: What it shows.
+        *options: Of its command line.
+        tensorflow: Whether it is to find TensorFlow.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(log_dir), "--port", str(port), *options]
+    run = ["-m", "tensorboard.main"] if tensorflow else ["-c", _WITHOUT_TENSORFLOW]
+    command = [sys.executable, *run, "--logdir", str(log_dir), "--port", str(port), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     try:

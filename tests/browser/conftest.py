@@ -67,16 +67,25 @@ def screenshots() -> Path | None:
     return Path(place)
 
 
+@pytest.fixture(scope="session")
+def context(browser: Any) -> Iterator[Any]:
+    """For every page of the tab: they share TensorBoard's scripts, whose reading takes seconds. We store nothing."""
+    context = browser.new_context(accept_downloads=True)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def opened(browser: Any, address: str) -> Iterator[Callable[..., Tab]]:
+def opened(context: Any, address: str) -> Iterator[Callable[..., Tab]]:
     """``opened(link)``: the tab of the TensorBoard that the module's ``address`` is of, in a page of its own."""
-    contexts = []
+    pages = []
 
     def open_tab(link: str = "", *, width: int = 1280, at: str = "") -> Tab:
-        context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
-        contexts.append(context)
-        return Tab(context.new_page(), at or address, link)
+        page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": 900})
+        return Tab(page, at or address, link)
 
     yield open_tab
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()

@@ -69,8 +69,25 @@ def opened(browser: Any, paths: dict[str, Path]) -> Iterator[Callable[..., Opene
         context.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 600), ("dark", 360)])
-@pytest.mark.parametrize("name", REPORTS)
+# Every report; the larger ones in both schemes, in a wide window and in a narrow one.
+LOOKS = [
+    ("small", "light", 1200),
+    ("small", "dark", 360),
+    ("hostile", "dark", 1200),
+    ("hostile", "light", 600),
+    ("500-layers", "light", 1200),
+    ("500-layers", "dark", 360),
+    ("empty", "light", 600),
+    ("untraced", "dark", 600),
+    ("one-layer", "dark", 1200),
+]
+
+
+def test_every_report_is_looked_at() -> None:
+    assert {name for name, *_ in LOOKS} == set(REPORTS)
+
+
+@pytest.mark.parametrize(("name", "scheme", "width"), LOOKS)
 def test_every_figure_is_drawn_and_nothing_goes_wrong(
     opened: Any, name: str, scheme: str, width: int, screenshots: Path | None
 ) -> None:
@@ -90,7 +107,7 @@ def test_every_figure_is_drawn_and_nothing_goes_wrong(
         report.page.screenshot(path=screenshots / f"report-{name}-{scheme}-{width}.png", full_page=True)
 
 
-def test_hostile_names_are_shown_as_they_are(opened: Any) -> None:
+def test_hostile_names_are_shown_as_they_are_and_hovered_over(opened: Any) -> None:
     report = opened("hostile")
     assert report.page.locator(_FOREIGN).count() == 0
     drawn = "\n".join(report.page.locator(".plot text").all_text_contents())
@@ -100,9 +117,6 @@ def test_hostile_names_are_shown_as_they_are(opened: Any) -> None:
     assert report.page.title() == f"Memory of {HOSTILE[1]}"
     assert report.wrong == []
 
-
-def test_hovering_over_hostile_names_shows_them(opened: Any) -> None:
-    report = opened("hostile")
     report.page.locator("#layers .plot").scroll_into_view_if_needed()
     hovered = report.page.evaluate(
         """async () => {
@@ -161,8 +175,8 @@ def test_the_theme_follows_the_system_and_the_button(opened: Any) -> None:
     assert shown() == dark and report.wrong == []
 
 
-def test_the_table_is_sorted_by_any_column(opened: Any) -> None:
-    report = opened("small")
+def test_the_table_is_sorted_by_any_column_and_downloaded(opened: Any) -> None:
+    report = opened("small", accept_downloads=True)
     page, layers = report.page, small_report().layers
     assert report.rows == [layer.path for layer in layers]
     page.get_by_role("button", name="weights").click()
@@ -173,6 +187,11 @@ def test_the_table_is_sorted_by_any_column(opened: Any) -> None:
     assert [sizes[path] for path in report.rows] == sorted(sizes.values())
     page.get_by_role("button", name="layer", exact=True).click()
     assert report.rows == sorted(sizes) and page.locator("th[aria-sort]").count() == 1
+    with report.page.expect_download() as waiting:
+        report.page.get_by_text("Download CSV").click()
+    assert waiting.value.suggested_filename == "layers.csv"
+    text = Path(waiting.value.path()).read_text()
+    assert text.splitlines()[0].startswith("layer,class,weights (bytes)") and "encoder/dense" in text
 
 
 def test_what_is_unknown_is_sorted_last(opened: Any) -> None:
@@ -189,15 +208,6 @@ def test_the_table_is_searched(opened: Any) -> None:
     assert report.page.locator("#count").text_content() == "3 of 500"
     report.page.get_by_label("Search").fill("")
     assert len(report.rows) == 500
-
-
-def test_the_csv_is_downloaded(opened: Any) -> None:
-    report = opened("small", accept_downloads=True)
-    with report.page.expect_download() as waiting:
-        report.page.get_by_text("Download CSV").click()
-    assert waiting.value.suggested_filename == "layers.csv"
-    text = Path(waiting.value.path()).read_text()
-    assert text.splitlines()[0].startswith("layer,class,weights (bytes)") and "encoder/dense" in text
 
 
 def test_without_javascript_there_are_the_table_and_the_text(browser: Any, paths: dict[str, Path]) -> None:

@@ -47,8 +47,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield found
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [600, 1280])
+@pytest.mark.parametrize(("theme", "width"), [("light", 600), ("dark", 1280)])
 def test_every_view_is_drawn(opened: Callable[..., Tab], screenshots: Path | None, theme: str, width: int) -> None:
     tab = opened(linked(run="wide"), width=width)
     if theme == "dark":
@@ -159,7 +158,7 @@ def test_names_are_text(opened: Callable[..., Tab]) -> None:
 def test_without_a_recording_it_says_how_to_get_one(
     opened: Callable[..., Tab], tmp_path: Path, screenshots: Path | None
 ) -> None:
-    with tensorboard(tmp_path) as address:
+    with tensorboard(tmp_path, tensorflow=False) as address:
         tab = opened(at=address)
         assert "MemoryWatch" in tab.frame.locator("main").inner_text()
         if screenshots:

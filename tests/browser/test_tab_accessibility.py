@@ -129,7 +129,7 @@ def log_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(log_dir: Path) -> Iterator[str]:
-    with tensorboard(log_dir, "--reload_interval", "1") as found:
+    with tensorboard(log_dir, "--reload_interval", "1", tensorflow=False) as found:
         yield found
 
 
