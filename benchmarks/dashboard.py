@@ -111,7 +111,8 @@ def _measure(log_dir: str, options: argparse.Namespace) -> Found:
     redraw_s: dict[str, list[tuple[float, float]]] = {}
     rng = random.Random(options.seed)
     for loader in LOADERS:
-        with started(log_dir, loader=loader) as tensorboard:
+        # What answers is the same without TensorFlow; its start is measured below.
+        with started(log_dir, loader=loader, tensorflow=not options.quick) as tensorboard:
             wait_until_read(tensorboard, tags)
             cold_s[loader] = tensorboard.ask("overview", {"run": names[0]}).seconds
             routes[loader] = measure_routes(
