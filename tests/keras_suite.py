@@ -1,6 +1,6 @@
 """Keras' own tests with a MemoryWatch on every fit: what passes plainly has to pass with it, too.
 
-    python tests/keras_suite.py                    # plainly and watched at once, and compares; some minutes
+    python tests/keras_suite.py                    # all watched, then plainly what did not pass; some minutes
     python tests/keras_suite.py --only-watched     # a shorter look
     python tests/keras_suite.py -k "trainer_test"  # some of them, as pytest's -k
 
@@ -21,7 +21,6 @@ import tempfile
 import types
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,50 +68,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-k", metavar="EXPRESSION", default="", help="which tests, as pytest's -k")
     parser.add_argument("--child", metavar="OUTCOMES", help=argparse.SUPPRESS)
+    parser.add_argument("--tests", metavar="PATH", help=argparse.SUPPRESS)
     parser.add_argument("--log-dir", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.child:
-        return _run_tests(options.k, Path(options.child), options.log_dir)
+        return _run_tests(options.k, Path(options.child), options.log_dir, options.tests)
     with tempfile.TemporaryDirectory(prefix="keras-suite-") as folder:
         log_dir = Path(folder, "logs")
         log_dir.mkdir()
-        with ThreadPoolExecutor(1) as pool:
-            # Shown when it is done: the watched tests show their progress.
-            quiet = None if options.only_watched else pool.submit(_outcomes, options.k, Path(folder, "plain"))
-            watched = _outcomes(options.k, Path(folder, "watched"), log_dir)
-            plain = quiet.result() if quiet else {}
+        watched = _outcomes(options.k, Path(folder, "watched"), log_dir)
+        # What passes with the watch need not pass plainly.
+        others = sorted(test for test, outcome in watched.items() if outcome != _PASSED)
+        is_compared = others and not options.only_watched
+        plain = _outcomes(options.k, Path(folder, "plain"), tests=others) if is_compared else {}
         num_rows = _show_recordings(log_dir)
     return _summarise(watched, num_rows) if options.only_watched else _compare(plain, watched, num_rows)
 
 
-def _outcomes(selection: str, folder: Path, log_dir: Path | None = None) -> dict[str, str]:
-    """Run the tests in an interpreter of their own, from an empty folder."""
-    title = f"\n== Keras' tests, {'plainly' if log_dir is None else 'watched'} =="
-    if log_dir is not None:
-        print(title, flush=True)
+def _outcomes(
+    selection: str, folder: Path, log_dir: Path | None = None, tests: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Run the tests, or those of some names, in an interpreter of their own, from an empty folder."""
+    print(f"\n== Keras' tests, {'plainly' if log_dir is None else 'watched'} ==", flush=True)
     folder.mkdir()
+    chosen = folder / "tests.json"
+    chosen.write_text(json.dumps(tests))
     result = folder / "outcomes.json"
     command = [sys.executable, str(Path(__file__).resolve()), "--child", str(result), "-k", selection]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_CPU_ALLOCATOR_USE_BFC": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), environment.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [*command, *(["--log-dir", str(log_dir)] if log_dir else [])],
+    subprocess.run(
+        [*command, "--tests", str(chosen), *(["--log-dir", str(log_dir)] if log_dir else [])],
         cwd=folder,
         env=environment,
-        stdout=subprocess.PIPE if log_dir is None else None,
-        stderr=subprocess.STDOUT if log_dir is None else None,
-        text=True,
         check=False,
     )
-    if log_dir is None:
-        print(title, done.stdout, sep="\n", flush=True)
     if not result.exists():
         raise SystemExit("The tests did not come to an end.")
     outcomes: dict[str, str] = json.loads(result.read_text())
     return outcomes
 
 
-def _run_tests(selection: str, result: Path, log_dir: str | None) -> int:
+def _run_tests(selection: str, result: Path, log_dir: str | None, chosen: str) -> int:
     """In the child: run pytest, apart from this project's settings and tests."""
     import keras
     import pytest
@@ -126,6 +123,8 @@ def _run_tests(selection: str, result: Path, log_dir: str | None) -> int:
     # The import path must not lead to this folder's tests.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
     outcomes = Outcomes()
+    tests = json.loads(Path(chosen).read_text())
+    places = [source / name for name in _TESTS] if tests is None else [source / test for test in tests]
     code = pytest.main(
         [
             *("-c", os.devnull, "--rootdir", str(source), "-p", "no:cacheprovider", "-q", "--no-header", "--tb=short"),
@@ -134,7 +133,7 @@ def _run_tests(selection: str, result: Path, log_dir: str | None) -> int:
             *("-W", "error::pytest.PytestUnhandledThreadExceptionWarning"),
             *(f"--ignore={source / name}" for name in _LEFT_OUT),
             *(["-k", selection] if selection else []),
-            *(str(source / name) for name in _TESTS),
+            *map(str, places),
         ],
         plugins=[outcomes],
     )
@@ -181,9 +180,9 @@ def _summarise(watched: dict[str, str], num_rows: int) -> int:
 
 
 def _compare(plain: dict[str, str], watched: dict[str, str], num_rows: int) -> int:
-    broken = sorted(test for test, outcome in plain.items() if outcome == _PASSED != watched.get(test))
+    broken = sorted(test for test, outcome in plain.items() if outcome == _PASSED)
     failing = sorted(test for test, outcome in plain.items() if outcome not in (_PASSED, "skipped"))
-    for name, outcomes in (("Plainly", plain), ("Watched", watched)):
+    for name, outcomes in (("Watched", watched), ("Plainly, of those that did not pass", plain)):
         counts = Counter(outcomes.values())
         print(f"{name}:", ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
     _show_list("These fail without us, too:", failing)
@@ -191,7 +190,7 @@ def _compare(plain: dict[str, str], watched: dict[str, str], num_rows: int) -> i
     if not broken:
         print("Every test that passes plainly passes with the watch.")
     # Without a test that passes, or a row, nothing has been shown.
-    return int(bool(broken) or _PASSED not in plain.values() or not num_rows)
+    return int(bool(broken) or _PASSED not in watched.values() or not num_rows)
 
 
 def _show_list(title: str, tests: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -46,3 +47,15 @@ def test_the_sdist_has_every_file_of_the_package(tree: Path, tmp_path: Path) -> 
     with tarfile.open(archive) as sdist:
         parts = [member.name.split("/", 2) for member in sdist if member.isfile()]
     assert {rest[0] for _, top, *rest in parts if top == "kerasmemwatch"} == files(ROOT / "kerasmemwatch")
+
+
+def test_the_changelog_has_a_standing_section_of_what_is_unreleased() -> None:
+    headings = re.findall(r"^(##+) (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    versions = [title for level, title in headings if level == "##"]
+    assert versions[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", version) for version in versions[1:])
+    known = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {title for level, title in headings if level != "##"} <= known
+    for version in "\n".join(" ".join(heading) for heading in headings).split("## ["):
+        parts = re.findall("^### (.+)$", version, re.MULTILINE)
+        assert len(parts) == len(set(parts)), version
