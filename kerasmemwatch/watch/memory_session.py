@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
 
-from kerasmemwatch.attribution.variables.inventory import check_model, layer_memory
-from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.attribution.variables.inventory import check_model
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError, SessionError
 from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.storage.sinks.base import Sink
-from kerasmemwatch.watch.base import Watcher
+from kerasmemwatch.watch.loop_watcher import LoopWatcher
 from kerasmemwatch.watch.options import Options
-from kerasmemwatch.watch.session_step import SessionStep, consumers, is_end_of_data
+from kerasmemwatch.watch.session_step import SessionStep, consumers
 
 __all__ = ["MemorySession"]
 
 Batch = TypeVar("Batch")
-# A search for models that are alive takes a tenth of a second, and a loop may have none.
-_MOST_SEARCHES = 3
-_CODES = {stage: code for code, stage in enumerate(STAGES)}
 
 
-class MemorySession(Watcher):
+class MemorySession(LoopWatcher):
     """Records device and host memory of every step of a training loop, and traces some steps.
 
     What is inside a step is told apart from what is between two steps. The models that the steps call, and the
@@ -109,17 +104,8 @@ class MemorySession(Watcher):
         models = model if isinstance(model, (list, tuple)) else [] if model is None else [model]
         for each in models:
             check_model(each)
-        self._given = Watched()
-        for each in models:
-            self._given.add_model(each)
-        self._open = False
-        self._stages: list[_Stage] = []
+        self._watch_loop(models)
         self._step = SessionStep(self)
-        self._running: SessionStep | None = None
-        self._around: AbstractContextManager[None] | None = None
-        self._functions: AbstractContextManager[None] = nullcontext()
-        self._signature = ""
-        self._searches_left = _MOST_SEARCHES
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -138,7 +124,7 @@ class MemorySession(Watcher):
         with self._faults.guard("end", "What was recorded last may be missing."):
             # An iterator that is kept has its step open, whatever its loop was left by; without an error it is none.
             self._leave(self._running, error or StopIteration(), UNKNOWN)
-            self._end_session()
+            self._end()
 
     def epochs(self, epochs: int | Iterable[int], initial_epoch: int = 0) -> Iterator[int]:
         """Count epochs.
@@ -224,10 +210,6 @@ class MemorySession(Watcher):
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    @property
-    def _watched(self) -> Watched:
-        return self._given if self._tracing is None else self._tracing.watched
-
     def _check_open(self, method: str) -> None:
         if not self._open:
             raise SessionError(
@@ -235,35 +217,11 @@ class MemorySession(Watcher):
                 "Write: with kerasmemwatch.MemorySession(model) as session: ..."
             )
 
-    def _begin(self) -> None:
-        if not self._start() or self._recorder is None:
-            return
-        self._recorder.abandon_stages()
-        self._recorder.begin_stage("train")
-        self._stages = [_Stage(_CODES["train"])]
-        if self._tracing is not None:
-            self._tracing.abandon()
-            for model in self._given.models:
-                self._tracing.watched.add_model(model)
-            self._tracing.begin("train", None, None)
-            self._functions = self._tracing.new_functions(lambda: self._running is not None)
-            self._functions.__enter__()
-
-    def _end_session(self) -> None:
-        functions, self._functions = self._functions, nullcontext()
-        functions.__exit__(None, None, None)
-        if self._recorder is None:
-            return
-        if self._tracing is not None:
-            self._tracing.end()
-        self._list_variables()
-        self._recorder.end_stage("train")
-
     def _epochs(self, numbers: Iterable[int]) -> Iterator[int]:
         for epoch in numbers:
             if self._recorder is not None:
                 self._recorder.begin_epoch(epoch, resumed=epoch > 0)
-                self._stages = [_Stage(_CODES["train"])]
+                self._train_anew()
             yield epoch
             if self._recorder is not None and self._open:
                 self._list_variables()
@@ -290,88 +248,6 @@ class MemorySession(Watcher):
             self._step.batch = batch
             with self._step:
                 yield
-
-    @contextmanager
-    def _within(self, stage: str) -> Iterator[None]:
-        """Be in a stage; a loop is in training unless it says otherwise."""
-        recorder, tracing = self._recorder, self._tracing
-        if stage == "train" or recorder is None:
-            yield
-            return
-        recorder.begin_stage(stage)
-        self._stages.append(_Stage(_CODES[stage]))
-        if tracing is not None:
-            tracing.begin(stage, None, None)
-        try:
-            yield
-        finally:
-            if self._open and len(self._stages) > 1:
-                del self._stages[-1]
-                if tracing is not None:
-                    tracing.end(stage)
-                recorder.end_stage(stage)
-
-    def _enter(self, step: SessionStep, batch: Any) -> None:
-        """A step begins; one that is under way has ended, as that of an iterator that is kept after a ``break``."""
-        recorder, tracing = self._recorder, self._tracing
-        if recorder is None or not self._open:
-            return
-        if self._running is not None:
-            self._leave(self._running, None)
-        self._running = step
-        if tracing is not None:
-            tracing.count += 1
-            if tracing.count == tracing.look_at:
-                with recorder.faults.guard("trace", "No step is traced."):
-                    around = tracing.around(recorder.step + 1, batch)
-                    around.__enter__()
-                    self._around = around
-        recorder.batch_begin()
-
-    def _leave(self, step: SessionStep | None, error: BaseException | None, ended: float = 1) -> None:
-        """A step ends, unless it has already, or an exception leaves it; unknown is which if ``ended`` is NaN."""
-        recorder, around = self._recorder, self._around
-        if recorder is None or step is None or step is not self._running:
-            return
-        self._running = self._around = None
-        if around is not None:
-            around.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
-        if error is not None or ended != 1:
-            recorder.batch_left(raised=error is None or not is_end_of_data(error), ended=ended)
-        if error is not None:
-            return
-        if ended == 1:
-            stage = self._stages[-1]
-            stage.batch += 1
-            recorder.batch_end(stage.batch, stage.code)
-        if around is not None:
-            watched = self._watched
-            if not watched.models and self._searches_left:
-                self._searches_left -= 1
-                # The step's functions were made before the session.
-                with recorder.faults.guard("models", "Models and variables are unknown. Give the session the model."):
-                    watched.find_alive()
-            if self._tracing is not None:
-                self._batch_ended(self._tracing, recorder)
-            self._list_variables()
-
-    def _list_variables(self) -> None:
-        """List the variables by layer, unless that was done and there are no others since."""
-        recorder, watched = self._recorder, self._watched
-        if recorder is None or (signature := watched.signature()) == self._signature:
-            return
-        with recorder.faults.guard("inventory", "Variables by layer are unknown."):
-            variables = watched.inventory()
-            self._describe(recorder, variables, layer_memory(variables))
-            self._signature = signature
-
-
-@dataclass(slots=True)
-class _Stage:
-    """A stage that is under way, and the 0-based number of its newest batch in the epoch."""
-
-    code: int
-    batch: int = -1
 
 
 def _check_stage(stage: Any) -> None:

@@ -375,7 +375,8 @@ def test_an_error_in_a_recorded_function_is_the_user_s() -> None:
     with pytest.raises(tf.errors.InvalidArgumentError, match="not a number") as caught:
         step(tf.constant([float("nan")]))
     files = [entry.path.name for entry in caught.traceback]
-    assert "implicit_session.py" not in files[1:-1] and "memory_session.py" not in files
+    assert "implicit_session.py" not in files[1:-1]
+    assert not {"memory_session.py", "loop_watcher.py"} & set(files)
     step(tf.constant([1.0]))
     recording = implicit_session._own.recording
     assert steps(implicit_session._own) == [1, 2, 3]
