@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
-import keras
-
-from kerasmemwatch.attribution.variables.watched_models import Inventories
 from kerasmemwatch.compat.keras import INITIAL_EPOCH
 from kerasmemwatch.probes.base import Probe
 from kerasmemwatch.records.run import STAGES
-from kerasmemwatch.sampling.stage_stack import num_executions
 from kerasmemwatch.storage.sinks.base import Sink
-from kerasmemwatch.watch.base import Watcher
-from kerasmemwatch.watch.callback_lists import running_lists
+from kerasmemwatch.watch.fit_watcher import FitWatcher
 from kerasmemwatch.watch.options import Options
 from kerasmemwatch.watch.progress_bar import show_beside_loss
-from kerasmemwatch.watch.step_loop import tell_how_loops_end
 
 __all__ = ["MemoryWatch"]
 
 _TRAIN, _TEST, _PREDICT = range(len(STAGES))
 
 
-class MemoryWatch(Watcher, keras.callbacks.Callback):
+class MemoryWatch(FitWatcher):
     """Records device and host memory of every batch, exactly and at almost no cost.
 
     Put it first in the list of callbacks: what later callbacks allocate is then told apart from the batch, and
@@ -114,43 +107,10 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
                 strict,
             )
         )
-        self._inventories = Inventories()
-        self._begun_anew = True
-        # What is to be done after the next batch: list the variables, look at what a traced step left.
-        self._attention = self._inventory_due = False
+        self._watch_fits()
         self._last_batch = sys.maxsize
 
-    # -- copies ----------------------------------------------------------------------------------------------
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy keeps the options and what was recorded; it records a run of its own.
-        state = {
-            **self.__dict__,
-            "_recorder": None,
-            "_reference": None,
-            "_inventories": Inventories(),
-            "_tracing": None,
-            "_attention": False,
-            "_inventory_due": False,
-        }
-        recording = self.recording
-        return {**state, "_kept": recording if recording.samples.num_samples else None}
-
-    @property
-    def _model(self) -> Any:
-        # Weakly: a watch that is kept for its report must not keep the model, nor what the model holds.
-        return self._reference and self._reference()
-
-    @_model.setter
-    def _model(self, model: Any) -> None:
-        self._reference = None if model is None else weakref.ref(model)
-
     # -- Keras' hooks ------------------------------------------------------------------------------------------
-
-    def set_params(self, params: dict[str, Any] | None) -> None:
-        """A list of callbacks is made: whatever was under way has ended, perhaps in an exception."""
-        super().set_params(params)
-        self._begun_anew = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """A fit begins."""
@@ -255,80 +215,6 @@ class MemoryWatch(Watcher, keras.callbacks.Callback):
                 recorder.end_stage(settle=False)
 
     # -- inside ------------------------------------------------------------------------------------------------
-
-    def _begin(self, stage: str, *, single: bool = False) -> bool:
-        with self._faults.guard("begin", "Nothing is recorded."):
-            if not self._begin_stage(stage):
-                return False
-            if self._tracing is not None:
-                # Between single batches no gap is traced.
-                running = None if single else next(running_lists(self), None)
-                callbacks = (lambda: None) if running is None else weakref.ref(running)
-                executions = num_executions(self.params or {}, self._model, stage)
-                self._tracing.begin(stage, self._model, executions, single=single, callbacks=callbacks)
-            if not single and keras.config.backend() == "tensorflow":
-                tell_how_loops_end(self._loop_left, every_epoch=stage == "train")
-            return True
-        return False
-
-    def _loop_left(self, raised: bool) -> None:
-        """The loop of steps has ended; if an exception left it, perhaps in the middle of a batch."""
-        if self._tracing is not None:
-            faults = self._faults if self._recorder is None else self._recorder.faults
-            with faults.guard("trace", "The gap after this loop is not traced."):
-                (self._tracing.left if raised else self._tracing.loop_ended)()
-        if self._recorder is not None and self._recorder.batch_left(raised=raised) and self._inventory_due:
-            self._take_inventory()
-
-    def _begin_stage(self, stage: str) -> bool:
-        before = self._recorder
-        if not self._start() or self._recorder is None:
-            return False
-        if self._begun_anew:
-            # Unless another callback of a fit that goes on has begun this.
-            if len(list(running_lists(self))) < 2:
-                self._recorder.abandon_stages()
-                if self._tracing is not None:
-                    self._tracing.abandon()
-            self._begun_anew = False
-        self._recorder.begin_stage(stage, getattr(self._model, "steps_per_execution", None) or 1)
-        is_new = self._recorder is not before
-        self._inventory_due = self._model is not None and (is_new or not self._inventories.knows(self._model))
-        self._attention = self._inventory_due
-        return True
-
-    def _end(self, stage: str) -> None:
-        if self._recorder is not None:
-            if self._tracing is not None:
-                self._tracing.end(stage)
-            self._recorder.end_stage(stage)
-
-    def _look(self) -> None:
-        """Before a batch that may be worth tracing."""
-        tracing, recorder = self._tracing, self._recorder
-        if tracing is None or recorder is None:
-            return
-        with recorder.faults.guard("trace", "No step is traced."):
-            executed = getattr(self._model, "steps_per_execution", None) or 1
-            self._attention |= tracing.look(self._model, recorder.step + 1, executed)
-
-    def _after_batch(self) -> None:
-        self._attention = False
-        recorder, tracing = self._recorder, self._tracing
-        if self._inventory_due:
-            self._take_inventory()
-        if recorder is not None and tracing is not None:
-            self._batch_ended(tracing, recorder)
-
-    def _take_inventory(self) -> None:
-        """List the variables, after a batch: a model and an optimizer may be built no earlier."""
-        self._inventory_due = False
-        recorder = self._recorder
-        if recorder is None or self._model is None:
-            return
-        with recorder.faults.guard("inventory", "Variables by layer are unknown."):
-            variables = self._inventories.take(self._model)
-            self._describe(recorder, variables, self._inventories.layers())
 
     def _shows_memory(self) -> bool:
         verbose = self._options.verbose

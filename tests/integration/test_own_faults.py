@@ -10,7 +10,7 @@ import pytest
 
 import kerasmemwatch as kmw
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.watch import factory, memory_watch
+from kerasmemwatch.watch import factory, fit_watcher, memory_watch
 
 
 def broken(*_: object, **__: object) -> None:
@@ -30,9 +30,9 @@ def fit(watch: kmw.MemoryWatch) -> dict[str, list[float]]:
         (factory, "configuration"),
         (factory, "default_probes"),
         (factory, "open_store"),
-        (memory_watch, "running_lists"),
+        (fit_watcher, "running_lists"),
         (memory_watch, "show_beside_loss"),
-        (memory_watch.Inventories, "take"),
+        (fit_watcher.Inventories, "take"),
         (Recorder, "epoch_bytes"),
         (Recorder, "_sample"),
         (Recorder, "_open_run"),
