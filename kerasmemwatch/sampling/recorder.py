@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
 from kerasmemwatch.errors import MemWatchError
-from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.base import UNKNOWN, Probe
-from kerasmemwatch.records.layer_memory import LayerMemory
-from kerasmemwatch.records.rows import ENDED, Layout, to_samples
-from kerasmemwatch.records.run import STAGES, DeviceInfo, RunInfo
-from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.sampling.cost_share import SLOW_SHARE, CostShare
-from kerasmemwatch.sampling.probe_set import BASE_COLUMNS, ProbeSet
-from kerasmemwatch.sampling.process_exit import enlist, store_when_garbage
-from kerasmemwatch.sampling.snapshot import Snapshot, epoch_bytes
+from kerasmemwatch.sampling.process_exit import enlist
+from kerasmemwatch.sampling.run_recorder import RunRecorder
 from kerasmemwatch.sampling.stage_stack import Stage, Stages
 from kerasmemwatch.storage.run_directory import Store
-from kerasmemwatch.storage.run_writer import RowLog
 
-__all__ = ["Recorder", "Snapshot"]
+__all__ = ["Recorder"]
 
 _TRAIN = STAGES.index("train")
 
 
-class Recorder:
+class Recorder(RunRecorder):
     """Records a row at the end of each batch.
 
     Args:
@@ -54,23 +44,13 @@ class Recorder:
         about: Mapping[str, Any] | None = None,
         slow_reads: CostShare | None = None,
     ) -> None:
-        self.faults = Faults(strict=strict)
-        self._probes = ProbeSet(probes, self.faults.report)
-        self._open_store, self._every = open_store, sample_every
-        self._clock, self._timer = clock or time.time, clock or time.monotonic
-        self._run = RunInfo(**{"name": "", "created": UNKNOWN, **(about or {})})
-        self._layers: tuple[LayerMemory, ...] = ()
+        super().__init__(probes, open_store, clock=clock, strict=strict, about=about)
+        self._every = sample_every
         self._stages = Stages()
-        self._resume = False
-        self._step = self._train_step = self._row_step = 0
+        self._row_step = 0
         self._countdown = 1
-        self._log: RowLog | None = None
-        self._early_steps: deque[TracedStep] = deque()
-        self._unread: list[float] = []
-        self._notes_described = 0
         self._slow_reads = slow_reads or CostShare(SLOW_SHARE, self._timer)
-        self._lock = threading.Lock()
-        self.dropped = self._replaced = self._under_way = False
+        self._under_way = False
         enlist(self, self._probes)
 
     # -- stages ------------------------------------------------------------------------------------------------
@@ -81,25 +61,10 @@ class Recorder:
         return bool(self._stages)
 
     @property
-    def started(self) -> bool:
-        """Whether there is a sample."""
-        return self._log is not None
-
-    @property
-    def step(self) -> int:
-        """The highest ``step`` so far."""
-        return self._step
-
-    @property
     def epoch(self) -> int | None:
         """The current epoch, ``None`` outside training."""
         epoch = self._stages[-1].epoch if self._stages else UNKNOWN
         return None if epoch != epoch else int(epoch)
-
-    @property
-    def directory(self) -> str | None:
-        """Directory that the run is written to; ``None`` if none."""
-        return self._log.directory if self._log is not None else None
 
     def begin_stage(self, stage: str, per_execution: int = 1) -> None:
         """Begin a fit, evaluate or predict, perhaps within another.
@@ -151,6 +116,12 @@ class Recorder:
     def abandon_stages(self) -> None:
         """Forget stages that ended in an exception, which Keras does not report."""
         self._stages.clear()
+
+    def close(self) -> None:
+        """Store everything and release all resources."""
+        if not self.dropped:
+            self.abandon_stages()
+        super().close()
 
     # -- the per-batch path ------------------------------------------------------------------------------------
 
@@ -242,128 +213,3 @@ class Recorder:
             (self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended, *values, *self._unread)
         )
         self._row_step = self._step
-
-    # -- the run -----------------------------------------------------------------------------------------------
-
-    def _open_run(self) -> RowLog:
-        created = self._clock()
-        try:
-            store = self._open_store(created, self._resume)
-        except Exception as error:  # remote file systems raise errors of their own
-            self.faults.report("log dir", error, "The run is kept in memory only. Choose another log_dir.")
-            store = Store(self._run.name or "memory")
-        self._unread = [UNKNOWN] * self._probes.slow_size
-        layout = (*BASE_COLUMNS, ENDED, *self._probes.layout[len(BASE_COLUMNS) :])
-        log = RowLog(store, layout, self._probes.slow_size, self.faults, self._clock, self._timer)
-        step, train_step = log.last_steps
-        self._step += step
-        self._train_step += train_step
-        previous = store.previous.run
-        self._run = replace(
-            self._run,
-            name=store.name,
-            created=previous.created if previous else created,
-            devices=tuple(DeviceInfo(**device) for device in self._probes.listed("tensorflow", "devices")),
-            host=self._probes.facts.get("host", {}),
-            drivers=self._probes.listed("nvml", "drivers"),
-            notes=(*self._probes.unmeasured, *store.previous.problems),
-        )
-        self._layers = self._layers or store.previous.layers
-        if store.occupied:
-            reason = MemWatchError(f"another process or watch is recording the run {store.occupied!r}")
-            self.faults.remark("resume", reason, f"It is not continued; recording to a new run, {store.name!r}.")
-        self._log = log
-        self._describe()
-        while self._early_steps:
-            log.add_step(self._early_steps.popleft())
-        store_when_garbage(self, log)
-        return log
-
-    @property
-    def run(self) -> RunInfo:
-        """The run's description, with the faults so far in its notes."""
-        return replace(self._run, notes=(*self._run.notes, *self.faults.notes))
-
-    def describe(self, layers: Sequence[LayerMemory], **about: Any) -> None:
-        """Set facts about the model (fields of ``RunInfo``); stored with the next rows."""
-        self._layers, self._run = tuple(layers), replace(self._run, **about)
-        self._describe()
-
-    def add_step(self, step: TracedStep) -> None:
-        """Add a traced step; it is stored soon. Call it between executions, from any thread."""
-        if self.dropped:
-            return
-        if self._log is None:
-            self._early_steps.append(step)
-        else:
-            self._log.add_step(step)
-
-    def expect_steps(self, source: Callable[[], Iterable[TracedStep]]) -> None:
-        """Add the traced steps that a function returns; the flush thread calls it soon."""
-        if self.dropped:
-            return
-        if self._log is None:
-            self._early_steps.extend(source())
-        else:
-            self._log.expect_steps(source)
-
-    def _describe(self) -> None:
-        self._notes_described = len(self.faults.notes)
-        if self._log is not None:
-            self._log.describe(self.run, self._layers)
-
-    def _describe_faults(self) -> None:
-        """Store new faults, so that readers see them too."""
-        if len(self.faults.notes) != self._notes_described:
-            self._describe()
-
-    def snapshot(self) -> Snapshot:
-        """Return everything recorded so far."""
-        steps = self._log.steps() if self._log else tuple(self._early_steps)
-        return Snapshot(self.run, to_samples(self._log.parts() if self._log else ()), self._layers, steps)
-
-    def epoch_bytes(self) -> dict[str, float]:
-        """Highest device peak since the last call, newest in-use bytes and RSS; unknown figures are left out.
-
-        Maxima over devices: over those that count every allocation, if there are any.
-        """
-        if self._log is None:
-            return {}
-        exact = [index for index, device in enumerate(self._run.devices) if device.counting == "exact"]
-        return epoch_bytes(*self._log.recent(exact))
-
-    def newest(self, count: int = 16) -> tuple[Layout, Any]:
-        """Columns and newest rows of the current fit, newest last."""
-        return ((), []) if self._log is None else (self._log.layout, self._log.newest(count))
-
-    def flush(self) -> None:
-        """Store everything recorded so far."""
-        if self._log is not None and not self.dropped:
-            self._log.flush()
-
-    def drop(self) -> None:
-        """Record nothing more, as in a forked child; earlier records stay readable."""
-        self.dropped = True
-        self._lock = threading.Lock()  # another thread of the parent may hold the old one
-        if self._log is not None:
-            self._log.disown()
-
-    def regain(self) -> bool:
-        """Continue recording; return ``False`` if another recorder has continued the run since it was stored."""
-        return self._log is None or self._log.regain()
-
-    def release(self) -> None:
-        """Store everything and record nothing more, because another recorder continues the run."""
-        self.close()
-        self._replaced = True
-        self.drop()
-
-    def close(self) -> None:
-        """Store everything and release all resources."""
-        if self.dropped:
-            return
-        self.abandon_stages()
-        if self._log is not None:
-            self._describe_faults()
-            self._log.close()
-        self._probes.close()
