@@ -58,8 +58,8 @@ __init__
 # Adapters to Keras and TensorFlow; nothing else loads a framework, not even inside a function.
 MAY_LOAD = {
     "attribution.hooks.error_stacks": {"tensorflow"},
+    "attribution.hooks.gradient_hooks": {"tensorflow"},
     "attribution.hooks.layer_hooks": {"keras"},
-    "attribution.hooks.tensorflow_hooks": {"tensorflow"},
     "attribution.live.iterator_buffers": {"tensorflow"},
     "commands.demo": {"keras"},
     "commands.doctor": {"tensorflow"},

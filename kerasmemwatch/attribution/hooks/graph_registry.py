@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kerasmemwatch.records.owners import Frame
 
-__all__ = ["Reference", "TracedGraph"]
+__all__ = ["Reference", "TracedGraph", "weak_reference"]
 
 Reference = Callable[[], Any]
 
@@ -31,3 +32,11 @@ class TracedGraph:
     variables: dict[str, Reference] = field(default_factory=dict)
     gradients: dict[str, tuple[Reference, bool, tuple[str, ...]]] = field(default_factory=dict)
     calls: dict[str, str] = field(default_factory=dict)
+
+
+def weak_reference(value: Any) -> Reference:
+    """A reference that keeps nothing alive; to ``None`` for a value that cannot be referred to so."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return lambda: None
