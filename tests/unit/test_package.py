@@ -1,12 +1,14 @@
-"""What importing the package loads, and which module may import which."""
+"""What importing the package loads, which module may import which, and how large folders, modules and functions are."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
 import re
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,6 +219,74 @@ def test_the_check_sees_arrows_between_packages_and_circles_within() -> None:
 def test_the_check_sees_a_framework(source: str) -> None:
     assert frameworks({"a": source}, {}) == ["a -> keras"]
     assert frameworks({"a": source}, {"a": {"keras"}}) == []
+
+
+MAX_MODULES, MAX_LINES, MAX_MEDIAN_LINES, MAX_FUNCTION_LINES = 16, 300, 120, 80
+
+
+def layout_faults(top: Path) -> list[str]:
+    """The folders, modules and functions that are too large, and the packages that don't say what lives in them."""
+    sources = {path.relative_to(top).as_posix(): path.read_text() for path in sorted(top.rglob("*.py"))}
+    lines = {name: len(source.splitlines()) for name, source in sources.items() if not name.endswith("__init__.py")}
+    modules_in = Counter(Path(name).parent.as_posix() for name in lines)
+    median = statistics.median(lines.values())
+    return [
+        *(f"{folder}: {count} modules" for folder, count in modules_in.items() if count > MAX_MODULES),
+        *(f"{name}: {count} lines" for name, count in lines.items() if count > MAX_LINES),
+        *([f"median: {median} lines"] if median > MAX_MEDIAN_LINES else []),
+        *(fault for name, source in sources.items() for fault in _long_functions(name, source)),
+        *(
+            f"{name}: its docstring has fewer than two sentences"
+            for name, source in sources.items()
+            if name.endswith("__init__.py") and _num_sentences(ast.get_docstring(ast.parse(source))) < 2
+        ),
+    ]
+
+
+def _long_functions(name: str, source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            count = (node.end_lineno or node.lineno) - node.lineno + 1
+            if count > MAX_FUNCTION_LINES:
+                yield f"{name}: {node.name}() has {count} lines"
+
+
+def _num_sentences(text: str | None) -> int:
+    return len(re.findall(r"[.!?](?=\s|$)", text or ""))
+
+
+def test_folders_modules_and_functions_are_small() -> None:
+    assert layout_faults(PACKAGE) == []
+
+
+GOOD_INIT = '"""What lives here. And what does not."""\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "faults"),
+    [
+        ({}, []),
+        ({f"low/m{number}.py": "" for number in range(16)}, []),
+        ({f"low/m{number}.py": "" for number in range(17)}, ["low: 17 modules"]),
+        ({"low/b.py": "\n" * 300, "c.py": "", "d.py": ""}, []),
+        ({"low/b.py": "\n" * 301, "c.py": "", "d.py": ""}, ["low/b.py: 301 lines"]),
+        ({"a.py": "\n" * 120}, []),
+        ({"a.py": "\n" * 121}, ["median: 121 lines"]),
+        ({"a.py": "class C:\n  def f():\n" + "    1\n" * 79}, []),
+        ({"a.py": "class C:\n  def f():\n" + "    1\n" * 80}, ["a.py: f() has 81 lines"]),
+        (
+            {"low/__init__.py": '"""Only ``a.b`` of it."""'},
+            ["low/__init__.py: its docstring has fewer than two sentences"],
+        ),
+        ({"low/__init__.py": ""}, ["low/__init__.py: its docstring has fewer than two sentences"]),
+    ],
+)
+def test_the_check_sees_what_is_too_large(files: dict[str, str], faults: list[str], tmp_path: Path) -> None:
+    for name, source in {"__init__.py": GOOD_INIT, "a.py": "", "low/__init__.py": GOOD_INIT, **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source)
+    assert layout_faults(tmp_path) == faults
 
 
 def loaded_after(code: str) -> set[str]:
