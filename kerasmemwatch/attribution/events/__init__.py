@@ -1,4 +1,4 @@
-"""What the profiler's capture says of allocators: events, spans, devices, chunks.
+"""Readers of what a profiler capture records about allocators: events, spans, devices and chunks.
 
-Nothing here knows layers or owners.
+Nothing here knows about layers or owners.
 """

@@ -1,4 +1,4 @@
-"""The allocator's events of a capture, as arrays."""
+"""Allocator events of a capture, as arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kerasmemwatch.attribution.events.host_spans import Span, SpanReader
 __all__ = ["AllocationEvents", "capture_start_ns", "read_events"]
 
 _PIPELINE_THREADS = "tf_data"
-# TensorFlow 2.19's name for the operation where there is none; later versions leave it out.
+# TensorFlow 2.19 writes this where there is no operation; later versions leave the stat out.
 _NULL = "(null)"
 _REGION_STAT = "region_type"
 _KINDS = {"MemoryAllocation": 1, "MemoryDeallocation": -1}
@@ -34,7 +34,7 @@ _STATS = (
 
 @dataclass(frozen=True, eq=False)
 class AllocationEvents:
-    """Births and deaths of one allocator, in order of time.
+    """Births and deaths of one allocator, ordered by time.
 
     Attributes:
         allocator: Its name, ``"cpu"`` or ``"GPU_0_bfc"``.
@@ -42,18 +42,18 @@ class AllocationEvents:
         time_ns: ``int64[num_events]``, UNIX time.
         address: ``uint64[num_events]``.
         requested_bytes: ``int64[num_events]``.
-        reserved_bytes: ``int64[num_events]``, of the chunk.
+        reserved_bytes: ``int64[num_events]``, size of the chunk.
         in_use_bytes: ``int64[num_events]``, the allocator's total after the event.
         op: ``int32[num_events]``, index into ``ops``.
-        run: ``int64[num_events]``, an id of the function's run that an operation belongs to; 0 if unknown.
+        run: ``int64[num_events]``, id of the function run that the operation belongs to; 0 if unknown.
         thread: ``int32[num_events]``, index into ``threads``.
-        ops: Names of operations; ``""`` is the first.
-        threads: Names of threads; with a number behind a ``"/"`` if TensorFlow started it.
-        began_ns: UNIX time of the capture's begin.
-        of_kernel: ``bool[num_events]``, whether an operation's kernel asked for it, as an output, a copy or scratch
-            memory; not what a library beneath one did. Empty if unknown.
-        span: ``int64[num_events]``, index into ``spans``; -1 if what the host did says nothing. Empty if unknown.
-        spans: What the host was doing at times.
+        ops: Names of operations; the first is ``""``.
+        threads: Names of threads; those that TensorFlow started end in ``/number``.
+        began_ns: UNIX time of the capture's start.
+        of_kernel: ``bool[num_events]``, whether an operation's kernel requested it, as an output, a copy or scratch
+            memory, rather than a library that the kernel calls. Empty if unknown.
+        span: ``int64[num_events]``, index into ``spans``; -1 if it lies in no span. Empty if unknown.
+        spans: Activities of the host.
     """
 
     allocator: str
@@ -83,26 +83,26 @@ class AllocationEvents:
 
     @property
     def on_host(self) -> bool:
-        """Whether it is memory of the host, where operations run on the CPU."""
+        """Whether this is host memory, where operations run on the CPU."""
         return self.device in (HOST, PINNED)
 
     @property
     def piped(self) -> NDArray[np.bool_]:
-        """``bool[num_events]``, whether a thread of the input pipeline was at work."""
+        """``bool[num_events]``, whether the event is on a thread of the input pipeline."""
         threads = np.array([name.startswith(_PIPELINE_THREADS) for name in self.threads] or [False])
         found: NDArray[np.bool_] = threads[self.thread]
         return found
 
     def within(self, kind: str) -> NDArray[np.bool_]:
-        """``bool[num_events]``, whether the host was in a span of a kind."""
+        """``bool[num_events]``, whether the event lies in a span of this kind."""
         if not len(self.span):
             return np.zeros(len(self), bool)
-        # The last is for -1.
+        # Index -1 selects the last element.
         return np.array([*(span.kind == kind for span in self.spans), False])[self.span]
 
     @property
     def in_use_before_bytes(self) -> int:
-        """What was in use before the first event."""
+        """Bytes in use before the first event."""
         if not len(self):
             return 0
         first = int(self.reserved_bytes[0])
@@ -110,7 +110,7 @@ class AllocationEvents:
 
 
 def read_events(space: Any) -> dict[str, AllocationEvents]:
-    """Read the events of every allocator.
+    """Read the events of each allocator.
 
     Args:
         space: An ``XSpace`` message.
@@ -123,7 +123,7 @@ def read_events(space: Any) -> dict[str, AllocationEvents]:
 
 
 class _Group:
-    """Events of one kind whose stats stand in the same order; one row of whole numbers for each."""
+    """Events of one kind whose stats have the same order; each is one row of integers."""
 
     def __init__(self, kind: int, stats: Any, names: dict[int, str]) -> None:
         self.kind = kind
@@ -131,13 +131,13 @@ class _Group:
         position = {names.get(key, ""): at for at, key in enumerate(self.keys)}
         self.has_op = "tf_op" in position
         self.of_kernel = _REGION_STAT in position
-        # A stat that is missing reads as that at the first position, and is blanked afterwards.
+        # A missing stat reads the first position, and is set to 0 afterwards.
         self.positions = tuple(position.get(name, 0) for name in _STATS)
         self.missing = [index for index, name in enumerate(_STATS) if name not in position]
         self.rows = array("q")
 
     def columns(self) -> list[NDArray[np.int64]]:
-        """Time, thread and number of the event, then its stats."""
+        """Return the event's time, thread and number, then its stats."""
         rows = np.frombuffer(self.rows, np.int64).reshape(-1, 3 + len(_STATS)).T.copy()
         for index in self.missing:
             rows[3 + index] = 0
@@ -145,7 +145,7 @@ class _Group:
 
 
 class _Table:
-    """The events of a capture."""
+    """Events of a capture."""
 
     def __init__(self) -> None:
         self.ops: dict[str, int] = {"": 0}
@@ -178,7 +178,7 @@ class _Table:
         groups: dict[tuple[int, ...], _Group],
         names: dict[int, str],
     ) -> None:
-        """Read stats by position, which takes half the time of looking at the name of each."""
+        """Read stats by position, which takes half as long as comparing the name of each."""
         stats = event.stats
         key: tuple[int, ...] = (event.metadata_id, len(stats))
         group = groups.get(key)
@@ -289,7 +289,7 @@ def _in_order(
 
 
 def capture_start_ns(space: Any) -> int:
-    """UNIX time of a capture's begin; 0 if unknown."""
+    """Return the UNIX time of a capture's start; 0 if unknown."""
     for plane in space.planes:
         if plane.name == "Task Environment":
             names = {key: value.name for key, value in plane.stat_metadata.items()}

@@ -1,15 +1,15 @@
-"""Which device an allocator of TensorFlow's is of, by its name. Pure."""
+"""Mapping from the names of TensorFlow's allocators to devices. Pure."""
 
 from __future__ import annotations
 
 __all__ = ["HOST", "PINNED", "device_of"]
 
-# The process's logical CPUs share one allocator; what GPUs copy from and to has one of its own.
+# All logical CPUs share one allocator; buffers that GPUs copy from and to have another.
 HOST, PINNED = "CPU:0", "GPU host (pinned)"
 
 
 def device_of(allocator: str) -> str:
-    """The device that an allocator is of.
+    """Return the device that an allocator serves.
 
     Example:
         >>> [device_of(name) for name in ("GPU_1_bfc", "gpu_host_bfc", "mklcpu")]

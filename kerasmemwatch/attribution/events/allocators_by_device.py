@@ -1,4 +1,4 @@
-"""The allocators of a capture by device, the one that heads the step first. Pure."""
+"""Allocators of a capture by device, the one that represents the step first. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["by_device", "is_partial"]
 
 
 def by_device(events: Iterable[AllocationEvents]) -> dict[str, AllocationEvents]:
-    """The allocators of a capture by device, first the one that heads the step, then those that gave anything out.
+    """Return the allocators by device: first the one that represents the step, then others with an allocation.
 
-    A GPU's comes before the host's: of several GPUs' that of which most was in use, of the host's the busiest.
+    GPUs come before the host: first the GPU with the most bytes in use. On the host, the busiest allocator comes first.
     """
     ranked = sorted(
         events,
@@ -28,6 +28,6 @@ def by_device(events: Iterable[AllocationEvents]) -> dict[str, AllocationEvents]
 
 
 def is_partial(events: AllocationEvents) -> bool:
-    """Whether it tells of large allocations only: one that is seen whole makes numbers of a few bytes, too."""
+    """Whether it reports large allocations only; one that reports all of them has some of a few bytes."""
     sizes = events.requested_bytes[events.births]
     return events.device == HOST and bool(sizes.size) and int(sizes.min()) >= ONEDNN_THRESHOLD_BYTES

@@ -1,4 +1,4 @@
-"""The folder of a profiler session: locked while it is used, so that what a killed process left can be told."""
+"""Folder of a profiler session, locked while in use, so that leftovers of killed processes can be recognized."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kerasmemwatch.storage.files.directory_lock import DirectoryLock
 __all__ = ["CaptureFolder"]
 
 _MEMORY_DISK, _ENOUGH_BYTES = "/dev/shm", 1 << 30
-# No other folder of anybody's may be called so: those whose lock is free are removed.
+# No other program may use this prefix: unlocked folders with it are removed.
 _PREFIX = "kerasmemwatch-capture-"
-# Processes that have swept already.
+# Processes that have removed leftovers already.
 _swept: set[int] = set()
 
 
 class CaptureFolder:
-    """A new folder. The first of a process removes those of processes that were killed.
+    """A new folder. The first one in a process removes the folders of killed processes.
 
     Attributes:
-        path: Where it is.
+        path: Its path.
 
     Raises:
-        OSError: If there is no place for one.
+        OSError: If no folder can be made.
     """
 
     def __init__(self) -> None:
@@ -37,12 +37,12 @@ class CaptureFolder:
         self.path, self._lock = _made()
 
     def leave(self) -> None:
-        """In a forked child: it is the parent's."""
+        """Release the lock in a forked child; the folder is the parent's."""
         if self._lock is not None:
             self._lock.release()
 
     def remove(self) -> None:
-        """Remove it and all that is in it. May be called twice."""
+        """Remove the folder with its contents. May be called twice."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.leave()
 
@@ -53,15 +53,15 @@ def _made() -> tuple[str, DirectoryLock | None]:
         try:
             lock = DirectoryLock(path)
         except (BlockingIOError, FileNotFoundError):
-            continue  # another process has swept it before it was locked
+            continue  # another process removed it before it was locked
         except OSError:
-            return path, None  # where nothing can be locked, nothing is swept
+            return path, None  # without locks, nothing is removed
         if os.path.isdir(path):
             return path, lock
 
 
 def _place() -> str:
-    """Memory rather than disk, where there is enough: a step's events are megabytes, or hundreds of them."""
+    """Choose memory over disk if it has enough room: the events of a step take megabytes to hundreds of megabytes."""
     with suppress(OSError):
         if sys.platform == "linux" and shutil.disk_usage(_MEMORY_DISK).free >= _ENOUGH_BYTES:
             if os.access(_MEMORY_DISK, os.W_OK | os.X_OK):
@@ -70,11 +70,11 @@ def _place() -> str:
 
 
 def _sweep() -> None:
-    """Remove this user's folders that nobody has locked."""
+    """Remove this user's unlocked folders."""
     if not hasattr(os, "getuid"):
         return
     for path in _of_this_user():
-        with suppress(OSError):  # somebody uses it, or sweeps as well
+        with suppress(OSError):  # it is in use, or another process removes it
             lock = DirectoryLock(path)
             shutil.rmtree(path, ignore_errors=True)
             lock.release()

@@ -1,4 +1,4 @@
-"""Where an allocator's chunks begin: what can be one, and how large one can be at most. Pure."""
+"""Addresses where an allocator's chunks can begin, and bounds on the sizes of chunks. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEAR = 1 << 21
 
 
 def chunk_bytes(requested: int) -> int:
-    """The least that a chunk for so many bytes takes.
+    """Return the minimum size of a chunk for a request.
 
     Example:
         >>> [chunk_bytes(size) for size in (1, 256, 257)]
@@ -27,14 +27,14 @@ def chunk_bytes(requested: int) -> int:
 
 
 class ChunkPlaces:
-    """Addresses that are known.
+    """Known addresses.
 
-    Chunks begin at multiples of their least size from where one of the allocator's regions begins, and no chunk reaches
-    beyond where another buffer begins that is alive with it.
+    Chunks begin at multiples of their minimum size from the start of a region of the allocator. No chunk overlaps
+    another buffer that is alive at the same time.
 
     Args:
-        chunks: Where chunks of the allocator's are known to begin.
-        others: Where other buffers are that may be chunks or not.
+        chunks: Known start addresses of the allocator's chunks.
+        others: Start addresses of other buffers, which may or may not be chunks.
 
     Example:
         >>> places = ChunkPlaces([4096, 8192], [8192 + 64])
@@ -54,14 +54,14 @@ class ChunkPlaces:
         self._begins = dict(begins)
 
     def may_begin(self, address: int) -> bool:
-        """Whether a chunk is likely to begin here: none of a known region begins between its multiples."""
+        """Whether a chunk is likely to begin here: in a known region, chunks begin only at those multiples."""
         if not self._ends[0] <= address <= self._ends[1]:
             return False
         near = set[int]().union(*(self._begins.get(address // _NEAR + by, ()) for by in (-1, 0, 1)))
         return not near or address % _CHUNK_BYTES in near
 
     def room_behind(self, address: int, requested: int) -> int | None:
-        """Bytes from the least end of the chunk at an address to what begins next; ``None`` if nothing is known to."""
+        """Bytes from the earliest end of the chunk at an address to the next known buffer; ``None`` without one."""
         after = int(np.searchsorted(self._all, np.uint64(address), "right"))
         if not address or after == len(self._all):
             return None

@@ -1,4 +1,4 @@
-"""What the host was doing for a GPU when it took memory: spans of a capture that say more than an allocation does."""
+"""Spans of a capture that say why the host allocated memory of a GPU, in more detail than the allocations do."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 
 __all__ = ["AUTOTUNING", "COPY", "RUN", "Span", "SpanReader", "kind_of", "program_runs"]
 
-# What a span is: a program being compiled and tried out, one being run, or a tensor being copied to the device.
+# Kinds of spans: compiling and trying out a program, running one, or copying a tensor to the device.
 AUTOTUNING, RUN, COPY = "autotuning", "run", "copy"
-# The last that holds a moment counts: what is run or copied while algorithms are tried is a part of the trial.
+# The last kind that contains a moment counts: runs and copies during a trial belong to the trial.
 _KINDS = (COPY, RUN, AUTOTUNING)
 _BLOCKS, _EXECUTION, _MODULE_STAT = "Build buffer allocations", "GpuExecutable::ExecuteThunks", "module_name"
-# XLA's passes that run what they compile, by the names that they have had; and all passes over a program.
+# All names so far of XLA's passes that run what they compile; and the span of all passes over a program.
 _TRIALS = re.compile(r".*autotuner|.*algorithm-picker|HLO Transforms:.*", re.DOTALL)
-# The operation that sends a tensor to another device, as graphs call it ("IteratorGetNext/_1:_Send"), and their
-# optimizer ("_send_model/Const_0:_Send"); eager code names the devices alone.
+# The operation that sends a tensor to another device: graphs call it "IteratorGetNext/_1:_Send", their optimizer
+# "_send_model/Const_0:_Send"; in eager code the name has only the devices.
 _SENT = re.compile(r"(?:_send_(.+)_\d+|(.+?)(?:/_\d+)?):_(?:Host)?Send", re.DOTALL)
 _SENT_EAGERLY = "_Send input "
 
 
 class Span(NamedTuple):
-    """What the host was doing.
+    """One activity of the host.
 
     Attributes:
         kind: ``AUTOTUNING``, ``RUN`` or ``COPY``.
-        name: Of the program that runs, or of the operation whose result is copied; ``""`` if unknown.
-        number: Tells spans apart.
+        name: Name of the program that runs, or of the operation whose result is copied; ``""`` if unknown.
+        number: Distinguishes spans.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class SpanReader:
     """Collects the spans of a capture's threads.
 
     Attributes:
-        spans: All of them.
+        spans: All spans.
     """
 
     def __init__(self) -> None:
@@ -51,10 +51,10 @@ class SpanReader:
         self._by_thread: dict[int, dict[str, list[tuple[int, int, int]]]] = {}
 
     def read(self, plane: Any, threads: Mapping[str, int]) -> None:
-        """Collect those of a plane.
+        """Collect the spans of a plane.
 
         Args:
-            plane: The host's.
+            plane: The host's plane.
             threads: Numbers of its lines, by name.
         """
         kinds = {key: found for key, value in plane.event_metadata.items() if (found := kind_of(value.name))}
@@ -64,10 +64,10 @@ class SpanReader:
                 self._read_line(plane, line, threads[line.name], kinds, executions)
 
     def of(self, thread: int, times_ps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The span that each of some moments on a thread lies in, index into ``spans``; -1 for none.
+        """Return the span that contains each moment on a thread, as an index into ``spans``; -1 for none.
 
         Args:
-            thread: Its number.
+            thread: Number of the thread.
             times_ps: Picoseconds since the session began.
         """
         found = np.full(len(times_ps), -1, np.int64)
@@ -75,14 +75,14 @@ class SpanReader:
             spans = sorted(self._by_thread.get(thread, {}).get(kind, ()))
             if spans:
                 begins, ends, numbers = np.array(spans, np.int64).T
-                # Of spans within one another the outer counts.
+                # The outermost of nested spans counts.
                 at = np.searchsorted(begins, times_ps, side="right") - 1
                 inside = (at >= 0) & (times_ps <= np.maximum.accumulate(ends)[at])
                 found[inside] = numbers[at[inside]]
         return found
 
     def runs(self) -> list[tuple[int, str]]:
-        """The runs of programs but those of trials, in order: nanoseconds since the session began, name."""
+        """List the runs of programs, except trials, in order: nanoseconds since the session began, and name."""
         found = []
         for thread, spans in self._by_thread.items():
             for begin, _, number in spans.get(RUN, ()):
@@ -110,7 +110,7 @@ class SpanReader:
 
 
 def program_runs(space: Any) -> list[tuple[int, str]]:
-    """The runs of compiled programs on a GPU but those of trials, in order: nanoseconds since the capture began, name.
+    """List the GPU runs of compiled programs, except trials, in order: nanoseconds since the capture began, and name.
 
     Args:
         space: An ``XSpace`` message.
@@ -123,7 +123,7 @@ def program_runs(space: Any) -> list[tuple[int, str]]:
 
 
 def kind_of(name: str) -> tuple[str, str] | None:
-    """What a span of some name is, and the name of what is copied."""
+    """Return the kind of a span with this name, and the name of the copied operation; ``None`` for other spans."""
     if name == _BLOCKS:
         return RUN, ""
     if _TRIALS.fullmatch(name):
@@ -142,6 +142,6 @@ def _module(plane: Any, event: Any) -> str:
 
 
 def _next(modules: Sequence[tuple[int, str]], time_ps: int) -> str:
-    """The program whose execution begins next; ``""`` if none does."""
+    """Return the program whose execution begins next; ``""`` if none does."""
     at = bisect_left(modules, (time_ps, ""))
     return modules[at][1] if at < len(modules) else ""

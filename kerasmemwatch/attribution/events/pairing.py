@@ -14,12 +14,12 @@ __all__ = ["Allocations", "pair"]
 
 @dataclass(frozen=True, eq=False)
 class Allocations:
-    """One row an allocation: those made within the step in order of birth, then those that only died in it.
+    """One row per allocation: those made within the step in order of birth, then those that only died in it.
 
     Attributes:
         birth: ``int64[n]``, index of the event; -1 if it was alive before.
         death: ``int64[n]``, index of the event; the number of events if it outlives the step.
-        event: ``int64[n]``, index of the event that describes it: its birth, or its death.
+        event: ``int64[n]``, index of the event that describes it: its birth if known, else its death.
     """
 
     birth: NDArray[np.int64]
@@ -33,7 +33,7 @@ def pair(events: AllocationEvents) -> Allocations:
     by_address = np.lexsort((np.arange(count), events.address))
     address, is_birth = events.address[by_address], events.births[by_address]
     same = np.append(address[1:] == address[:-1], False)
-    # A birth is followed by its death at the same address, or by another's birth if its death was missed.
+    # The next event at a birth's address is its death, or another birth if the death was missed.
     dies = is_birth & same & ~np.append(is_birth[1:], True)
     death = np.full(count, count, np.int64)
     followers = np.append(by_address[1:], 0)
@@ -42,7 +42,7 @@ def pair(events: AllocationEvents) -> Allocations:
     born_here[followers[dies]] = True
     births = np.flatnonzero(events.births)
     strays = np.flatnonzero(~events.births & ~born_here)
-    # Of two births at one address without a death in between, the first has ended when the second begins.
+    # With two births at one address and no death in between, the first allocation ends when the second begins.
     missed = is_birth & same & np.append(is_birth[1:], False)
     death[by_address[missed]] = followers[missed]
     return Allocations(
