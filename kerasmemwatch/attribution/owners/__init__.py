@@ -1,4 +1,4 @@
 """Rules that give allocations their owner and category.
 
-All of them are pure: events, frames and known buffers in, owners out.
+All are pure: events, frames and known buffers go in, owners come out.
 """

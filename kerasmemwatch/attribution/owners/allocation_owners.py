@@ -1,4 +1,4 @@
-"""Who made each allocation: by the operation that asked for it, else by who was at work at that time. Pure."""
+"""Owner of each allocation: the maker of its operation, else whatever the stack says for that time. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kerasmemwatch.records.owners import FUNCTIONS, INPUT_PIPELINE, Frame
 __all__ = ["row_frames", "within_calls"]
 
 _UNKNOWN = Frame("unattributed", "", "between")
-# How TensorFlow names what it makes of a function.
+# Prefix of the names that TensorFlow gives to traced functions.
 _FUNCTION = "__inference_"
 _PIPELINE = Frame(INPUT_PIPELINE, "", "input")
 
@@ -29,27 +29,27 @@ def row_frames(
     calls: Sequence[tuple[int, int]] = (),
     told: Mapping[int, Frame] | None = None,
 ) -> tuple[list[Frame], NDArray[np.int64]]:
-    """Find who made each allocation.
+    """Find the owner of each allocation.
 
     Args:
         events: The allocator's events.
-        rows: They, paired.
+        rows: The same, paired.
         ops: The operation of each row, index into the events' names.
-        owners: Who made each operation.
-        log: UNIX times in nanoseconds and who was on top of the stack from then, on Python's thread.
-        calls: UNIX times at which functions began and ended that this thread called.
-        told: By event, who made what it gives out, where that is known by other means.
+        owners: Owner of each operation.
+        log: UNIX times in nanoseconds, and the top of the stack from then on, on Python's thread.
+        calls: UNIX times of the beginning and end of the functions that this thread called.
+        told: By event, the owner of an allocation known by other means.
 
     Returns:
-        Frames, of which the first stands for unknown, and ``int64[num_rows]``, each row's index into them.
+        Frames, the first of which means unknown, and ``int64[num_rows]``, each row's index into them.
     """
     codes: dict[Frame, int] = {_UNKNOWN: 0, _PIPELINE: 1}
     event = rows.event
     piped = events.piped[event]
-    # Python's have the name of the process, whatever that is; TensorFlow's have a number.
+    # Python threads carry the process name; TensorFlow threads end in /number.
     python = _threads(events, event, ["/" not in name for name in events.threads])
     tops, top = _tops(log, events.time_ns[event])
-    # Others work for Python's thread while it waits within a layer.
+    # Other threads work for Python's thread while it waits within a layer.
     top = np.where(python | np.array([_is_at_work(frame) for frame in tops])[top], top, 0)
     top = np.where(piped, 0, top)
     which = np.zeros(len(event), np.int64)
@@ -59,26 +59,26 @@ def row_frames(
     found = np.zeros(len(pairs), np.int64)
     for index, code in enumerate(pairs.tolist()):
         op, frame_code = divmod(code // 2, len(tops))
-        frame = _whose(owners, events.ops[op], tops[frame_code], called=bool(code % 2))
+        frame = _maker(owners, events.ops[op], tops[frame_code], called=bool(code % 2))
         found[index] = codes.setdefault(frame, len(codes))
     which = np.where(piped, codes[_PIPELINE], found[inverse.reshape(-1)])
-    # The input pipeline's functions run under ids of their own, on whatever thread.
+    # Functions of the input pipeline have run ids of their own, on any thread.
     runs = np.unique(events.run[event][piped & (events.run[event] != 0)])
     which[(which == 0) & np.isin(events.run[event], runs)] = codes[_PIPELINE]
     row_of = dict(zip(rows.birth.tolist(), range(len(event)), strict=True))
     of_layers = np.flatnonzero([bool(frame.class_name) for frame in codes])
     for birth, frame in (told or {}).items():
-        # A program that a layer calls is the layer's.
+        # A program that a layer calls belongs to the layer.
         if frame.owner != FUNCTIONS or which[row_of[birth]] not in of_layers:
             which[row_of[birth]] = codes.setdefault(frame, len(codes))
     which[rows.birth < 0] = 0
-    # A frame may tell the phase only.
+    # A frame may give only the phase.
     return [frame if frame.owner else frame._replace(owner=_UNKNOWN.owner) for frame in codes], which
 
 
 def within_calls(calls: Sequence[tuple[int, int]], time_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """``bool[n]``, whether a function ran at each of some times."""
-    # A function may call another in Python.
+    """``bool[n]``, whether a function was running at each of the given times."""
+    # Functions may call others in Python, so calls nest.
     marks = sorted((time, step) for begun, ended in calls for time, step in ((begun, 1), (ended, -1)))
     times = np.array([time for time, _ in marks], np.int64)
     depth = np.concatenate([[0], np.cumsum([step for _, step in marks], dtype=np.int64)])
@@ -86,13 +86,13 @@ def within_calls(calls: Sequence[tuple[int, int]], time_ns: NDArray[np.int64]) -
     return found
 
 
-def _whose(owners: OpOwners, op: str, top: Frame, *, called: bool) -> Frame:
-    """Who made an allocation, given who was on top of the stack at that time; unknown stands for nobody."""
+def _maker(owners: OpOwners, op: str, top: Frame, *, called: bool) -> Frame:
+    """Return the owner of an allocation, given the top of the stack at that time; ``_UNKNOWN`` means an empty stack."""
     if op.startswith(_FUNCTION) and not top.class_name:
-        # What the call of a compiled function takes besides its blocks: tables of pointers.
+        # Allocations of a function's call besides its blocks: tables of pointers.
         return Frame(FUNCTIONS, "", "update")
     is_busy = _is_at_work(top)
-    # In eager mode an operation's name tells its kind only, as may that of one in some graph.
+    # In eager mode an operation's name gives only its kind; in a graph it may do so too.
     if top is not _UNKNOWN and "/" not in op and not (called and owners.exact(op)):
         return top
     frame = owners.find(op, top.owner if is_busy else "") if op else None
@@ -100,7 +100,7 @@ def _whose(owners: OpOwners, op: str, top: Frame, *, called: bool) -> Frame:
 
 
 def _is_at_work(frame: Frame) -> bool:
-    """Whether somebody is known to be at work, not merely what comes between two."""
+    """Whether a frame names something that runs, rather than a gap."""
     is_callback = frame.phase == "between" and frame != _UNKNOWN
     return bool(frame.class_name) or frame.phase in ("backward", "update") or is_callback
 
@@ -110,7 +110,7 @@ def _threads(events: AllocationEvents, event: NDArray[np.int64], flags: list[boo
 
 
 def _tops(log: Sequence[tuple[int, Frame]], time_ns: NDArray[np.int64]) -> tuple[list[Frame], NDArray[np.int64]]:
-    """Who was on top at each time: frames, of which the first stands for unknown, and indices into them."""
+    """Return the top of the stack at each time: frames, the first of which means unknown, and indices into them."""
     codes: dict[Frame, int] = {_UNKNOWN: 0}
     tops = np.array([0, *(codes.setdefault(frame, len(codes)) for _, frame in log)], np.int64)
     times = np.array([time for time, _ in log], np.int64)

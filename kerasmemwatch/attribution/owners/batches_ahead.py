@@ -1,4 +1,4 @@
-"""Batches that wait on a device for the steps to come: nobody tells how many, but what they leave behind does. Pure."""
+"""Batches that wait on a device for later steps, inferred from the allocator's events. Pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["ahead_note", "batch_ahead"]
 
 
 def batch_ahead(events: AllocationEvents, rows: Allocations, batch: Sequence[BatchPart]) -> list[int]:
-    """Bytes of a batch's tensors, if a step uses one that was on its device before; empty if it is copied there.
+    """Bytes of a batch's tensors if the step uses one that was on its device before; empty if it is copied there.
 
-    In host memory TensorFlow's own account tells how many batches wait, so this looks at other devices only.
+    TensorFlow reports how many batches wait in host memory, so only other devices are checked.
 
     Args:
         events: The allocator's events.
-        rows: They, paired.
+        rows: The same, paired.
         batch: The tensors of a batch.
     """
     sizes = batch_sizes(batch, events)
@@ -40,7 +40,7 @@ def batch_ahead(events: AllocationEvents, rows: Allocations, batch: Sequence[Bat
 
 
 def ahead_note(timeline: Timeline) -> str:
-    """Which of a timeline's bytes are taken for batches that wait on its device, in words; empty if none are."""
+    """Note that says which bytes of a timeline count as batches waiting on its device; empty without any."""
     whole = (timeline.birth < 0) & (timeline.death >= timeline.num_events) & (timeline.address == 0)
     piped = np.array([owner == INPUT_PIPELINE for owner in timeline.owners], bool)[timeline.owner]
     size = int(timeline.requested_bytes[whole & piped].sum())
@@ -48,5 +48,5 @@ def ahead_note(timeline: Timeline) -> str:
         return ""
     return (
         f"{format_bytes(size)} on {timeline.device} are taken for batches that wait there: "
-        "the step used one that was there before it, and nothing else explains them."
+        "the step used a batch that was there before it, and nothing else explains these bytes."
     )

@@ -1,7 +1,7 @@
-"""Which operations were calling compiled programs, in a step that is not compiled as a whole.
+"""Operations that were calling compiled programs, in a step that is not compiled as a whole.
 
-TensorFlow's executor calls such a program in one operation, whose name the allocations of the program lack. A capture
-has the span of the call, unless it ended before the call did: a thread may be kept waiting when the program has run.
+TensorFlow's executor calls such a program in one operation, but the program's allocations lack its name. A capture
+has the span of the call, unless the capture ended first: a thread may have to wait after the program has run.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _NAME_STAT = "name"
 
 @dataclass(frozen=True)
 class CallSpan:
-    """One call.
+    """One call of an operation.
 
     Attributes:
         op: Name of the operation.
         thread: Name of the thread.
-        begin_ns: When it began, since the capture began.
-        end_ns: When it ended.
+        begin_ns: Time of its beginning, since the capture began.
+        end_ns: Time of its end.
     """
 
     op: str
@@ -40,9 +40,9 @@ class CallSpan:
 
 
 def call_spans(space: Any) -> Iterator[CallSpan]:
-    """Find the operations that TensorFlow waited for, calls of compiled programs among them.
+    """Find the operations that TensorFlow waited for, including calls of compiled programs.
 
-    One that had not ended when the capture did is missing.
+    Calls that were still running when the capture ended are missing.
 
     Args:
         space: An ``XSpace`` message.
@@ -68,20 +68,20 @@ def named_by_calls(
     runs: Iterable[tuple[str, Sequence[int]]] = (),
     calls: Mapping[str, str] | None = None,
 ) -> AllocationEvents:
-    """Give allocations without a name that of the layer's operation which was calling on their thread.
+    """Name nameless allocations after the layer's operation that was calling on their thread.
 
     Args:
         events: The allocator's events.
         spans: Calls.
-        owners: Who made each operation.
-        runs: Of each run of a program, the program's name and the allocations that it made.
-        calls: By name of an operation that calls a function, the function's.
+        owners: Owner of each operation.
+        runs: For each run of a program, the program's name and its allocations.
+        calls: By name of an operation that calls a function, the function's name.
     """
     ops, op = {name: code for code, name in enumerate(events.ops)}, events.op.copy()
     nameless = np.flatnonzero(events.births & (events.op == 0) & ~events.piped)
     times = events.time_ns[nameless] - events.began_ns
     ended = set()
-    # Of calls within one another the innermost counts, which begins last.
+    # The innermost of nested calls counts, which begins last.
     for span in sorted(spans, key=lambda span: span.begin_ns):
         ended.add(owners.exact(span.op))
         frame = owners.find(span.op) if span.thread in events.threads else None
@@ -91,7 +91,7 @@ def named_by_calls(
             mine = within[events.thread[within] == events.threads.index(span.thread)]
             op[mine] = ops.setdefault(span.op, len(ops))
     for program, births in runs:
-        # A call that is not known to have ended: if it is the only one of its function, it is the one.
+        # The call is not known to have ended: if it is the only call of its function, the run belongs to it.
         left = [name for name, function in (calls or {}).items() if _is_of(program, function) and name not in ended]
         if len(left) == 1 and not op[births].any():
             op[births] = ops.setdefault(left[0], len(ops))
@@ -99,5 +99,5 @@ def named_by_calls(
 
 
 def _is_of(program: str, function: str) -> bool:
-    """Whether a program, ``"a_inference_gelu_12__.7"``, is made of a function, ``"__inference_gelu_12"``."""
+    """Whether a program, ``"a_inference_gelu_12__.7"``, was compiled from a function, ``"__inference_gelu_12"``."""
     return program.startswith(f"a{function[1:]}__")

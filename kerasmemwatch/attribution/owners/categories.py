@@ -1,7 +1,7 @@
-"""Which category an allocation belongs to, decided from when it was born and died, and who made it. Pure.
+"""Category of an allocation, by its birth, death and owner. Pure.
 
-The rules: a forward value that is alive when the backward pass next makes something is an activation, any other a
-temporary. What the backward pass makes is a gradient if it is the gradient of a variable, else a temporary.
+The rules: a forward value that is alive at the next allocation of the backward pass is an activation, any other is a
+temporary. Allocations of the backward pass are gradients if they are gradients of variables, else temporaries.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def by_life(
     is_metric: NDArray[np.bool_],
     is_scalar_loss: NDArray[np.bool_],
 ) -> NDArray[np.int8]:
-    """Categories of allocations that are no variables and no gradients.
+    """Categories of allocations that are neither variables nor gradients.
 
     Args:
-        phase: ``int8[n]``, the phase in which each was made.
+        phase: ``int8[n]``, the phase of each allocation.
         birth: ``int64[n]``, index of an event.
         death: ``int64[n]``, index of an event.
         is_metric: ``bool[n]``, whether a metric made it.
-        is_scalar_loss: ``bool[n]``, whether it is a number that the loss made.
+        is_scalar_loss: ``bool[n]``, whether it is a scalar that the loss made.
 
     Example:
         >>> phase = np.array([PHASE_CODES[name] for name in ("forward", "forward", "backward")], np.int8)

@@ -1,4 +1,4 @@
-"""Who made what a device's allocator gives out beside its operations: trials, programs' blocks, and copies. Pure."""
+"""Owners of a device's allocations other than its operations' outputs: trials, programs' blocks and copies. Pure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from kerasmemwatch.records.timeline import AUTOTUNING as AUTOTUNING_OWNER
 
 __all__ = ["RECEIVED", "autotuned", "device_frames", "is_copy"]
 
-# No phase of a model's: it is neither kept for the backward pass nor a gradient.
+# Not a phase of a model: a trial is neither kept for the backward pass nor a gradient.
 _TRIAL = Frame(AUTOTUNING_OWNER, "", "between")
 _BLOCK, _INPUT = Frame(FUNCTIONS, "", "update"), Frame(INPUT_PIPELINE, "", "input")
-# What TensorFlow calls the copy of a tensor that another device of the process sends.
+# TensorFlow's name for the copy of a tensor sent by another device of the process.
 RECEIVED = "SameWorkerRecvDone"
 _FETCHES = ("IteratorGetNext", "MultiDeviceIteratorGetNext")
-# A kernel that tries algorithms gives each a workspace of its own.
-_FEWEST_TRIED = 2
+# A kernel that tries algorithms gives each its own workspace.
+_MIN_TRIED = 2
 
 
 def device_frames(events: AllocationEvents, owners: OpOwners, batch: Sequence[BatchPart]) -> dict[int, Frame]:
-    """Tell who made allocations that no operation's name tells.
+    """Find the owners of allocations that have no operation's name.
 
     Args:
         events: The allocator's events.
-        owners: Who made each operation.
+        owners: Owner of each operation.
         batch: The tensors of a batch.
 
     Returns:
-        By event, the frame. A copy belongs to whoever made the operation whose result is copied; where that is not
-        known, it is an input if it is as large as a tensor of the batch.
+        By event, the frame. A copy belongs to the owner of the operation whose result is copied. If that is unknown,
+        a copy as large as a tensor of the batch is an input.
     """
     found = dict.fromkeys(np.flatnonzero(events.births & events.within(RUN)).tolist(), _BLOCK)
     found.update(_copies(events, owners, batch))
@@ -45,13 +45,13 @@ def device_frames(events: AllocationEvents, owners: OpOwners, batch: Sequence[Ba
 
 
 def autotuned(events: AllocationEvents) -> NDArray[np.bool_]:
-    """``bool[num_events]``, which allocations were made to try algorithms.
+    """``bool[num_events]``, whether the allocation was made to try algorithms.
 
-    XLA's are made while a program is compiled. A convolution of a graph tries its own in its first run: the library
-    takes workspaces behind the back of a kernel that takes all it needs through its context.
+    XLA tries them while it compiles a program. A convolution of a graph tries them in its first run: the library
+    allocates workspaces directly, while the kernel allocates through its context.
     """
     tried = events.births & events.within(AUTOTUNING)
-    # In host memory libraries take scratch memory of their own at any time.
+    # In host memory, libraries may allocate scratch memory at any time.
     if not len(events.of_kernel) or events.on_host:
         return tried
     named = np.flatnonzero(events.births & (events.op != 0))
@@ -59,13 +59,13 @@ def autotuned(events: AllocationEvents) -> NDArray[np.bool_]:
     _, work = np.unique(works, axis=1, return_inverse=True)
     work = work.reshape(-1)
     of_kernel = events.of_kernel[named]
-    is_trial = (np.bincount(work, of_kernel) > 0) & (np.bincount(work, ~of_kernel) >= _FEWEST_TRIED)
+    is_trial = (np.bincount(work, of_kernel) > 0) & (np.bincount(work, ~of_kernel) >= _MIN_TRIED)
     tried[named[is_trial[work] & ~of_kernel]] = True
     return tried
 
 
 def is_copy(events: AllocationEvents) -> NDArray[np.bool_]:
-    """``bool[num_events]``, which allocations hold a tensor that another device sent."""
+    """``bool[num_events]``, whether the allocation holds a tensor that another device sent."""
     received = np.array([name == RECEIVED for name in events.ops] or [False])[events.op]
     found: NDArray[np.bool_] = events.births & (received | events.within(COPY))
     return found
@@ -76,7 +76,7 @@ def _copies(events: AllocationEvents, owners: OpOwners, batch: Sequence[BatchPar
     for event in np.flatnonzero(is_copy(events)).tolist():
         span = int(events.span[event]) if len(events.span) else -1
         source = events.spans[span].name if span >= 0 and events.spans[span].kind == COPY else ""
-        # In a loop over several steps what comes next is fetched after the metrics, and is theirs by its place.
+        # A loop over several steps fetches the next batch after the metrics, so its place suggests the metrics.
         is_fetched = source.rpartition("/")[2].startswith(_FETCHES)
         frame = _INPUT if is_fetched else owners.find(source) if source else None
         if frame is not None and frame.owner:

@@ -1,6 +1,6 @@
-"""Whose an operation is by its name alone: for functions that were made before anybody noted who made what. Pure.
+"""Owner of an operation by its name alone, for functions traced before owners were recorded. Pure.
 
-Keras opens a name scope for each layer that it calls and puts a number behind a name that is taken, so layers of the
+Keras opens a name scope for each layer that it calls, and appends a number to a name that is taken. So layers of the
 same name in one place cannot be told apart.
 """
 
@@ -13,18 +13,18 @@ from kerasmemwatch.records.owners import LOSS, OPTIMIZER, Frame
 
 __all__ = ["GRADIENT_SCOPES", "frames_by_name", "laid_out_for", "made_as", "without_calls"]
 
-# TensorFlow's names for the gradients of what is in a scope.
+# TensorFlow's scopes of gradients.
 GRADIENT_SCOPES = ("gradient_tape", "gradients")
 _LOSS_SCOPE = "compile_loss"
 _CALL = "StatefulPartitionedCall/"
 _NUMBER = re.compile(r"_\d+$")
-# TensorFlow's optimizer of graphs moves and joins operations, and says so in their names.
+# TensorFlow's graph optimizer moves and fuses operations, and marks that in their names.
 _LAID_OUT = re.compile(r"(?:-\d+)+-[A-Za-z0-9]+-LayoutOptimizer$")
 _RENAMED = re.compile(r"ArithmeticOptimizer/(?:ReorderCastLikeAndValuePreserving_[a-z0-9]+|[A-Za-z]+)_")
 
 
 def made_as(name: str) -> str:
-    """The name that an operation was made under, before an optimizer of graphs put it elsewhere.
+    """Return an operation's original name, as it was before a graph optimizer moved it.
 
     Example:
         >>> made_as("head/Tensordot/ArithmeticOptimizer/FoldTransposeIntoMatMul_MatMul")
@@ -34,7 +34,7 @@ def made_as(name: str) -> str:
 
 
 def without_calls(name: str) -> str:
-    """The same, without the names of the calls that the operation runs in.
+    """Return the original name, without the names of the calls that the operation runs in.
 
     Example:
         >>> without_calls("StatefulPartitionedCall/gradient_tape/head/MatMul")
@@ -44,7 +44,7 @@ def without_calls(name: str) -> str:
 
 
 def laid_out_for(name: str) -> str:
-    """The operation whose operand or result was laid out anew, as a GPU's convolutions like it; else the same name.
+    """Return the operation whose operand or result was transposed for a GPU's convolutions; else the same name.
 
     Example:
         >>> laid_out_for("call/AddN_2-2-TransposeNHWCToNCHW-LayoutOptimizer"), laid_out_for("call/AddN_2")
@@ -54,15 +54,15 @@ def laid_out_for(name: str) -> str:
 
 
 def frames_by_name(names: Iterable[str], layers: Mapping[str, str], optimizers: Iterable[str] = ()) -> dict[str, Frame]:
-    """Find the layers in whose scopes operations are.
+    """Find the layers whose scopes contain the operations.
 
     Args:
-        names: Of operations.
-        layers: By path of the layer, its class.
+        names: Names of operations.
+        layers: By layer path, the layer's class.
         optimizers: Names of optimizers.
 
     Returns:
-        By name of the operation, who probably made it; without those of which nothing can be told.
+        By name of the operation, its probable owner; without operations of unknown owner.
 
     Example:
         >>> found = frames_by_name(["call/gradient_tape/model_1/encoder/c1_1/Conv2D"], {"encoder/c1": "Conv2D"})
@@ -85,14 +85,14 @@ def frames_by_name(names: Iterable[str], layers: Mapping[str, str], optimizers: 
 
 
 def _deepest(scopes: Iterable[str], inner: Mapping[str, set[str]]) -> str:
-    """Path of the innermost layer; scopes between layers' (loops, calls of functions) are passed over."""
+    """Return the path of the innermost layer, skipping scopes between layers (loops, calls of functions)."""
     path = ""
     for scope in scopes:
         for candidate in (scope, _NUMBER.sub("", scope)):
             if candidate in inner.get(path, ()):
                 path = f"{path}/{candidate}" if path else candidate
                 break
-            # The model's own name is left out of its layers' paths.
+            # Paths of layers omit the model's own name.
             if path not in inner and candidate in inner[""]:
                 path = candidate
                 break
@@ -100,7 +100,7 @@ def _deepest(scopes: Iterable[str], inner: Mapping[str, set[str]]) -> str:
 
 
 def _inner(paths: Iterable[str]) -> dict[str, set[str]]:
-    """By path, the names one level below."""
+    """By path, the names one level below it."""
     found: dict[str, set[str]] = {"": set()}
     for path in paths:
         outer = ""

@@ -1,8 +1,8 @@
-"""Whose an operation is, by its name in the allocator's events. Pure.
+"""Owner of an operation, by its name in the allocator's events. Pure.
 
-Functions are inlined before they run, so an event's name is an operation's name behind the names of calls and loops
-(``StatefulPartitionedCall/model/lstm/while/body/_12/model/lstm/while/lstm_cell/MatMul``). Optimizers of graphs rename
-some; those keep the scope.
+Functions are inlined before they run, so an event's name is an operation's name after the names of calls and loops
+(``StatefulPartitionedCall/model/lstm/while/body/_12/model/lstm/while/lstm_cell/MatMul``). Graph optimizers rename
+some operations, but keep the scope.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from kerasmemwatch.records.owners import Frame
 __all__ = ["OpOwners", "suffixes"]
 
 _GRADIENT_OF = re.compile(r"(?:.*/)?gradients(?:_\d+)?/(.+?)_grad/")
-# TensorFlow's scope for what a variable is set to first.
+# TensorFlow's scope for a variable's initial value.
 _INITIAL_VALUE = re.compile(r"(^|/)Initializer/")
-# The call of the whole step, which is nobody's.
+# The call of the whole step has no owner.
 _OUTERMOST = re.compile(r"^StatefulPartitionedCall(/|$)")
 
 
 def suffixes(name: str) -> Iterator[str]:
-    """A name, then what is left when its first parts are taken away one by one.
+    """Yield a name, then the rest of it as its leading parts are removed one by one.
 
     Example:
         >>> list(suffixes("call/model/Relu"))
@@ -37,13 +37,13 @@ def suffixes(name: str) -> Iterator[str]:
 
 
 class OpOwners:
-    """Looks up who made an operation.
+    """Looks up the owner of an operation.
 
     Args:
-        ops: By name of the operation, who made it; several where several functions have one of that name.
+        ops: By name of the operation, its owner; several if several functions have an operation of that name.
 
     Attributes:
-        ops: The same.
+        ops: The constructor's argument.
 
     Example:
         >>> conv = Frame("c1", "Conv2D", "forward")
@@ -60,11 +60,11 @@ class OpOwners:
         self._found: dict[tuple[str, str], Frame | None] = {}
 
     def find(self, name: str, within: str = "") -> Frame | None:
-        """Who made an operation; by its scope if it was renamed; ``None`` if nobody is known to have.
+        """Return the owner of an operation, by its scope if it was renamed; ``None`` if unknown.
 
         Args:
-            name: Of the operation, as in an event.
-            within: The layer that was at work when it ran, if that is known.
+            name: Name of the operation, as in an event.
+            within: The layer that was running, if known.
         """
         key = name, within
         if key not in self._found:
@@ -72,7 +72,7 @@ class OpOwners:
         return self._found[key]
 
     def exact(self, name: str) -> str | None:
-        """The name that an operation was made under, if it is still to be seen in its own."""
+        """Return the original name of an operation, if the event's name still contains it."""
         return next((suffix for suffix in suffixes(made_as(laid_out_for(name))) if suffix in self.ops), None)
 
     def _look_up(self, name: str, within: str) -> Frame | None:
@@ -85,16 +85,16 @@ class OpOwners:
         if not candidates:
             return by_scope or self.ops[made][0]
         if _INITIAL_VALUE.search(made):
-            # The variable's maker made it. The newest is a copy, in a function that sets it, whoever is at work then.
+            # The variable's owner made it. The newest is a copy in a function that sets it, whoever calls that.
             return candidates[-1]
-        # What is before the name it was made under are calls and loops, which somebody made too.
+        # The parts before the original name are calls and loops, which have owners too.
         call = _OUTERMOST.sub("", name[: len(name) - len(made)].rstrip("/"))
         caller = self.find(call, within) if call else None
         around = caller.owner if caller is not None and caller.class_name else within
         inside = [frame for frame in candidates if _is_inside(frame.owner, around)]
         if inside or not around:
             return (inside or candidates)[0]
-        # A function that several layers call has the one's names who called it first.
+        # The operations of a function that several layers call have the names of the first caller.
         if "/" in made and len(candidates) == 1:
             return candidates[0]
         if caller is None or not caller.class_name:
@@ -105,12 +105,12 @@ class OpOwners:
         gradient = _GRADIENT_OF.match(made)
         if gradient is None:
             return self.ops[made]
-        # The gradient of a function is made of its operations' gradients, all at once and by whoever calls it.
+        # The gradient of a function consists of its operations' gradients, all made at once by its caller.
         frames = [*self.ops.get(gradient[1], ()), *self.ops[made]]
         return [frame._replace(phase="backward") for frame in frames]
 
     def _of_scope(self, name: str) -> Frame | None:
-        """The longest scope anywhere in a name; of two the later, which is the inner function's."""
+        """Find the longest scope anywhere in a name; of two equal ones the later, which is the inner function's."""
         parts = name.split("/")
         best: tuple[int, int, Frame] | None = None
         for start in range(len(parts)):
@@ -127,13 +127,13 @@ class OpOwners:
 
 
 def _is_inside(owner: str, around: str) -> bool:
-    """Whether an owner is another or a layer within it."""
+    """Whether an owner is the other one or a layer within it."""
     return f"{owner}/".startswith(f"{around}/")
 
 
 def _scopes(ops: Mapping[str, Sequence[Frame]]) -> dict[str, Frame]:
-    """The owner of each scope: who made what is in it, or of several the one that the others are parts of."""
-    # Each once: a scope has many operations.
+    """Return the owner of each scope: of its only maker, or of the maker that contains all others."""
+    # Removes duplicates: a scope has many operations.
     made = dict.fromkeys(
         (name[: name.rfind("/") + 1], frame)
         for name, made_by in ops.items()

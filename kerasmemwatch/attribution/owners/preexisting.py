@@ -1,8 +1,8 @@
-"""What was alive before a step: each buffer named where Python or its death within the step can name it. Pure.
+"""Buffers that were alive before a step, named by Python objects or by their death within the step. Pure.
 
-An allocator's chunk may be up to twice what was asked for, and nobody tells how large the chunks are that were taken
-before the step. So what is in use beyond the named buffers counts as rounding as far as there is room for that between
-them. If what is left is more than the rounding of the others can be, it counts as ``unattributed``.
+A chunk may be up to twice as large as the request, and the sizes of chunks from before the step are unknown. So bytes
+in use beyond the named buffers count as rounding, as far as there is room for it between them. Bytes beyond the
+maximum rounding count as ``unattributed``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kerasmemwatch.records.owners import INPUT_PIPELINE
 
 __all__ = ["baseline_parts"]
 
-# The categories of what is held somewhere.
+# Categories of what owners held at the start.
 _HELD = {INPUT_PIPELINE: "inputs", KEPT_TAPES: "activations", EARLIER_MODELS: "other"}
 
 
@@ -37,21 +37,21 @@ def baseline_parts(
     held: Mapping[str, int] | None = None,
     sightings: Sequence[Sighting] = (),
 ) -> tuple[Part, ...]:
-    """Name what was alive before the step, and what a variable became in it.
+    """Name the buffers that were alive before the step, and what variables became in it.
 
     Args:
         events: The allocator's events.
-        rows: They, paired.
-        known: Buffers that are alive after the step, and what input pipelines kept as it began.
-        assigned: By name of an operation that assigns, or whose result is assigned, the variable.
+        rows: The same, paired.
+        known: Buffers that are alive after the step, and those that input pipelines held when it began.
+        assigned: By name of an operation that assigns, or whose result is assigned, the variable's buffer.
         batch: The tensors of a batch.
         held: By owner (the input pipeline, tapes of earlier steps, constants of earlier models), the bytes that it is
-            known to have held when the step began, though not where: they are among what nothing else explains.
-        sightings: Where variables were seen within the step.
+            known to have held when the step began, at unknown addresses: they are among otherwise unexplained bytes.
+        sightings: Addresses of variables seen within the step.
 
     Returns:
-        Allocations that are something else for a part of their life, or for all of it: a variable, or what died in
-        the step. Those of row -1 have no event.
+        Parts of allocations' lives in which they are something else: a variable, or a buffer that died in the step.
+        Row -1 means that there is no event.
     """
     places = variable_places(events, rows, known, assigned, sightings)
     left_of = dict(held or {})
@@ -77,7 +77,7 @@ def _died(
     left_of: dict[str, int],
     kept: list[KnownBuffer],
 ) -> Iterator[Part]:
-    """What was alive before the step, died in it and is no variable; takes it off what its owner held or kept."""
+    """Yield older non-variables that died in the step, and subtract them from what their owner held or kept."""
     requested = events.requested_bytes[rows.event]
     batches = {int(size) for size in requested[events.piped[rows.event] & (rows.birth >= 0)].tolist()}
     for row in np.flatnonzero(rows.birth < 0).tolist():
@@ -99,9 +99,9 @@ def _died(
 def _tensors(
     events: AllocationEvents, rows: Allocations, known: Iterable[KnownBuffer], places: VariablePlaces
 ) -> Iterator[KnownBuffer]:
-    """What else was alive all through the step.
+    """Yield the other buffers that were alive throughout the step.
 
-    A tensor belongs to whoever made it in the step, as does a buffer that it is a part of; one that shares a variable's
+    A tensor belongs to its maker in the step, as does a buffer that it is a part of. A tensor that shares a variable's
     buffer is the variable.
     """
     made = (rows.birth >= 0) & (rows.death == len(events))
@@ -116,7 +116,7 @@ def _extra(
     held: Mapping[str, int],
     ahead: Sequence[int],
 ) -> Iterator[Lasting]:
-    """What lived all through the step, as far as there is room for it in what was in use."""
+    """Yield buffers that lived throughout the step, as far as the bytes in use leave room for them."""
     left = events.in_use_before_bytes - int(events.reserved_bytes[rows.event][rows.birth < 0].sum())
     buffers = [each.buffer for each in lasting]
     known = [buffer.address for buffer in buffers if buffer.address and (buffer.key or buffer.constant)]
@@ -124,13 +124,13 @@ def _extra(
     places = ChunkPlaces(chunks, [buffer.address for buffer in buffers if buffer.address])
     tapes = _held(KEPT_TAPES, held.get(KEPT_TAPES, 0))
     numbers = set[int]()
-    # Among the tensors are some that tapes hold, so what is left for them may be too little: the largest come first.
+    # Some of the tensors are held by tapes, so the remaining bytes may be too few for them: the largest come first.
     rounding = _Rounding(places)
     for each in sorted([tapes, *lasting], key=lambda each: (_doubt(each.buffer, places), -each.buffer.bytes)):
         buffer = each.buffer
         least = chunk_bytes(buffer.bytes)
         if each is tapes:
-            # By the allocator's own figure: rounding is a part of it.
+            # The allocator's own figure includes rounding.
             least = min(buffer.bytes, left)
             each = _held(KEPT_TAPES, least)
         elif each.is_number and buffer.address in numbers:
@@ -149,7 +149,7 @@ def _extra(
         count, left = divmod(left, batch_bytes)
         rounding.add(0, count * batch_bytes)
         yield _held(INPUT_PIPELINE, count * sum(ahead))
-    # Part of it may lie elsewhere.
+    # Part of these bytes may be elsewhere.
     for owner in (INPUT_PIPELINE, EARLIER_MODELS):
         some = min(held.get(owner, 0), left - rounding.loose)
         if some > 0:
@@ -165,11 +165,11 @@ def _held(owner: str, size: int) -> Lasting:
 
 
 class _Rounding:
-    """By how much chunks may be larger than what was asked for, at most.
+    """Bounds on how much larger chunks may be than the requests.
 
     Attributes:
-        bounded: Of those behind which another buffer begins before that.
-        loose: Of the others: they may be up to twice as large, and seldom are.
+        bounded: Bytes for chunks bounded by another buffer that begins before that.
+        loose: Bytes for the others: they may be up to twice as large, but seldom are.
     """
 
     def __init__(self, places: ChunkPlaces) -> None:
@@ -177,7 +177,7 @@ class _Rounding:
         self._places = places
 
     def add(self, address: int, requested: int) -> None:
-        """One more chunk; an address of 0 is unknown."""
+        """Add a chunk; an address of 0 is unknown."""
         most = chunk_bytes(requested) - chunk_bytes(1)
         room = self._places.room_behind(address, requested)
         if room is not None and room < most:
@@ -187,13 +187,13 @@ class _Rounding:
 
 
 def _doubt(buffer: KnownBuffer, places: ChunkPlaces) -> int:
-    """How unlikely a buffer is to be the allocator's: tensors of ``tf.numpy_function`` lie in NumPy's arrays."""
+    """Rank how unlikely a buffer is to be the allocator's: tensors of ``tf.numpy_function`` are NumPy's arrays."""
     if buffer.key:
         return 0
     if not buffer.address:
-        return 1  # known not to be anywhere else
+        return 1  # known to be nowhere else
     if buffer.owner == INPUT_PIPELINE:
         return 2
     if buffer.constant:
-        return 4  # alive when its function was called first
+        return 4  # alive at the first call of its function
     return 3 if places.may_begin(buffer.address) else 5

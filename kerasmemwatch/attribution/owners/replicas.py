@@ -1,4 +1,4 @@
-"""Variables of which several devices have a copy: the gradients that one device has of them. Pure."""
+"""Gradients that one device has of variables with copies on several devices. Pure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def gradients_on(
     known: Sequence[KnownBuffer],
     compiled: Iterable[str] = (),
 ) -> list[GradientBuffer]:
-    """The gradients that may lie on an allocator's device, each of the copy of its variable that is there.
+    """Select the gradients that may be on an allocator's device, each for the copy of its variable there.
 
     Args:
         events: The allocator's events.
-        gradients: Those of all devices. What was seen of a distributed variable may name any of its copies.
-        known: The buffers on all devices.
-        compiled: Names of operations in programs that ran there.
+        gradients: Gradients of all devices. Each names any one copy of a distributed variable.
+        known: Buffers on all devices.
+        compiled: Names of operations in programs that ran on the device.
 
     Returns:
-        All of them if each variable has one copy; but none of a GPU's variables in memory of the host.
+        All gradients if each variable has one copy, except that host memory has no gradients of a GPU's variables.
     """
     device_of = {buffer.key: buffer.device for buffer in known if buffer.key}
     copies = _copies(known, events.device)
@@ -46,7 +46,7 @@ def gradients_on(
     of_key: dict[int, list[GradientBuffer]] = {}
     for each in dict.fromkeys(mine):
         of_key.setdefault(each.key, []).append(each)
-    # Another replica's operations did not run here.
+    # Operations of other replicas did not run here.
     return [
         each
         for found in of_key.values()
@@ -55,7 +55,7 @@ def gradients_on(
 
 
 def _copies(known: Iterable[KnownBuffer], device: str) -> dict[int, int]:
-    """By key of a variable's copy on another device of the same kind, the key of that on this one."""
+    """By key of a variable's copy on another device of the same kind, the key of the copy on this one."""
     kind_of_device = device.partition(":")[0]
     alike: dict[tuple[str, str, str, int], dict[str, list[int]]] = {}
     for buffer in known:

@@ -1,4 +1,4 @@
-"""Which operation takes scratch memory that the allocator tells without a name. Pure."""
+"""Operations that allocate scratch memory without a name in the allocator's events. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["ops_at_work"]
 
 
 def ops_at_work(events: AllocationEvents, rows: Allocations) -> NDArray[np.int32]:
-    """The operation of each allocation: its own, else that which is at work on one of TensorFlow's threads.
+    """Return the operation of each allocation: its own, else the one at work on one of TensorFlow's threads.
 
-    An operation is at work there from its first allocation until something other than its scratch memory is freed:
-    what it has read is freed as it ends.
+    An operation is at work on its thread from its first allocation until something other than its scratch memory is
+    freed: an operation frees its inputs when it ends.
 
     Returns:
         ``int32[num_rows]``, index into the names of operations; 0 if unknown.
     """
     found = events.op[rows.event].copy()
-    # What programs' blocks and copies take is nobody's scratch memory.
+    # Allocations for programs' blocks and copies are not scratch memory.
     spared = events.within(RUN) | events.within(AUTOTUNING)
     copies = is_copy(events)
     computes = np.array(["/" in name for name in events.threads] or [False], np.bool_)[events.thread] & ~events.piped

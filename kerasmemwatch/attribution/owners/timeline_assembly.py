@@ -1,4 +1,4 @@
-"""From a capture to a traced step: who owns each allocation, and what it is for. Pure but for the capture's format."""
+"""Assembly of a traced step from a capture: owner and category of each allocation. Pure but for the format."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _SCALAR_BYTES = 8
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the hooks and Python know about a step.
+    """Knowledge of a step from the hooks and from Python.
 
     Attributes:
         device: Name of the device.
-        begun_ns: UNIX time of the step's begin.
-        owners: Who made each operation.
-        log: Times and who was on top of the stack from then, on Python's thread.
+        begun_ns: UNIX time at which the step began.
+        owners: Owner of each operation.
+        log: Times, and the top of the stack from then on, on Python's thread.
         assigned: By name of an operation that assigns, or whose result is assigned, the variable's buffer.
         gradients: The gradients of variables.
         known: Variables and live tensors after the step.
         batch: The tensors of a batch.
-        calls: Times at which functions began and ended that Python's thread called.
-        held: By owner, what it is known to have held when the step began, though not where.
-        sightings: Where variables were seen within the step.
+        calls: Times of the beginning and end of functions that Python's thread called.
+        held: By owner, the bytes that it is known to have held when the step began, at unknown addresses.
+        sightings: Addresses of variables seen within the step.
     """
 
     device: str
@@ -59,7 +59,7 @@ class Evidence:
 
 
 class _Owners:
-    """Numbers frames' owners."""
+    """Numbers the owners of frames."""
 
     def __init__(self) -> None:
         self.codes: dict[tuple[str, str], int] = {}
@@ -72,11 +72,11 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
     """Build the timeline of a step.
 
     Args:
-        events: The allocator's events while it ran.
-        evidence: What else is known.
+        events: The allocator's events during the step.
+        evidence: Other knowledge of the step.
 
     Returns:
-        The timeline; and by layer path the gradients of its variables, each variable's once.
+        The timeline; and by layer path the gradient bytes of its variables, each variable counted once.
     """
     rows = pair(events)
     parts = baseline_parts(
@@ -110,7 +110,7 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
     )
     for row, gradient in gradients.items():
         if phase[row] == PHASE_CODES["forward"]:
-            continue  # most of its life it is what it was made as
+            continue  # for most of its life it is what it was made as
         owner[row], category[row] = owners.code(gradient.owner, gradient.class_name), CODES["gradients"]
     for index, buffer in renamed.items():
         owner[index], category[index] = owners.code(buffer.owner, buffer.class_name), CODES[buffer.category]
@@ -140,14 +140,14 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
 
 
 def _split(rows: Allocations, parts: Sequence[Part]) -> tuple[Allocations, dict[int, KnownBuffer]]:
-    """Make each part of an allocation's life that is something else a row of its own, and say what that is."""
-    # What ends and what begins are one chunk in the allocator's eyes, so each row keeps it.
+    """Make a row of each part of an allocation's life that is something else, and return the buffers of these rows."""
+    # All parts are one chunk to the allocator, so each row keeps the chunk.
     birth, death, event = rows.birth.tolist(), rows.death.tolist(), rows.event.tolist()
     renamed: dict[int, KnownBuffer] = {}
     rest: dict[int, int] = {}
 
     def cut(row: int, moment: int) -> int:
-        """End a row and begin another there."""
+        """End a row at a moment and begin another there."""
         birth.append(moment)
         death.append(death[row])
         event.append(event[row])
@@ -165,7 +165,7 @@ def _split(rows: Allocations, parts: Sequence[Part]) -> tuple[Allocations, dict[
 
 
 def in_order(timeline: Timeline, paths: Sequence[str]) -> Timeline:
-    """Number the owners in the model's order, those that are not in it last, and drop other devices' operations."""
+    """Number the owners in the model's order, others last, and drop other devices' operations."""
     rank = {path: index for index, path in enumerate(paths)}
     count = len(timeline.owners)
     order = sorted(range(count), key=lambda code: rank.get(timeline.owners[code], len(rank)))

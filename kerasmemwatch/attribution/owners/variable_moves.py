@@ -1,7 +1,7 @@
-"""Where variables lie while a step runs: an update may leave a variable's value in another buffer. Pure.
+"""Addresses of variables during a step: an update may put a variable's value in another buffer. Pure.
 
-Until the old buffer dies there are two, and the variable is one of them: the old one until it dies, the new one from
-then on. Before that the new one is whatever its operation made it for. So no byte of a variable counts twice.
+Until the old buffer dies there are two. The variable is the old one until then, and the new one afterwards. Before
+that, the new one is what its operation made it for. So no byte of a variable counts twice.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["VariablePlaces", "variable_places"]
 
 @dataclass(frozen=True)
 class VariablePlaces:
-    """Where variables lie.
+    """Buffers of variables.
 
     Attributes:
-        parts: Allocations that are a variable for a part of their life.
-        lasting: The other buffers that are a variable.
+        parts: Allocations that hold a variable for a part of their life.
+        lasting: Other buffers that hold a variable.
     """
 
     parts: tuple[Part, ...]
@@ -45,10 +45,10 @@ def variable_places(
 
     Args:
         events: The allocator's events.
-        rows: They, paired.
+        rows: The same, paired.
         known: Buffers that are alive after the step; those with a key are variables.
-        assigned: By name of an operation that assigns, the variable.
-        sightings: Where variables were seen within the step.
+        assigned: By name of an operation that assigns, the variable's buffer.
+        sightings: Addresses of variables seen within the step.
     """
     moves, claims = _Moves(events, rows, assigned or {}, sightings), _Claims(len(events))
     late = list[KnownBuffer]()
@@ -62,12 +62,12 @@ def variable_places(
         if not found and not moves.is_within(variable):
             claims.lasting(variable.address, -1, None, variable)
         if found and old is None and variable.before:
-            # Its old buffer is somebody else's, too, who still has it.
+            # Its old buffer is shared, and the other one still has it.
             claims.lasting(variable.before, -1, found[0].begin, variable)
         if found and new is None and variable.address:
-            # It took over a buffer that was there, as a constant of the function's.
+            # It took over an existing buffer, such as a constant of the function.
             claims.lasting(variable.address, found[-1].end, None, variable)
-    # Those whose old place is not known, after all others have theirs.
+    # Variables with an unknown old place come last, after all others have theirs.
     free = moves.free_strays({part.row for part in claims.parts})
     for variable in late:
         claims.parts += moves.chain(variable, moves.old_by_size(variable, free), moves.new(variable))
@@ -75,7 +75,7 @@ def variable_places(
 
 
 class _Claims:
-    """What variables say of buffers; of two that share one at the same time, as after ``a.assign(b)``, one has it."""
+    """Claims of variables to buffers; of two that share a buffer, as after ``a.assign(b)``, one has it at a time."""
 
     def __init__(self, count: int) -> None:
         self.parts = list[Part]()
@@ -83,18 +83,18 @@ class _Claims:
         self._lasting: dict[tuple[int, int], list[Part]] = {}
 
     def lasting(self, address: int, begin: int, end: int | None, variable: KnownBuffer) -> None:
-        """A variable lies in a buffer without an event."""
+        """Claim a buffer without an event for a variable."""
         alone = 0 if address and variable.bytes > NUMBER_BYTES else variable.key
         part = Part(-1, begin, self._count if end is None else end, variable)
-        # One that moves after the step is elsewhere for no time within it.
+        # A variable that moves after the step is nowhere else within it.
         if part.begin < part.end:
             self._lasting.setdefault((address, alone), []).append(part)
 
     def places(self, others: Mapping[int, KnownBuffer]) -> VariablePlaces:
-        """Settle them.
+        """Settle the claims.
 
         Args:
-            others: By address, what is no variable.
+            others: By address, buffers that are not variables.
         """
         by_row: dict[int, list[Part]] = {}
         for part in self.parts:
@@ -110,7 +110,7 @@ class _Claims:
         return VariablePlaces(tuple(parts), tuple(lasting))
 
     def _filled(self, address: int, parts: Sequence[Part], other: KnownBuffer | None) -> Lasting:
-        """A lasting buffer, which is somebody else's when it is no variable."""
+        """Return a lasting buffer, which is ``other`` while it is no variable."""
         buffer = replace(parts[0].buffer, address=address)
         other = other or KnownBuffer("unattributed", "", "unattributed", buffer.bytes, address)
         ends = [-1, *(part.end for part in parts)]
@@ -120,7 +120,7 @@ class _Claims:
 
 
 def _in_turn(claims: Sequence[Part]) -> list[Part]:
-    """Who has a buffer when: weights before others, then who has it longest."""
+    """Decide which claim has a buffer when: weights before others, then the longest claim."""
     ranked = sorted(claims, key=lambda part: (part.buffer.category != "weights", part.begin - part.end))
     moments = sorted({moment for part in claims for moment in (part.begin, part.end)})
     found = list[Part]()
@@ -134,7 +134,7 @@ def _in_turn(claims: Sequence[Part]) -> list[Part]:
 
 
 class _Moves:
-    """The allocations that a variable may be."""
+    """Allocations that may hold a variable."""
 
     def __init__(
         self,
@@ -152,17 +152,17 @@ class _Moves:
         self._named = _named(events, rows, assigned)
         sightings = list(sightings)
         self._seen = _seen(events, rows, sightings)
-        # Those of models have their places; of others the first sighting may be older than the step.
+        # Places of the models' variables are known; the first sighting of others may precede the step.
         self._first = {each.key: each for each in reversed(sightings)}
         self._time_ns = events.time_ns
 
     def old(self, variable: KnownBuffer) -> int | None:
-        """The allocation that it was before the step, and that died in it."""
+        """Return the allocation that held the variable before the step, and died in it."""
         row = self._strays.get(variable.before) if variable.before else self._first_stray(variable)
         return row if row is not None and self._fits(row, variable) else None
 
     def _first_stray(self, variable: KnownBuffer) -> int | None:
-        """Where it was seen first, if that was there before the step."""
+        """Return the allocation of its first sighting, if that is older than the step."""
         seen = self._first.get(variable.key)
         row = None if seen is None else self._strays.get(seen.address)
         if seen is None or row is None or self._time_ns[int(self._rows.death[row])] < seen.time_ns:
@@ -170,20 +170,20 @@ class _Moves:
         return row
 
     def new(self, variable: KnownBuffer) -> int | None:
-        """The allocation that was made in the step and is the variable when it ends."""
+        """Return the allocation that was made in the step and holds the variable at its end."""
         if variable.address:
             row = self._survivors.get(variable.address)
             return row if row is not None and self._fits(row, variable) else None
-        # It is read as a copy, as after it was scattered into: only who made it can tell.
+        # Reading it gives a copy, as after a scatter: only the operation that made it identifies it.
         made = [row for row in self._made_for(variable) if self._rows.death[row] == self._count]
         return max(made, key=lambda row: int(self._rows.birth[row]), default=None)
 
     def is_within(self, variable: KnownBuffer) -> bool:
-        """Whether it has a part of a buffer that was made in the step, which is another variable's or its maker's."""
+        """Whether it is part of a buffer made in the step, which belongs to another variable or to its maker."""
         return variable.address in self._survivors
 
     def free_strays(self, taken: Container[int]) -> dict[int, list[int]]:
-        """By size, the allocations that died in the step and are none of those taken."""
+        """By size, the allocations that died in the step and are not taken."""
         found: dict[int, list[int]] = {}
         for row in self._strays.values():
             if row not in taken:
@@ -191,12 +191,12 @@ class _Moves:
         return found
 
     def old_by_size(self, variable: KnownBuffer, free: Mapping[int, list[int]]) -> int | None:
-        """The first of its size that died in the step and is nobody's, unless it was made in the step."""
+        """Take the first unclaimed allocation of its size that died in the step, unless the step made the variable."""
         strays = [] if self._seen.get(variable.key) else free.get(variable.bytes)
         return strays.pop(0) if strays else None
 
     def chain(self, variable: KnownBuffer, old: int | None, new: int | None) -> list[Part]:
-        """What it is, one after the other, from the old to the new."""
+        """List the variable's allocations in order, from the old to the new."""
         birth, death = self._rows.birth, self._rows.death
         row = self._became_first(variable, new) if old is None else old
         begin = -1 if row is None else int(birth[row])
@@ -204,7 +204,7 @@ class _Moves:
         while row is not None:
             end = int(death[row])
             if new is not None and row != new and end == self._count:
-                # Somebody else has the old one, too.
+                # Another one shares the old buffer.
                 end = int(birth[new])
             if begin < end:
                 found.append(Part(row, begin, end, variable))
@@ -213,12 +213,12 @@ class _Moves:
         return found
 
     def _became_first(self, variable: KnownBuffer, new: int | None) -> int | None:
-        """What it became first."""
+        """Return the first allocation that it moved to."""
         seen = [row for row in self._seen.get(variable.key, ()) if self._fits(row, variable)]
         return min([*seen, *([] if new is None else [new])], key=lambda row: int(self._rows.birth[row]), default=None)
 
     def _next(self, variable: KnownBuffer, event: int, new: int | None) -> int | None:
-        """What it lies in when its buffer dies; else what it lies in next."""
+        """Return its allocation at the event where its buffer dies, else the next one."""
         birth, death = self._rows.birth, self._rows.death
         ends = [] if new is None else [new]
         candidates = [*ends, *self._made_for(variable)]
@@ -251,7 +251,7 @@ def _named(events: AllocationEvents, rows: Allocations, assigned: Mapping[str, K
 
 
 def _seen(events: AllocationEvents, rows: Allocations, sightings: Sequence[Sighting]) -> dict[int, list[int]]:
-    """By variable, the allocations made in the step that it was seen in."""
+    """By variable, the allocations made in the step in which it was seen."""
     if not sightings:
         return {}
     by_address: dict[int, list[int]] = {}

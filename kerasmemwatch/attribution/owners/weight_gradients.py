@@ -1,4 +1,4 @@
-"""Which allocations hold the gradients of variables. Pure."""
+"""Allocations that hold the gradients of variables. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["GradientBuffer", "gradient_bytes", "gradient_rows"]
 
 @dataclass(frozen=True)
 class GradientBuffer:
-    """Where a variable's gradient was seen.
+    """A sighting of a variable's gradient.
 
     Attributes:
         owner: The variable's layer.
-        class_name: Its class.
+        class_name: The layer's class.
         bytes: Its size; ``None`` if it is sparse.
-        key: Identifies the variable.
-        ops: In a graph, the operation that gives it, then those in whose buffer it may be.
-        address: In eager mode, where it lies.
-        time_ns: UNIX time at which it did.
+        key: Key of the variable.
+        ops: In a graph, the operation that returns it, then those whose buffer it may share.
+        address: In eager mode, its address.
+        time_ns: UNIX time of the sighting.
     """
 
     owner: str
@@ -49,14 +49,14 @@ def gradient_rows(
 
     Args:
         events: The allocator's events.
-        rows: They, paired.
-        gradients: What was seen of gradients.
+        rows: The same, paired.
+        gradients: Sightings of gradients.
         owners: The owner of each row.
-        backward: ``bool[num_rows]``, whether the backward pass made it.
+        backward: ``bool[num_rows]``, whether the backward pass made the row.
 
     Returns:
-        By row, the gradient that it holds; of each variable the certain ones first. A sparse one may lie in what the
-        forward pass made.
+        By row, the gradient that it holds; for each variable the certain ones first. A sparse gradient may be in an
+        allocation of the forward pass.
     """
     requested = events.requested_bytes[rows.event]
     free, forward = (made & (rows.birth >= 0) for made in (backward, ~backward))
@@ -74,8 +74,8 @@ def gradient_rows(
             missed.append(gradient)
         else:
             found[row], free[row], forward[row] = gradient, False, False
-    # What an operation in place took over, or a loop added up, has another's name, perhaps that of a layer above: then
-    # the one of its size that lives longest.
+    # An allocation that an operation took over in place, or a loop added up, has another name, perhaps that of a layer
+    # above. Take the one of its size that lives longest.
     by_size = _Groups(requested)
     for gradient in missed:
         around = {"/".join(gradient.owner.split("/")[:depth]) for depth in range(1, gradient.owner.count("/") + 2)}
@@ -88,10 +88,10 @@ def gradient_rows(
 
 
 def gradient_bytes(found: dict[int, GradientBuffer], requested: NDArray[np.int64]) -> dict[str, int]:
-    """By layer path the gradients of its variables, each variable's once.
+    """By layer path, the gradient bytes of its variables, each variable counted once.
 
     Args:
-        found: As ``gradient_rows`` returns it.
+        found: The result of ``gradient_rows``.
         requested: ``int64[num_rows]``.
     """
     sizes: dict[tuple[str, int], int] = {}
@@ -105,7 +105,7 @@ def gradient_bytes(found: dict[int, GradientBuffer], requested: NDArray[np.int64
 
 
 class _Groups:
-    """Rows by a value of theirs, in order."""
+    """Rows grouped by one of their values, in order."""
 
     def __init__(self, values: NDArray[np.generic]) -> None:
         self._order = np.argsort(values, kind="stable")
@@ -143,13 +143,13 @@ def _made_by(
 def _taken_over(
     by_op: dict[str, list[int]], gradient: GradientBuffer, death: NDArray[np.int64], forward: NDArray[np.bool_]
 ) -> int | None:
-    """What the forward pass made and a gradient took over: what backward merely reads ends before."""
+    """Find the allocation of the forward pass that a gradient took over: one that backward only reads dies earlier."""
     found = [row for name in gradient.ops for row in by_op.get(name, ()) if forward[row]]
     return max(found, key=lambda row: int(death[row]), default=None)
 
 
 def _alive(events: AllocationEvents, rows: Allocations, at_address: list[int], time_ns: int) -> int | None:
-    """The last that was made at an address before a time, and was alive then."""
+    """Return the newest allocation at an address before a time, if it was alive then."""
     moment = int(np.searchsorted(events.time_ns, time_ns))
     alive = [row for row in at_address if 0 <= rows.birth[row] < moment <= rows.death[row]]
     return max(alive, key=lambda row: int(rows.birth[row]), default=None)
