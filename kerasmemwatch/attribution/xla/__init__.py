@@ -1,4 +1,4 @@
-"""Programs that XLA compiled: their buffers, when they ran, and what each buffer is for.
+"""Programs that XLA compiled: their buffers, their runs, and the purpose of each buffer.
 
 Only ``hlo_proto`` knows the format of XLA's messages.
 """

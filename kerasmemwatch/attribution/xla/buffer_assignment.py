@@ -1,7 +1,7 @@
-"""What is inside the memory of a step that XLA compiled: its logical buffers, each with an operation and a lifetime.
+"""Contents of the memory of an XLA-compiled step: its logical buffers, each with an operation and a lifetime.
 
-XLA plans the memory of a program ahead: a few allocations, of which the largest, the temp block, holds nearly all that
-lives during a step, at fixed offsets. A profiler capture carries that plan, the buffer assignment, for every program.
+XLA plans a program's memory ahead: a few allocations, the largest of which, the temp block, holds nearly everything
+that lives during a step, at fixed offsets. A profiler capture carries this plan, the buffer assignment, per program.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["open_module", "requests"]
 
 
 class UnscheduledModuleError(MemWatchError, ValueError):
-    """A program without schedule or buffer assignment, of which nothing can be told."""
+    """A program without a schedule or a buffer assignment, whose memory is therefore unknown."""
 
 
 def requests(proto: Any) -> tuple[XlaAllocation, ...]:
-    """The ``requests`` of a program that is not opened, which takes far less time.
+    """Return the ``requests`` of a program without opening it, which takes far less time.
 
     Args:
         proto: An ``HloProto`` message.
@@ -35,11 +35,11 @@ def requests(proto: Any) -> tuple[XlaAllocation, ...]:
 
 
 def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tape) -> XlaModule:
-    """Work out the buffers of a program.
+    """Find the buffers of a program.
 
     Args:
         proto: An ``HloProto`` message.
-        is_backward: Tells by an operation's name whether it belongs to the backward pass.
+        is_backward: Whether an operation with this name belongs to the backward pass.
 
     Raises:
         UnscheduledModuleError: If the program has no schedule or no buffer assignment.
@@ -107,7 +107,7 @@ def _buffer(
         kind = "constant"
     else:
         kind = "output" if value in program.results else "temp"
-    # What the program does not own is there for as long as it runs.
+    # Memory that the program does not own exists for the whole run.
     is_kept = kind == "constant" or (kind == "parameter" and not allocation.is_output)
     op_name, op_from = names.of(value)
     same = program.versions.get(program.variables.get(value, value), [value])
@@ -140,10 +140,10 @@ def _copied(program: HloProgram, value: int, shape: Any) -> int | None:
 
 
 def _share(buffers: list[XlaBuffer], values: list[int], program: HloProgram) -> tuple[list[XlaBuffer], int]:
-    """Let no two buffers count the same bytes at the same time.
+    """Ensure that no two buffers count the same bytes at the same time.
 
-    An instruction that works in place writes where its operand is, and a loop's variable stays where it was: there the
-    older buffer ends as the newer begins, or the newer is an alias of one that outlives it.
+    An instruction that works in place writes over its operand, and a loop's variable stays in its place. There the
+    older buffer ends when the newer begins, or the newer one is an alias of one that outlives it.
     """
     first, last = ([getattr(buffer, name) for buffer in buffers] for name in ("first", "last"))
     begins = [buffer.offset for buffer in buffers]

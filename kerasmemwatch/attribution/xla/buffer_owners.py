@@ -1,4 +1,4 @@
-"""Whose each buffer of a compiled program is, and what it is for. Pure."""
+"""Owner and category of each buffer of a compiled program. Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _FAR = sys.maxsize
 
 
 class XlaCategories:
-    """Tells owner, phase and category of buffers.
+    """Finds owner, phase and category of buffers.
 
     Args:
-        owners: Who made each operation.
-        gradients: The variables that have gradients.
+        owners: Owner of each operation.
+        gradients: Variables' gradients.
         assigned: By name of an operation that assigns, the variable's buffer.
     """
 
@@ -41,7 +41,7 @@ class XlaCategories:
                 self._by_bytes.setdefault(gradient.bytes, {})[gradient.key] = gradient
 
     def of_buffers(self, module: XlaModule) -> list[tuple[Frame, str]]:
-        """Whose each buffer of a program is, and its category."""
+        """Return the owner and category of each buffer of a program."""
         found = []
         for buffer in module.buffers:
             frame = self._frame(buffer, module)
@@ -54,9 +54,9 @@ class XlaCategories:
 
     @property
     def gradient_bytes(self) -> dict[str, int]:
-        """By layer path the gradients in the programs so far, each variable's once, wherever they lie.
+        """By layer path, the gradient bytes in the programs so far, each variable counted once, whatever its place.
 
-        Some lie in the place that a variable of the optimizer's is to have, which is no allocation of the step's.
+        Some gradients are in the place of a future variable of the optimizer, which is no allocation of the step.
         """
         found: dict[str, int] = {}
         for (path, _), size in self._sizes.items():
@@ -69,17 +69,17 @@ class XlaCategories:
             frame = frame._replace(owner=_UNKNOWN.owner)
         late = module.backward_from is not None and buffer.first >= module.backward_from
         if (buffer.op_from == "user" or frame is _UNKNOWN) and frame.phase != "input":
-            # A user's name does not tell when it was made; the schedule does.
+            # A user's name does not show the phase; the schedule does.
             frame = frame._replace(phase="backward" if late else "forward")
         elif frame.phase == "backward" and not late:
-            # Nor does that of an activation's derivative: it needs no incoming gradient.
+            # Nor does the name of an activation's derivative, which needs no incoming gradient.
             frame = frame._replace(phase="forward")
         return frame
 
     def _gradients(self, module: XlaModule, frames: Sequence[Frame]) -> dict[int, GradientBuffer]:
-        """By number of the buffer, the gradient that it holds: of a variable one at a time, those named so first.
+        """By buffer number, the gradient that it holds: one buffer per variable at a time, those named as such first.
 
-        Where a layer is called several times, the update may add up what each call gives: the first is the gradient.
+        If a layer is called several times, the update may add up the gradients of the calls: the first is the gradient.
         """
         wanted = []
         for number, buffer in enumerate(module.buffers):
@@ -101,10 +101,10 @@ class XlaCategories:
         return found
 
     def _candidates(self, buffer: XlaBuffer, owner: str) -> list[tuple[int, GradientBuffer]]:
-        """The gradients that a buffer may hold and how far each is to seek, the likeliest first.
+        """Return the gradients that a buffer may hold, with their distances, the likeliest first.
 
-        A gradient is as large as its variable, and the update reads it. An operand in another layout has the name of
-        the operation that gives the gradient, too.
+        A gradient is as large as its variable, and the update reads it. An operand in another layout also has the name
+        of the operation that computes the gradient.
         """
         users = {self._owners.exact(name) or name for name in buffer.used_by}
         if buffer.kind != "output" and "update" not in self._phases_of_users(buffer):
@@ -113,10 +113,10 @@ class XlaCategories:
         named = [
             (gradient.ops.index(name), gradient)
             for gradient in self._by_op.get(name, {}).values()
-            # Of a sparse one nothing tells the size: a name that is only the operand's will not do.
+            # The size of a sparse gradient is unknown, so an operand's name is not enough.
             if gradient.bytes == buffer.bytes or (gradient.bytes is None and buffer.op_from in ("own", "fusion"))
         ]
-        # What the update assigns when it has read the gradient: the variable, or what the optimizer keeps for it.
+        # The update assigns the variable, or the optimizer's variable for it, after it has read the gradient.
         layers = {self._assigned[name].owner for name in users & self._assigned.keys()} or {owner}
         of_layer = [
             (_FAR, gradient)
@@ -126,7 +126,7 @@ class XlaCategories:
         return sorted(named, key=lambda found: found[0]) + of_layer
 
     def _category(self, buffer: XlaBuffer, module: XlaModule, frame: Frame) -> str:
-        """What it is if it holds no gradient of a variable."""
+        """Return the category of a buffer that holds no variable's gradient."""
         if frame.owner == _UNKNOWN.owner:
             return "unattributed"
         if frame.phase == "input":

@@ -1,4 +1,4 @@
-"""Where in the schedule of a compiled program the backward pass begins. Pure."""
+"""Start of the backward pass in the schedule of a compiled program. Pure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["backward_from"]
 def backward_from(
     program: HloProgram, names: Sequence[Named], is_backward: Callable[[str], bool] = in_gradient_tape
 ) -> int | None:
-    """The first position of the backward pass, ``None`` if there is none.
+    """Return the first position of the backward pass, ``None`` if there is none.
 
-    Earlier positions may be named so too. What gradients are added to, or a weight's transpose, is made of constants
-    or of one parameter, and so at any time. An activation's derivative needs no incoming gradient, and may be made as
-    soon as its layer has run. What all gradients come from is the loss: the backward pass begins with the first that
-    depends on the last value of the forward pass that all gradients depend on.
+    Earlier positions may have backward names, too. Buffers that gradients are added to, and a weight's transpose,
+    depend on constants or on one parameter, so they may be made at any time. An activation's derivative needs no
+    incoming gradient, and may be made as soon as its layer has run. All gradients come from the loss: the backward pass
+    begins at the first position that depends on the last forward value that all gradients depend on.
 
     Args:
         program: The program.
-        names: The operation of each position, and how it was found.
-        is_backward: Tells by an operation's name whether it belongs to the backward pass.
+        names: The operation of each position, and its source.
+        is_backward: Whether an operation with this name belongs to the backward pass.
     """
     backward, forward = set[int](), 0
     for position, (name, how) in enumerate(names):
@@ -36,14 +36,14 @@ def backward_from(
             forward |= 1 << position
     named = [position for position in sorted(backward) if names[position][1] in ("own", "fusion")]
     made_of = _made_of(program, forward)
-    # Without those of a gradient that depends on no data, as where the loss is a sum.
+    # Gradients that depend on no data are left out, as where the loss is a sum.
     common = reduce(and_, filter(None, (made_of[position] for position in _final(program, backward))), -1)
     last = common.bit_length() - 1 if common > 0 else None
     return next((position for position in named if last is None or made_of[position] >> last & 1), None)
 
 
 def _made_of(program: HloProgram, wanted: int) -> list[int]:
-    """By position, those of the wanted positions that it depends on, itself among them: a set of bits."""
+    """By position, the wanted positions that it depends on, including itself, as a set of bits."""
     of_value: dict[int, int] = {}
     found = []
     for position, (read, written) in enumerate(zip(program.reads, program.writes, strict=True)):
@@ -51,13 +51,13 @@ def _made_of(program: HloProgram, wanted: int) -> list[int]:
         for value in (value for group in read for value in group):
             sources |= of_value.get(value, 0)
         found.append(sources)
-        # A loop's variable is written before the loop and anew in it.
+        # A loop's variable is written before the loop, and again within it.
         of_value.update((value, of_value.get(value, 0) | sources) for value in written)
     return found
 
 
 def _final(program: HloProgram, backward: set[int]) -> list[int]:
-    """Positions of the backward pass that no later one of it depends on: where gradients come out."""
+    """Return the backward positions that no later backward position depends on: the final gradients."""
     of_bits = _made_of(program, reduce(or_, (1 << position for position in backward), 0))
     read = 0
     for position in backward:

@@ -1,6 +1,6 @@
-"""Which operation of the model each value of a compiled program comes from.
+"""The model's operation for each value of a compiled program.
 
-XLA keeps an operation's name as an instruction's metadata, and loses it where it rewrites: copies, transposes, the
+XLA keeps an operation's name as an instruction's metadata, and loses it when it rewrites: in copies, transposes and
 pieces of an expanded operation. Such an instruction takes its name from its neighbours.
 """
 
@@ -15,7 +15,7 @@ from kerasmemwatch.attribution.xla.hlo_program import HloProgram
 
 __all__ = ["Named", "OpNames", "in_gradient_tape"]
 
-# What TensorFlow's bridge to XLA calls each argument of a program.
+# Names that TensorFlow's bridge to XLA gives to a program's arguments.
 _NO_NAMES = ("", "XLA_Args", "XLA_Retvals")
 # The gradient of a function that is called within the step.
 _OF_FUNCTION = re.compile(r"(?:^|/)gradients(?:_\d+)?/.+_grad/")
@@ -25,7 +25,7 @@ _UNKNOWN: Named = ("", "")
 
 
 def in_gradient_tape(op_name: str) -> bool:
-    """Tell whether an operation of TensorFlow belongs to the backward pass.
+    """Whether an operation of TensorFlow belongs to the backward pass.
 
     Example:
         >>> in_gradient_tape("gradient_tape/mlp/dense/MatMul/MatMul_1"), in_gradient_tape("mlp/dense/MatMul")
@@ -36,14 +36,14 @@ def in_gradient_tape(op_name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Fusion:
-    """The instructions of a fusion by id, the last of them, and the operations that read each of its operands."""
+    """Instructions of a fusion by id, the last of them, and the operations that read each of its operands."""
 
     instructions: dict[int, Any]
     root: Any
     readers: dict[int, list[str]]
 
     def nearest_name(self, instruction_id: int) -> str:
-        """The first name found from an instruction on through its operands, breadth first."""
+        """Return the first name found from an instruction through its operands, breadth first."""
         waiting, seen = [instruction_id], {instruction_id}
         for current in waiting:
             name = _own(self.instructions[current])
@@ -56,16 +56,16 @@ class _Fusion:
 
 
 class OpNames:
-    """The operation of each value, and how it was found.
+    """Finds the operation of each value, and the source of its name.
 
-    In this order: ``"own"``, the instruction's; ``"fusion"``, of the nearest to the result of the instructions fused
-    into it; ``"operand"``, of the latest in the schedule of those it reads; ``"user"``, of the first that reads it.
-    A value that only the backward pass reads belongs to its readers, not to the forward operation before it: so do the
-    parts of a gradient that are computed ahead.
+    Sources, in order: ``"own"``, the instruction's name; ``"fusion"``, that of the fused instruction nearest to the
+    result; ``"operand"``, that of the latest operand in the schedule; ``"user"``, that of the first reader. A value
+    that only the backward pass reads belongs to its readers, not to the preceding forward operation; so do parts of a
+    gradient that are computed ahead.
 
     Args:
         program: The program.
-        is_backward: Tells by an operation's name whether it belongs to the backward pass.
+        is_backward: Whether an operation with this name belongs to the backward pass.
     """
 
     def __init__(self, program: HloProgram, is_backward: Callable[[str], bool] = in_gradient_tape) -> None:
@@ -73,7 +73,7 @@ class OpNames:
         self._is_backward = is_backward
         self._fusions: dict[int, _Fusion] = {}
         self._of_position = [self._in_metadata(program.instructions[id]) for id in program.order]
-        # Only of those that do not go by their instruction: a loop's variables, and parts of a fusion's result.
+        # Only values whose name is not the instruction's: a loop's variables, and parts of a fusion's result.
         self._of_value: dict[int, Named] = {}
         self._position = {value: position for position, values in enumerate(program.writes) for value in values}
         self._merged_into: dict[int, list[int]] = {}
@@ -85,18 +85,18 @@ class OpNames:
         self._ask_users()
 
     def of(self, value: int) -> Named:
-        """The operation's name and where it is from, both empty if unknown."""
+        """Return the operation's name and the name's source, both empty if unknown."""
         if value in self._program.merges or value in self._of_value:
             return self._of_value.get(value, _UNKNOWN)
         position = self._position.get(value)
         return _UNKNOWN if position is None else self._of_position[position]
 
     def of_positions(self) -> tuple[Named, ...]:
-        """The operation's name of each instruction in the schedule, and how it was found."""
+        """Return each instruction's operation in the schedule, and the source of its name."""
         return tuple(self._of_position)
 
     def of_users(self, value: int) -> tuple[str, ...]:
-        """The names of the operations that read a value, also inside a fusion, without repetition."""
+        """Return the names of the operations that read a value, including those inside a fusion, without repetition."""
         names: dict[str, None] = {}
         for position in self._readers(value):
             names.update(dict.fromkeys((*self._readers_in_fusion(value, position), self._of_position[position][0])))
@@ -130,7 +130,7 @@ class OpNames:
                 self._of_position[position] = self._latest([value for group in read for value in group], position)
 
     def _latest(self, values: Sequence[int], position: int) -> Named:
-        # A loop's variable is named before the body that writes it anew.
+        # A loop's variable is named before the loop's body, which writes it again.
         named = [value for value in values if self._position.get(value, position) < position and self.of(value)[0]]
         if not named:
             return _UNKNOWN
@@ -140,7 +140,7 @@ class OpNames:
         for position in reversed(range(len(self._program))):
             parts = [value for value in self._program.writes[position] if value in self._program.merges]
             for value in parts:
-                # A loop's variable is its layer's, whoever reads it afterwards.
+                # A loop's variable belongs to its layer, whatever reads it afterwards.
                 if not self.of(value)[0]:
                     self._of_value[value] = self._by_users([value], _UNKNOWN)
             if not parts:
@@ -158,14 +158,14 @@ class OpNames:
 
     def _names_of_users(self, value: int) -> Iterator[str]:
         for position in self._readers(value):
-            # In a fusion, the operation that reads it says more than the one at the end.
+            # In a fusion, the operation that reads the value is more specific than the fusion's last one.
             inside = next(filter(None, self._readers_in_fusion(value, position)), "")
             if inside or self._of_position[position][0]:
                 yield inside or self._of_position[position][0]
         yield from (self.of(merged)[0] for merged in self._merged_into.get(value, ()) if self.of(merged)[0])
 
     def _readers(self, value: int) -> list[int]:
-        # Who writes nothing merely passes it on.
+        # Instructions that write nothing merely pass the value on.
         return [
             position for position in dict.fromkeys(self._program.uses.get(value, ())) if self._program.writes[position]
         ]
@@ -189,7 +189,7 @@ def _open_fusion(computation: Any) -> _Fusion:
     instructions: dict[int, Any] = {}
     parameters: dict[int, int] = {}
     readers: dict[int, list[str]] = {}
-    # Operands come first.
+    # Operands precede their readers.
     for instruction in computation.instructions:
         instruction_id = instruction.id
         instructions[instruction_id] = instruction
@@ -203,6 +203,6 @@ def _open_fusion(computation: Any) -> _Fusion:
 
 
 def _own(instruction: Any) -> str:
-    # Of an operation in a function that was called, its own name comes first, then the one below the caller's.
+    # For an operation in a called function, its own name comes first, then the one below the caller's name.
     name = str(instruction.metadata.op_name).rpartition(";")[2]
     return "" if name in _NO_NAMES else name

@@ -1,4 +1,4 @@
-"""A compiled program: its instructions in order, and which value each of them reads and writes.
+"""A compiled program: its instructions in order, and the values that each reads and writes.
 
 Follows XLA's own rules (``hlo_dataflow_analysis.cc``, ``hlo_live_range.cc``). A value is what one instruction writes
 into one logical buffer; tuples, bitcasts and control flow pass values on without copying them.
@@ -12,25 +12,25 @@ from typing import Any
 __all__ = ["HloProgram", "Index"]
 
 Index = tuple[int, ...]
-# They hand the value of their first operand on, under the same index.
+# These pass on the value of their first operand under the same index.
 _TRANSPARENT = {"bitcast", "opt-barrier", "domain", "add-dependency", "while", "copy"}
 _ASYNC = {"async-start", "async-update", "async-done"}
 _CONTROL_FLOW = {"while", "conditional", "call", *_ASYNC}
 
 
 class HloProgram:
-    """The instructions of the entry computation and of all that it calls, in the order of the schedule.
+    """Instructions of the entry computation and of all that it calls, in the order of the schedule.
 
-    The computations of a ``while``, ``conditional`` or ``call`` stand once, right before the instruction that calls
-    them, as in XLA's own liveness analysis; what a fusion or a reduction calls is no part of the order.
+    The computations of a ``while``, ``conditional`` or ``call`` appear once, right before the instruction that calls
+    them, as in XLA's own liveness analysis. The computations of a fusion or a reduction are not part of the order.
 
     Args:
         module: A ``HloModuleProto`` with a schedule.
-        definitions: By instruction id and shape index, the id of the value that is written there.
+        definitions: By instruction id and shape index, the id of the value written there.
 
     Attributes:
         order: Instruction ids in order.
-        positions: By instruction id, its place in ``order``.
+        positions: By instruction id, its position in ``order``.
         spans: By computation id, its first and last position in ``order``.
         callers: By computation id, the instruction that calls it.
         writes: By position, the ids of the values that it writes.
@@ -39,11 +39,11 @@ class HloProgram:
         first: By value id, the position that writes it.
         last: By value id, the last position that needs it.
         results: Ids of the values that the program returns.
-        origins: By value id, the instruction id of the program's parameter that it is made of, ``None`` if of several;
-            without those that are made of none.
-        merges: By value id, the values that it may be: those of a loop's variables and a conditional's results.
-        variables: By value id, one value that stands for all that merge with it, if any do.
-        versions: By such a value, all that it stands for.
+        origins: By value id, the instruction id of the program's parameter that it depends on, ``None`` if several;
+            values that depend on none are left out.
+        merges: By value id, the values that it may be, for a loop's variables and a conditional's results.
+        variables: By value id, one value that represents all that merge with it, if any do.
+        versions: By representative value, all that it represents.
     """
 
     def __init__(self, module: Any, definitions: dict[tuple[int, Index], int]) -> None:
@@ -82,7 +82,7 @@ class HloProgram:
         return len(self.order)
 
     def values(self, instruction_id: int, index: Index) -> tuple[int, ...]:
-        """The ids of the values that an instruction has at an index of its shape: its own or what it passes on."""
+        """Return the ids of the values of an instruction at an index of its shape, its own or passed on."""
         key = (instruction_id, index)
         if key in self.definitions:
             return (self.definitions[key],)
@@ -130,7 +130,7 @@ class HloProgram:
         computation_id = self._home[parameter.id]
         caller = self.callers[computation_id]
         if caller.opcode == "conditional":
-            # The first operand selects the branch; each branch has one parameter.
+            # The first operand selects the branch, and each branch has one parameter.
             branch = list(caller.called_computation_ids).index(computation_id)
             return caller.operand_ids[1 + branch], index
         return caller.operand_ids[parameter.parameter_number], index
@@ -164,7 +164,7 @@ class HloProgram:
         for position, written in enumerate(self.writes):
             instruction_id = self.order[position]
             is_argument = self.instructions[instruction_id].opcode == "parameter"
-            # What is passed in is there before the first instruction.
+            # Arguments exist before the first instruction.
             begin = self.spans[self._home[instruction_id]][0] if is_argument else position
             for value in written:
                 self.first[value] = begin
@@ -176,7 +176,7 @@ class HloProgram:
     def _end_of_use(self, position: int) -> int:
         instruction = self.instructions[self.order[position]]
         if instruction.opcode == "while":
-            # From there on the loop's own variable lives in the same place.
+            # From there on, the loop's own variable has the same place.
             return self.spans[_called(instruction)[-1]][0]
         return position
 
@@ -210,7 +210,7 @@ class HloProgram:
                 sources = {instruction_id if self._home[instruction_id] == self.entry.id else None}
             for value in written:
                 if value in self.merges:
-                    # What a loop writes is not known yet.
+                    # Values that a loop writes are not known yet.
                     origins[value] = None
                 elif sources:
                     origins[value] = sources.copy().pop() if len(sources) == 1 else None
@@ -238,7 +238,7 @@ class HloProgram:
             yield from self.values(instruction_id, index)
 
     def _read_indices(self, opcode: str, operand_id: int) -> list[Index]:
-        """Where in its operand an instruction reads; elsewhere it at most passes on what is there."""
+        """List the indices of its operand that an instruction reads; others are at most passed on."""
         if opcode in ("get-tuple-element", "copy"):
             return [()]
         return [] if opcode in ("tuple", "domain") else self._shape_indices(operand_id)
@@ -250,7 +250,7 @@ class HloProgram:
 
 
 def _called(instruction: Any) -> list[int]:
-    """The computations that an instruction calls, in the order in which they run."""
+    """List the computations that an instruction calls, in the order in which they run."""
     called = list(instruction.called_computation_ids)
     # XLA lists a loop's body before its condition.
     return called[::-1] if instruction.opcode == "while" else called

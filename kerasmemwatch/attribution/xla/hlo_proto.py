@@ -1,7 +1,7 @@
-"""The part of XLA's ``HloProto`` that tells where a compiled step keeps its buffers.
+"""The part of XLA's ``HloProto`` that describes a compiled step's buffers.
 
-Declared here by field numbers, which a protobuf never reuses, so that neither TensorFlow nor JAX need be loaded: their
-Python modules for it are private and move. Fields that are not declared are skipped.
+Fields are declared by number, which protobuf never reuses, so that neither TensorFlow nor JAX has to be loaded; their
+Python modules for it are private and move. Undeclared fields are skipped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     },
     "OpMetadata": {"op_name": (2, "string")},
     "ShapeProto": {"dimensions": (3, "[int64]"), "tuple_shapes": (4, "[ShapeProto]")},
-    # A protobuf map is a repeated message of a key and a value.
+    # A protobuf map is a repeated message with a key and a value.
     "HloScheduleProto": {"sequences": (1, "[HloSequenceEntry]")},
     "HloSequenceEntry": {"key": (1, "int64"), "value": (2, "HloSequence")},
     "HloSequence": {"instruction_ids": (1, "[int64]")},

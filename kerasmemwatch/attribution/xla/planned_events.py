@@ -1,7 +1,7 @@
-"""What a GPU's allocator would have told of a compiled step, from XLA's plan of it. Pure.
+"""Events of a GPU's allocator for a compiled step, derived from XLA's plan of it. Pure.
 
-XLA plans the memory of a program ahead, and a capture holds that plan and which programs ran. So where the allocator
-tells nothing, the plan does: for each run the batch, then what the program asks for.
+XLA plans a program's memory ahead, and a capture holds that plan and the programs that ran. So where the allocator
+reports nothing, the plan replaces it: for each run the batch, then the program's requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kerasmemwatch.records.timeline import Timeline
 
 __all__ = ["nowhere", "planned_events"]
 
-# Above all addresses of a GPU.
+# Higher than any address of a GPU.
 _FIRST_ADDRESS = 1 << 62
 
 
@@ -35,17 +35,17 @@ def planned_events(
     known: Iterable[KnownBuffer],
     batch: Sequence[BatchPart],
 ) -> AllocationEvents | None:
-    """Make up the events of a step.
+    """Derive the events of a step.
 
     Args:
         space: An ``XSpace`` message.
         device: The GPU.
-        programs: By id, what each asks for.
-        known: Buffers that lie on it after the step: they are in use before it.
+        programs: By program id, its requests.
+        known: Buffers on the GPU after the step, which are in use before it, too.
         batch: The tensors of a batch; those of unknown size are left out.
 
     Returns:
-        The events; ``None`` if no program ran, or one of unknown plan.
+        The events; ``None`` if no program ran, or one without a plan.
     """
     named = module_names(space)
     by_name = {named[program_id]: asked for program_id, asked in programs.items() if program_id in named and asked}
@@ -59,7 +59,7 @@ def planned_events(
         copies = [lines.born(part.bytes, op=RECEIVED) for part in batch if not part.per_row]
         asked = [request for request in by_name[name] if request.bytes]
         born = {request.index: lines.born(request.bytes, span=number) for request in asked}
-        # The results of the run before are no longer wanted.
+        # The results of the previous run are no longer needed.
         lines.died(before)
         lines.died([born[request.index] for request in asked if request.kind == "temp"])
         lines.died(copies)
@@ -71,12 +71,12 @@ def planned_events(
 
 
 def nowhere(timeline: Timeline) -> Timeline:
-    """A timeline of planned events without the addresses that these were given to tell them apart."""
+    """Return a timeline of planned events without addresses, which only distinguished the events."""
     return replace(timeline, address=np.where(timeline.address >= _FIRST_ADDRESS, 0, timeline.address))
 
 
 class _Lines:
-    """Events, one after the other."""
+    """Collects events in order."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, int, int, int, int, int]] = []
@@ -84,11 +84,11 @@ class _Lines:
         self._time_ns = self._count = 0
 
     def at(self, time_ns: int) -> None:
-        """What follows happens from a time on."""
+        """Set the time of the events that follow."""
         self._time_ns = max(self._time_ns, time_ns)
 
     def born(self, size: int, *, op: str = "", span: int = -1) -> tuple[int, int]:
-        """Add an allocation; its address and size."""
+        """Add an allocation, and return its address and size."""
         if op not in self._ops:
             self._ops.append(op)
         self._count += 1
@@ -106,7 +106,7 @@ class _Lines:
         self._time_ns += 1
 
     def events(self, device: str, in_use_before: int, spans: tuple[Span, ...], began_ns: int) -> AllocationEvents:
-        """All of them, as of an allocator of the device."""
+        """Return all events, as those of an allocator of the device."""
         kind, times, address, size, op, span = np.array(self._rows, np.int64).reshape(-1, 6).T
         reserved = np.array(list(map(chunk_bytes, size.tolist())), np.int64)
         return AllocationEvents(

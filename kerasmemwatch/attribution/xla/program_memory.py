@@ -1,4 +1,4 @@
-"""The memory of a compiled program as values: its allocations, and the buffers that lie in them."""
+"""Memory of a compiled program as values: its allocations, and the buffers in them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ __all__ = ["XlaAllocation", "XlaBuffer", "XlaModule", "live_bytes", "requested"]
 
 @dataclass(frozen=True)
 class XlaAllocation:
-    """A piece of memory that a program works in.
+    """A piece of memory that a program uses.
 
     Attributes:
         index: Its number in the buffer assignment.
         bytes: Its size.
         kind: ``"parameter"``: passed in by the caller; ``"constant"``: part of the program; ``"output"`` and
-            ``"temp"``: asked of the allocator, in the order of ``index``, each time that the program runs. An output
-            is the caller's afterwards, what is temp is given back.
+            ``"temp"``: requested from the allocator, in the order of ``index``, at each run. The caller keeps an
+            output; a temp is freed at the end.
         parameter: Number of the parameter, ``None`` for other kinds.
-        is_output: Whether a result lies in it. For a parameter: the caller gives it away (donates it), and a result
-            takes its place, as a weight's new value does. Where the caller keeps it after all, the run asks for as
-            much again.
+        is_output: Whether it holds a result. For a parameter: the caller donates it and a result takes its place, as a
+            weight's new value does. If the caller keeps it after all, the run requests the same size again.
     """
 
     index: int
@@ -36,26 +35,26 @@ class XlaAllocation:
 
 @dataclass(frozen=True)
 class XlaBuffer:
-    """What one instruction writes into one place.
+    """The value that one instruction writes into one place.
 
     Attributes:
         name: The instruction, with ``{index}`` for a part of a tuple: ``"fusion.3{1}"``.
         op_name: The model's operation, as a name scope; ``""`` if unknown.
-        op_from: How that was found: ``"own"``, ``"fusion"``, ``"operand"`` or ``"user"`` (see ``OpNames``); ``""`` if
-            unknown. A name from a user tells the layer, and not when the buffer was written.
+        op_from: Source of that name: ``"own"``, ``"fusion"``, ``"operand"`` or ``"user"`` (see ``OpNames``); ``""`` if
+            unknown. A name from a user gives the layer, but not the time of writing.
         bytes: Its size.
         shape: Its dimensions; empty for a scalar and a tuple.
-        allocation_index: Of the ``XlaAllocation`` that it lies in.
-        offset: Where in that, in bytes.
-        kind: ``"parameter"``, ``"constant"``, ``"output"`` (a result of the program) or ``"temp"``. One that is temp
-            may lie in a parameter's allocation, before a result does.
-        first: The position in the schedule that writes it. What is there before the program runs has 0.
+        allocation_index: Index of its ``XlaAllocation``.
+        offset: Its offset in the allocation, in bytes.
+        kind: ``"parameter"``, ``"constant"``, ``"output"`` (a result of the program) or ``"temp"``. A temp buffer may
+            be in a parameter's allocation, before a result is.
+        first: The position in the schedule that writes it; 0 if it exists before the program runs.
         last: The last position that needs it, inclusive.
-        copy_of: Number of the parameter that it repeats, in another place, layout or type: made of it alone, with as
-            many elements, as a weight before it is overwritten. ``None`` for all else.
-        in_parameter: Number of the parameter in whose memory it lies, ``None`` if in none.
-        alias_of: Index of the buffer that holds the same bytes at the same time and is counted, ``None`` if this is.
-        used_by: The operations that read it; for a loop's variable, at any time: before, in and after the loop.
+        copy_of: Number of the parameter that it repeats in another place, layout or type: it depends on that alone and
+            has as many elements, as a weight before it is overwritten. ``None`` for others.
+        in_parameter: Number of the parameter whose memory holds it, ``None`` if none does.
+        alias_of: Index of the counted buffer that holds the same bytes at the same time, ``None`` if this one counts.
+        used_by: The operations that read it; for a loop's variable, those before, in and after the loop.
     """
 
     name: str
@@ -79,18 +78,18 @@ class XlaModule:
     """A compiled program and its memory.
 
     Attributes:
-        name: The program's.
-        program_id: What a capture's events call it.
-        length: Number of positions in the schedule. The body of a loop stands in it once, before the loop itself, and
-            so do the branches of a conditional.
+        name: Name of the program.
+        program_id: Its id in a capture's events.
+        length: Number of positions in the schedule, where a loop's body appears once, before the loop itself, and so do
+            the branches of a conditional.
         instructions: Name of the instruction at each position.
         op_names: The model's operation of each instruction, ``""`` where unknown.
-        backward_from: The position where the backward pass begins, ``None`` without one. XLA moves what it can ahead:
-            an earlier position may have a name of the backward pass, and the other way round.
+        backward_from: The first position of the backward pass, ``None`` without one. XLA reorders instructions: an
+            earlier position may have a name of the backward pass, and the other way round.
         allocations: All but those on a thread's stack, by index.
-        buffers: Those that lie in them.
-        conflicts: Number of pairs of buffers that overlap in place and time though nothing says why. Other than 0
-            means that the lifetimes cannot be trusted.
+        buffers: The buffers in them.
+        conflicts: Number of pairs of buffers that overlap in place and time without a known reason. If it is not 0,
+            the lifetimes cannot be trusted.
     """
 
     name: str
@@ -110,12 +109,12 @@ class XlaModule:
 
     @property
     def requests(self) -> tuple[XlaAllocation, ...]:
-        """What the allocator is asked for first at each run, in that order."""
+        """The requests to the allocator at the beginning of each run, in order."""
         return requested(self.allocations)
 
 
 def live_bytes(module: XlaModule, allocation_index: int) -> NDArray[np.int64]:
-    """How much of an allocation is in use at each position of the schedule; the rest of it is unused.
+    """Return the bytes of an allocation in use at each position of the schedule; the rest is unused.
 
     Returns:
         ``int64[module.length]``.
@@ -129,5 +128,5 @@ def live_bytes(module: XlaModule, allocation_index: int) -> NDArray[np.int64]:
 
 
 def requested(allocations: Iterable[XlaAllocation]) -> tuple[XlaAllocation, ...]:
-    """Those that the allocator is asked for at each run, in that order."""
+    """Return the allocations that each run requests from the allocator, in order."""
     return tuple(allocation for allocation in allocations if allocation.kind in ("output", "temp"))

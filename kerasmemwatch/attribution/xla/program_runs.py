@@ -1,7 +1,7 @@
-"""The compiled programs of a profiler capture, and which of them ran when.
+"""Compiled programs of a profiler capture, and their runs.
 
-No version of TensorFlow needs to say where a run begins: a program asks the allocator for what its plan says, one piece
-right after the other. For a GPU the host says where, and the program's name.
+Captures need not mark the start of a run: a program requests its planned allocations one right after another. On a
+GPU, the host marks the start and the program's name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _METADATA_PLANE = "/host:metadata"
 _HLO_STAT = "Hlo Proto"
 _HOST_PLANE = "/host:CPU"
 _INSTRUCTION_STAT = "program_id"
-# What TensorFlow calls the functions that it compiles.
+# Prefixes of the functions that TensorFlow compiles.
 _FUNCTIONS = ("__inference_", "__forward_")
 
 
@@ -35,8 +35,8 @@ class XlaRun:
     """One run of a program.
 
     Attributes:
-        program_id: Of the program.
-        births: By index of each piece of memory that it asked for, the event of its allocation.
+        program_id: Id of the program.
+        births: By index of each allocation that it requested, the allocation's event.
     """
 
     program_id: int
@@ -44,10 +44,10 @@ class XlaRun:
 
 
 class Programs:
-    """The compiled programs of captures. Each is parsed once, and opened, which takes up to half a second, if it ran.
+    """Compiled programs of captures. Each is parsed once; if it ran, it is opened, which takes up to half a second.
 
     Attributes:
-        requests: By program id, what it asks for at each run, in that order; empty for one without a schedule.
+        requests: By program id, its requests at each run, in order; empty for a program without a schedule.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Programs:
         self._data: dict[int, bytes] = {}
 
     def read(self, space: Any) -> None:
-        """Add the programs of a capture, of which some are merely loaded.
+        """Add the programs of a capture, including those that are loaded but do not run.
 
         Args:
             space: An ``XSpace`` message.
@@ -67,10 +67,10 @@ class Programs:
                 self.requests[program_id] = requests(parse_hlo(data))
 
     def opened(self, program_ids: Iterable[int]) -> dict[int, XlaModule]:
-        """Open programs of the capture that was read last, or take those that are open; without what has no schedule.
+        """Return programs of the last capture by id, opening each once; programs without a schedule are left out.
 
         Args:
-            program_ids: Which.
+            program_ids: Ids of the programs.
         """
         found = {}
         for program_id in program_ids:
@@ -87,15 +87,15 @@ class Programs:
 def find_runs(
     space: Any, events: AllocationEvents, programs: Mapping[int, Sequence[XlaAllocation]], least_bytes: int = 0
 ) -> list[XlaRun]:
-    """Find the runs of programs by what they asked for, in order of time.
+    """Find the runs of programs by their requests, in order of time.
 
     Args:
-        space: An ``XSpace`` message: its instructions tell apart programs that ask for the same.
+        space: An ``XSpace`` message, whose instructions distinguish programs with equal requests.
         events: The allocator's events in it.
-        programs: By id, what each asks for.
-        least_bytes: The allocator tells nothing of what is smaller.
+        programs: By program id, its requests.
+        least_bytes: The allocator does not report smaller allocations.
     """
-    # Nothing is asked for where nothing is needed.
+    # Requests of 0 bytes do not reach the allocator.
     told = {
         program_id: [request for request in asked if request.bytes >= max(1, least_bytes)]
         for program_id, asked in programs.items()
@@ -117,7 +117,7 @@ def find_runs(
 def _spanned(
     space: Any, events: AllocationEvents, alike: Mapping[tuple[int, ...], list[int]]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Where the host says that a program asked, as for a GPU: the events, and the programs of the name it gives."""
+    """Yield runs that the host marks, as on a GPU: the events, and the programs of the marked name."""
     births = np.flatnonzero(events.births & events.within(RUN))
     names = module_names(space) if len(births) else {}
     for span in np.unique(events.span[births]).tolist():
@@ -131,11 +131,11 @@ def _spanned(
 def _asked_for(
     events: AllocationEvents, alike: Mapping[tuple[int, ...], list[int]]
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Where somebody asked for the same sizes as some programs: the events, and the programs."""
+    """Yield events whose sizes equal the requests of some programs, and the programs."""
     by_first: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     for sizes in sorted(alike, key=len, reverse=True):
         by_first[sizes[0]].append(sizes)
-    # An operation has a name, and a program is none; the input pipeline's are not compiled.
+    # A program's allocations have no operation's name, and the input pipeline's functions are not compiled.
     nobodys = np.array([not name or name.startswith(_FUNCTIONS) for name in events.ops] or [False])
     told = events.within(RUN) | events.within(AUTOTUNING)
     births = np.flatnonzero(events.births & nobodys[events.op] & ~events.piped & ~told)
@@ -151,7 +151,7 @@ def _asked_for(
 
 
 def _which(program_ids: Sequence[int], instructions: Mapping[int, NDArray[np.int64]], asked_ns: int) -> int | None:
-    """The program whose instructions come next; without any instruction the only one, ``None`` if there are several."""
+    """Return the program whose instructions come next; without instructions the only one, ``None`` if several."""
     if not instructions:
         return program_ids[0] if len(program_ids) == 1 else None
     starts = []
@@ -163,11 +163,11 @@ def _which(program_ids: Sequence[int], instructions: Mapping[int, NDArray[np.int
 
 
 def _instructions(space: Any) -> dict[int, NDArray[np.int64]]:
-    """By program id, when its instructions began: nanoseconds since the capture began, in order."""
+    """By program id, the start times of its instructions: nanoseconds since the capture began, in order."""
     found: dict[int, list[int]] = defaultdict(list)
     for plane in space.planes:
         keys = {key for key, stat in plane.stat_metadata.items() if stat.name == _INSTRUCTION_STAT}
-        # Where the stat stands is the same for all events of a name. There may be a million, of a loop's instructions.
+        # The stat has the same position in all events of a name. A loop may have a million instruction events.
         positions: dict[int, int | None] = {}
         for line in plane.lines if plane.name == _HOST_PLANE and keys else ():
             for event in line.events:
@@ -184,7 +184,7 @@ def _instructions(space: Any) -> dict[int, NDArray[np.int64]]:
 
 
 def module_names(space: Any) -> dict[int, str]:
-    """By program id, the name of its module: the capture calls a program ``NAME(ID)``."""
+    """By program id, the name of its module: a capture has it as ``NAME(ID)``."""
     return {
         program_id: str(event.name).removesuffix(f"({program_id})")
         for plane in space.planes

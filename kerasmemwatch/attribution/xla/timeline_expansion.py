@@ -1,4 +1,4 @@
-"""Puts the logical buffers of a compiled step into its timeline, in the place of the one block they lie in. Pure."""
+"""Expansion of a compiled step's timeline: logical buffers replace the block that holds them. Pure."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class CompiledRun:
 
 
 def compiled_runs(timeline: Timeline, runs: Sequence[XlaRun], modules: Mapping[int, XlaModule]) -> list[CompiledRun]:
-    """Find the rows of what runs of compiled programs asked for, without programs that a layer called.
+    """Find the rows of compiled programs' allocations, without programs that a layer called.
 
-    Those are operations among others: their blocks are temporaries of the layer, and what their results are depends on
-    how long they live. Their buffers' names tell nothing, as those of all calls of a function are the same.
+    A program that a layer called is an operation among others: its blocks are temporaries of the layer, and its
+    results' categories depend on their lifetimes. Its buffers' names are the same in all calls, so they identify none.
 
     Args:
-        timeline: Made of the events in which the runs were found, in their order.
+        timeline: Made of the events in which the runs were found, in the same order.
         runs: The runs.
         modules: The programs, by id.
     """
@@ -68,16 +68,16 @@ def expand(
     owners: OpOwners,
     categories: XlaCategories,
 ) -> Timeline:
-    """Replace blocks by what lies in them.
+    """Replace blocks by their buffers.
 
-    A schedule's positions become events between the block's birth and its death. The block keeps its row with its
-    chunk and no requested bytes: what of it is unused at a moment is slack.
+    A schedule's positions become events between the block's birth and its death. The block keeps its row with its chunk
+    and 0 requested bytes: its unused part at a moment is slack.
 
     Args:
-        timeline: With the blocks.
-        runs: Which blocks.
-        owners: Whose each operation is.
-        categories: Whose each buffer is, and what.
+        timeline: The timeline with blocks.
+        runs: The blocks' runs.
+        owners: Owner of each operation.
+        categories: Owner and category of each buffer.
     """
     runs = sorted(runs, key=lambda run: run.event)
     shift = _Shift(runs)
@@ -89,8 +89,8 @@ def expand(
             if row is None or buffer.alias_of is not None:
                 continue
             if buffer.kind == "output":
-                # A result: its row is its allocation's, which outlives the run. What no instruction makes is the table
-                # of pointers to all results, and nobody's.
+                # The row of a result is its allocation's, which outlives the run. A result that no instruction makes is
+                # the table of pointers to all results, and has no owner.
                 if found.owner != _NOBODY or owners.find(buffer.op_name) is not None:
                     opened.rename(row, found, category)
                 continue
@@ -103,29 +103,29 @@ def expand(
 
 
 class _Shift:
-    """Where the events of a timeline go, as each run's schedule is put behind the birth of its last block."""
+    """New positions of a timeline's events after each run's schedule is inserted after the birth of its last block."""
 
     def __init__(self, runs: Sequence[CompiledRun]) -> None:
         self._starts = np.array([run.event for run in runs], np.int64)
         self._sums = np.concatenate([[0], np.cumsum([run.module.length for run in runs])]).astype(np.int64)
 
     def before(self, number: int) -> int:
-        """How many positions the runs before one have."""
+        """Return the number of positions in the runs before one."""
         return int(self._sums[number])
 
     @property
     def total(self) -> int:
-        """How many positions all runs have."""
+        """Number of positions in all runs."""
         return int(self._sums[-1])
 
     def moved(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The new numbers of events."""
+        """Return the new numbers of events."""
         after: NDArray[np.int64] = index + self._sums[np.searchsorted(self._starts, index, side="left")]
         return after
 
 
 class _Opened:
-    """The rows of a timeline as its blocks are opened: what each turns out to be, and those that come in addition."""
+    """Rows of a timeline while its blocks are opened: new owners of rows, and additional rows."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._codes = {pair: code for code, pair in enumerate(zip(timeline.owners, timeline.classes, strict=True))}
@@ -135,22 +135,22 @@ class _Opened:
         self._added: list[tuple[int, ...]] = []
 
     def rename(self, row: int, frame: Frame, category: str) -> None:
-        """Say whose a row is."""
+        """Set the owner and category of a row."""
         self._owner[row] = self._code(frame)
         self._category[row], self._phase[row] = CODES[category], PHASE_CODES[frame.phase]
 
     def add(self, buffer: XlaBuffer, birth: int, death: int, frame: Frame, category: str) -> None:
-        """Add what lies in a block from one event to another."""
+        """Add a buffer of a block, alive from one event to another."""
         op = self._ops.setdefault(buffer.op_name, len(self._ops))
         kinds = int(CODES[category]), int(PHASE_CODES[frame.phase])
         self._added.append((buffer.bytes, birth, death, self._code(frame), *kinds, op))
 
     def empty(self, row: int) -> None:
-        """Make a block nothing but its chunk."""
+        """Reduce a block to its chunk."""
         self._requested[row], self._category[row] = 0, CODES["temporaries"]
 
     def timeline(self, before: Timeline, shift: _Shift) -> Timeline:
-        """The timeline with all this."""
+        """Return the timeline with these changes."""
         new = np.array(self._added, np.int64).reshape(-1, 7).T
         count = before.num_events + shift.total
         time_ns, source = _times(before, shift, count)
@@ -178,7 +178,7 @@ class _Opened:
 
 
 def _times(before: Timeline, shift: _Shift, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """When each event is, and the old event that is its own or the last before it; a schedule's are evenly spread."""
+    """Return each event's time, and its old event or the last one before it; a schedule's times are evenly spaced."""
     known = shift.moved(np.arange(before.num_events, dtype=np.int64))
     source = np.zeros(count, np.int64)
     source[known] = np.arange(before.num_events)
@@ -193,13 +193,13 @@ def _deaths(timeline: Timeline, shift: _Shift, count: int) -> NDArray[np.int64]:
 
 
 def unused_note(runs: Sequence[CompiledRun]) -> str:
-    """How much of the largest block nobody uses when it is fullest, in words; empty without one."""
+    """Note on the unused bytes of the largest block at its fullest; empty without one."""
     module = max((run.module for run in runs), key=lambda module: module.temp_bytes, default=None)
     block = max(module.requests, key=lambda request: request.bytes, default=None) if module is not None else None
     if module is None or block is None or not block.bytes:
         return ""
     unused = block.bytes - int(live_bytes(module, block.index).max())
     return (
-        f"XLA works in one block of {format_bytes(block.bytes)}, planned ahead; when it is fullest, "
-        f"{format_bytes(unused)} of it lies unused between its buffers."
+        f"XLA works in one block of {format_bytes(block.bytes)}, planned ahead, of which "
+        f"{format_bytes(unused)} is unused between its buffers when it is fullest."
     )
