@@ -171,7 +171,7 @@ def test_it_keeps_no_graph_alive(stack: OwnerStack) -> None:
 
 
 def test_the_oldest_graphs_are_forgotten(stack: OwnerStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(owner_stack, "_MOST_OPS", 10)
+    monkeypatch.setattr(owner_stack, "_MAX_OPS", 10)
     graphs = [Graph() for _ in range(5)]
     for number, graph in enumerate(graphs):
         stack.graph(graph).ops.update({f"{number}_{op}": DENSE for op in range(4)})

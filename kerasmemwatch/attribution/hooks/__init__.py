@@ -1,4 +1,4 @@
-"""Patches around layers, gradients and operations that note who is at work during a step.
+"""Patches around layers, gradients and operations that record what runs during a step.
 
-Everything here restores what it replaces, also after an exception; nothing here reads a capture.
+They restore all that they replace, even after an exception. Nothing here reads a capture.
 """

@@ -1,4 +1,4 @@
-"""One call of a model's step function that runs within a context: the wrapper takes itself out before it runs it."""
+"""Wrapper that runs one call of a model's step function within a context, and removes itself first."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class ArmedStep:
         around: Callable[[tuple[Any, ...]], AbstractContextManager[None]],
         is_spared: Callable[[tuple[Any, ...], FrameType], bool],
     ) -> None:
-        """Have the next call of the model's step function run within a context.
+        """Run the next call of the model's step function within a context.
 
         Args:
             model: The model that runs it.
             stage: ``"train"``, ``"test"`` or ``"predict"``.
-            around: Gives the context, from what the function is called with.
-            is_spared: Says, of what the function is called with and the frame that calls it, whether it is to run as
-                it is.
+            around: Returns the context for the arguments of the call.
+            is_spared: Whether the function should run unchanged, given the arguments of the call and the caller's
+                Python frame.
         """
         self.disarm()
         name = _FUNCTIONS[stage]
@@ -46,7 +46,7 @@ class ArmedStep:
         def once(*args: Any, **kwargs: Any) -> Any:
             with unseen:
                 if self._armed is None or self._armed[2] is not once:
-                    # Another watch's wrapper, by now removed, was around this one when this was to be.
+                    # Another watch's wrapper was around this one when this was removed, and is removed itself by now.
                     if getattr(model, name, None) is once:
                         setattr(model, name, original)
                     return original(*args, **kwargs)
@@ -60,7 +60,7 @@ class ArmedStep:
         self._armed = (model, name, once, original)
 
     def disarm(self) -> None:
-        """Take the wrapper out, if it is still there."""
+        """Remove the wrapper, if it is still in place."""
         armed, self._armed = self._armed, None
         if armed is not None:
             model, name, once, original = armed

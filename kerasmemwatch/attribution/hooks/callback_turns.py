@@ -1,7 +1,7 @@
-"""Whose turn it is while a list of callbacks calls them: a patch of one list's own calls, for a while.
+"""Turns of callbacks in a list of callbacks, from a temporary patch of the list's calls.
 
-No callback is touched, and none of them has a frame of ours around it: the list is only gone through by something that
-notes each turn.
+The patch touches no callback and adds no Python frame around one: the list is only iterated by something that reports
+each turn.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _HOOKS = (
 
 
 class CallbackTurns:
-    """Tells of each turn that a list of callbacks gives to one of them.
+    """Reports each turn that a list of callbacks gives to a callback.
 
     Args:
-        callback_list: Keras' ``CallbackList``, kept weakly: what is in place ends with it.
-        turn: Called with the callback whose turn it is, with ``None`` when it is nobody's.
-        failed: Called when an exception leaves one of the list's calls.
+        callback_list: Keras' ``CallbackList``, held weakly: the patch ends with it.
+        turn: Called with the callback at the start of its turn, and with ``None`` after the last turn.
+        failed: Called when one of the list's calls raises.
 
     Example:
         >>> class List:
@@ -54,7 +54,7 @@ class CallbackTurns:
         self._installed: dict[str, Any] = {}
 
     def install(self) -> None:
-        """Put the patch in place, beside whatever others have put on the list."""
+        """Install the patch, next to any others on the list."""
         owner = self._list()
         for name in _HOOKS if owner is not None else ():
             plain = getattr(type(owner), name, None)
@@ -63,7 +63,7 @@ class CallbackTurns:
                 setattr(owner, name, call)
 
     def remove(self) -> None:
-        """Take out what is still in place."""
+        """Remove what is still in place."""
         owner, installed = self._list(), self._installed
         self._installed = {}
         for name, call in installed.items() if owner is not None else ():
@@ -94,7 +94,7 @@ class CallbackTurns:
 
 
 class _InTurn(list[Any]):
-    """The same callbacks, and word of each as it is reached."""
+    """The same callbacks, with a report of each as it is reached."""
 
     def __init__(self, callbacks: Iterable[Any], turn: Callable[[Any], None]) -> None:
         super().__init__(callbacks)

@@ -1,4 +1,4 @@
-"""Who makes the operations of a function's graph, and what is noted about the graph."""
+"""Owners of the operations in a function's graph, and other records of the graph."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Reference = Callable[[], Any]
 
 @dataclass
 class TracedGraph:
-    """What a function's graph is made of; it keeps neither the graph nor a variable alive.
+    """Records of a function's graph; they keep neither the graph nor a variable alive.
 
     Attributes:
         stage: The stage in which it was traced.
-        ops: By name of the operation, who made it.
+        ops: By name of the operation, its owner.
         variables: By name of an operation that assigns, a reference to the variable's handle.
-        gradients: By name of a tensor, a reference to the variable whose gradient it gives, whether that is
-            sparse, and the operations whose buffer it may be in.
-        calls: By name of an operation that calls a function, the function's.
+        gradients: By name of a tensor, a reference to the variable whose gradient it is, whether that is sparse, and
+            the operations whose buffer it may share.
+        calls: By name of an operation that calls a function, the function's name.
     """
 
     stage: str

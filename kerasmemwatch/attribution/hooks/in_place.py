@@ -1,4 +1,4 @@
-"""In whose buffer an operation of a graph may have put its result."""
+"""Operations of a graph whose buffer another operation's result may share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from kerasmemwatch.records.owners import BASE, Frame
 
 __all__ = ["same_buffer"]
 
-# Operations that hand their input's buffer on in another shape; a sum and a transpose only where there is nothing to
-# sum over or to exchange, which shows when a step runs.
+# Operations that return their input's buffer in another shape; a sum and a transpose do so only if there is nothing to
+# sum over or to exchange, which is known when a step runs.
 _OTHER_SHAPE = frozenset({"ExpandDims", "Reshape", "Squeeze", "Sum", "Transpose"})
-# Those and others that work in their input's buffer where nobody else needs it.
+# Those, and others that may overwrite their input's buffer if nothing else needs it.
 _IN_PLACE = _OTHER_SHAPE | frozenset(
     {
         *("AddN", "AddV2", "Cast", "Div", "Identity", "Mul", "Neg"),
@@ -21,14 +21,14 @@ _IN_PLACE = _OTHER_SHAPE | frozenset(
         *("SigmoidGrad", "SoftplusGrad", "SoftsignGrad", "SqrtGrad", "TanhGrad"),
     }
 )
-# An activation between a layer and the next takes a handful, one behind the other.
+# Between two layers an activation function has a handful of operations in a row.
 _MAX_IN_PLACE = 16
 
 
 def same_buffer(operation: Any, ops: Mapping[str, Frame]) -> tuple[str, ...]:
-    """Names of an operation and of those before it whose buffer it may have taken over.
+    """Return the names of an operation, and of earlier ones whose buffer it may have taken over.
 
-    Those of the backward pass come first, the nearest at the front; of the forward pass it may take what it read last.
+    Backward operations come first, the nearest at the front, then forward operations.
     """
     found, level = {operation.name: True}, [operation]
     for _ in range(_MAX_IN_PLACE):
@@ -45,7 +45,7 @@ def same_buffer(operation: Any, ops: Mapping[str, Frame]) -> tuple[str, ...]:
 
 
 def _may_become(tensor: Any, operation: Any) -> bool:
-    """Whether an operation may work in the buffer of what it reads: a shape, a condition or a factor is none for it."""
+    """Whether an operation may overwrite a tensor that it reads; not if that is a shape, a condition or a factor."""
     output = operation.outputs[0]
     if tensor.dtype != output.dtype or tensor.shape.rank == 0:
         return False

@@ -1,4 +1,4 @@
-"""Which watched trainings are under way in this process, and in which thread each runs."""
+"""Watched trainings that are running in this process, with the thread of each."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 __all__ = ["BESIDE", "begin", "elsewhere", "end", "other_threads"]
 
 BESIDE = (
-    "Another fit ran in a thread of this process while this step was traced. What it held is in this step's totals, as "
-    "they share the device: unattributed, or, of a fit that runs eagerly, under whatever was at work here at that time."
+    "Another fit ran in a thread of this process while this step was traced. Its memory is part of this step's totals, "
+    "because both share the device: unattributed, or, for an eager fit, under the owner at work here at that time."
 )
 
 _threads: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 def begin(training: Any) -> None:
-    """A training begins in this thread."""
+    """Record that a training begins in this thread."""
     _threads[training] = get_ident()
 
 
 def end(training: Any) -> None:
-    """A training has ended."""
+    """Record that a training has ended."""
     _threads.pop(training, None)
 
 
 def elsewhere(training: Any) -> Callable[[], bool]:
-    """A function that returns whether the calling thread is not at work for the step that begins now, in this thread.
+    """Return a function that says whether the calling thread works for something other than the step that begins now.
 
-    Threads that the step itself starts, as a strategy does for replicas, are at work for it. Threads that ran before
-    are not: they run other fits, watched or not, or prepare batches.
+    Threads that the step starts work for it, such as a strategy's replicas. Earlier threads do not: they run other
+    fits, watched or not, or prepare batches.
     """
     before = {thread.ident for thread in threading.enumerate()} - {get_ident()}
 
@@ -47,6 +47,6 @@ def elsewhere(training: Any) -> Callable[[], bool]:
 
 
 def other_threads(training: Any) -> frozenset[int]:
-    """The threads in which others train now."""
+    """Return the threads in which other trainings are running."""
     others = {thread for other, thread in list(_threads.items()) if other is not training}
     return frozenset(others & sys._current_frames().keys()) - {get_ident()}

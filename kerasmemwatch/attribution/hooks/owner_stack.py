@@ -1,7 +1,7 @@
-"""Who is running: a stack of owners, pushed and popped by the hooks, and what was made while each was on top.
+"""Stack of owners, pushed and popped by the hooks, and records of what was made while each was on top.
 
-In a graph each operation is noted by name as it is made. In eager mode the times of pushes and pops are noted, and
-an allocation on the same thread belongs to whoever was on top at that time.
+In a graph, each operation is recorded by name when it is made. In eager mode, the times of pushes and pops are
+recorded, and an allocation on the same thread belongs to the owner on top at that time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from kerasmemwatch.records.owners import AFTER_LAYERS, BASE, LOSS, METRICS, OPTI
 
 __all__ = ["OwnerStack"]
 
-# Some 100 MB. The oldest graphs are forgotten: those of models that a search has done with.
-_MOST_OPS = 500_000
+# Some 100 MB. The oldest graphs are dropped: those of models that a search no longer needs.
+_MAX_OPS = 500_000
 
 _LOSS_BACKWARD = Frame(LOSS, "", "backward")
 _AFTER_BACKWARD, _AFTER_UPDATE = Frame(OPTIMIZER, "", "update"), Frame(METRICS, "", "update")
@@ -36,15 +36,15 @@ def _nothing() -> None:
 
 
 class _Thread:
-    """One thread's stack, and who is on top of it.
+    """One thread's stack of owners, and its top.
 
     Attributes:
-        frames: Who has begun and not ended, the innermost last.
-        base: Whose what is made outside of all of them is.
-        own_code: Whose that will be, once a layer has been called.
-        differentiated: Whose gradients a tape computed last.
-        top: Who is on top.
-        log: UNIX times in nanoseconds, and who is on top from then; ``None`` while no step is captured here.
+        frames: Owners that have begun and not ended, the innermost last.
+        base: Owner of allocations made while the stack is empty.
+        own_code: The next ``base``, once a layer has been called.
+        differentiated: Owner whose gradients a tape computed last.
+        top: Owner on top.
+        log: UNIX times in nanoseconds, and the top from then on; ``None`` while no step is captured on the thread.
     """
 
     __slots__ = ("base", "differentiated", "frames", "log", "own_code", "top")
@@ -57,10 +57,10 @@ class _Thread:
         self.log: list[tuple[int, Frame]] | None = None
 
     def changed(self) -> None:
-        """Find who is on top now."""
+        """Update the top."""
         top = self.frames[-1] if self.frames else self.base
         if not top.owner:
-            # Between two gradient functions a tape adds gradients up: those of whom it differentiated last.
+            # Between two gradient functions a tape adds up gradients of the last differentiated owner.
             top = self.differentiated
         if top is not self.top:
             self.top = top
@@ -74,19 +74,19 @@ class _Local(threading.local):
 
 
 class OwnerStack:
-    """A stack for each thread, and what happened while its frames were on top.
+    """A stack per thread, and records of what happened while its frames were on top.
 
     Attributes:
-        stage: The stage whose step is running.
-        graphs: What the functions' graphs are made of, the newest last.
-        eager_gradients: Of each gradient that was computed while a step was captured: a reference to its variable,
-            where it lies, and the UNIX time in nanoseconds.
-        outputs: By stage and owner, what is known of each tensor that a layer's call returns.
-        arguments: Where the tensors lie that a captured step was called with.
-        calls: UNIX times in nanoseconds at which functions began and ended while a step was captured.
-        num_made: How many operations were ever noted.
-        missing: By name of a hook that could not be installed, what follows from that.
-        foreign: Says whether this thread runs another fit.
+        stage: Stage of the running step.
+        graphs: Records of the functions' graphs, the newest last.
+        eager_gradients: For each gradient computed while a step was captured: a reference to its variable, its address,
+            and the UNIX time in nanoseconds.
+        outputs: By stage and owner, a record of each tensor that a layer's call returns.
+        arguments: Addresses of the tensors that a captured step was called with.
+        calls: UNIX times in nanoseconds of the beginning and end of functions called while a step was captured.
+        num_made: Number of operations recorded so far.
+        missing: By name of a hook that could not be installed, the consequence.
+        foreign: Returns whether this thread runs another fit.
     """
 
     def __init__(self) -> None:
@@ -105,15 +105,15 @@ class OwnerStack:
 
     @property
     def top(self) -> Frame:
-        """Who is on top on this thread."""
+        """Owner on top on this thread."""
         return self._local.thread.top
 
     def begin(self, stage: str, own_code: Frame = AFTER_LAYERS) -> None:
-        """A step begins on this thread.
+        """Begin a step on this thread.
 
         Args:
             stage: ``"train"``, ``"test"`` or ``"predict"``.
-            own_code: Whose the operations are that the step makes outside of all layers, once one has been called.
+            own_code: Owner of the operations that the step makes outside of all layers, once a layer has been called.
         """
         self.stage = stage
         thread = self._local.thread
@@ -123,31 +123,31 @@ class OwnerStack:
 
     @property
     def depth(self) -> int:
-        """How many frames this thread's stack has."""
+        """Number of frames on this thread's stack."""
         return len(self._local.thread.frames)
 
     def leave_input(self) -> None:
-        """What comes now, outside of all layers, is no longer the input pipeline's."""
+        """End the input phase: allocations outside of all layers no longer belong to the input pipeline."""
         thread = self._local.thread
         if thread.base is BASE:
             thread.base = thread.own_code
             thread.changed()
 
     def differentiated_all(self) -> None:
-        """A loop has its gradients: what it now does itself, outside of all layers, is its update."""
+        """Begin the update: the loop has its gradients, and its own code outside of all layers now updates."""
         thread = self._local.thread
         if not thread.frames:
             thread.base = _AFTER_BACKWARD
             thread.changed()
 
     def push(self, frame: Frame) -> None:
-        """Somebody begins; each push has its ``pop``."""
+        """Push an owner that begins; each push has its ``pop``."""
         thread = self._local.thread
         thread.frames.append(frame)
         thread.changed()
 
     def pop(self) -> None:
-        """Whoever is on top ends."""
+        """Pop the owner on top, which ends."""
         thread = self._local.thread
         ended = thread.frames.pop()
         if ended.phase == "backward":
@@ -160,16 +160,16 @@ class OwnerStack:
         thread.changed()
 
     def layer(self, owner: str, class_name: str) -> Frame:
-        """The frame of a layer that is called now: backward if it recomputes for the backward pass."""
+        """Return the frame of a layer that is called now: backward if it recomputes for the backward pass."""
         backward = any(frame.phase == "backward" for frame in self._local.thread.frames)
         return Frame(owner, class_name, "backward" if backward else "forward")
 
     def parent(self) -> str:
-        """Path of the innermost layer that is running, ``""`` if none is."""
+        """Return the path of the innermost running layer, ``""`` if there is none."""
         return next((frame.owner for frame in reversed(self._local.thread.frames) if frame.class_name), "")
 
     def rename(self, paths: Mapping[str, str]) -> None:
-        """Paths of layers are others from now on: the new by the old."""
+        """Rename layers: new paths by old ones."""
         if not paths:
             return
         for graph in self.graphs:
@@ -179,25 +179,25 @@ class OwnerStack:
         if log is not None:
             log[:] = [(time_ns, _renamed(frame, paths)) for time_ns, frame in log]
 
-    # -- what was made -----------------------------------------------------------------------------------------
+    # -- records of what was made ------------------------------------------------------------------------------
 
     def graph(self, graph: Any) -> TracedGraph:
-        """What is noted about a graph."""
+        """Return the records of a graph."""
         found = self._by_graph.get(graph)
         if found is None:
             found = self._by_graph[graph] = TracedGraph(self.stage)
             self.graphs.append(found)
-            while len(self.graphs) > 1 and self.num_operations > _MOST_OPS:
+            while len(self.graphs) > 1 and self.num_operations > _MAX_OPS:
                 self.graphs.popleft()
         return found
 
     def ops(self, stage: str) -> Mapping[str, Sequence[Frame]]:
-        """Who made each operation, by name; of several graphs' the newest of the stage comes first."""
+        """Return the owners of each operation by name; the stage's newest graph comes first."""
         found: dict[str, tuple[Frame, ...]] = {}
-        # One for all operations of a frame: 100,000 new tuples would have Python collect garbage.
+        # One tuple for all operations of a frame: 100,000 new tuples would trigger the garbage collector.
         alone: dict[Frame, tuple[Frame, ...]] = {}
         for graph in sorted(self.graphs, key=lambda graph: graph.stage == stage):
-            for name, frame in graph.ops.copy().items():  # others may be made meanwhile, in another thread
+            for name, frame in graph.ops.copy().items():  # another thread may add operations meanwhile
                 before = found.get(name)
                 if before is None:
                     found[name] = alone.setdefault(frame, (frame,))
@@ -206,7 +206,7 @@ class OwnerStack:
         return found
 
     def made(self, graph: TracedGraph, name: str) -> None:
-        """An operation was made by whoever is on top; not if another fit makes it, whose graph it is."""
+        """Record an operation as made by the owner on top, unless another fit makes it, which owns the graph."""
         if self.foreign():
             return
         graph.ops[name] = self.top
@@ -215,23 +215,23 @@ class OwnerStack:
             self._too_many()
 
     def limit_made(self, most: int, too_many: Callable[[], None]) -> None:
-        """Have something called as soon as so many operations were ever noted."""
+        """Call ``too_many`` as soon as this many operations were recorded."""
         self._most_made, self._too_many = most, too_many
 
     @property
     def num_operations(self) -> int:
-        """How many operations are noted, which tells whether there are new ones."""
+        """Number of recorded operations, which shows whether there are new ones."""
         return sum(len(graph.ops) for graph in tuple(self.graphs))
 
     def merged(self, stage: str, name: str) -> dict[str, Any]:
-        """Another of the graphs' tables, merged likewise."""
+        """Return another of the graphs' tables, merged likewise."""
         found: dict[str, Any] = {}
         for graph in sorted(self.graphs, key=lambda graph: graph.stage == stage):
             found.update(getattr(graph, name))
         return found
 
     def differentiated(self) -> list[Any]:
-        """The sources of gradients, as far as they are alive: variables, or whatever a tape watched."""
+        """Return the sources of gradients that are alive: variables, or other values that a tape watched."""
         of_graphs = [found[0] for graph in self.graphs for found in graph.gradients.values()]
         found = (reference() for reference in (*of_graphs, *(gradient[0] for gradient in self.eager_gradients)))
         return [source for source in found if source is not None]
@@ -242,14 +242,14 @@ class OwnerStack:
         return self._timed is not None
 
     def called(self, begin_ns: int, end_ns: int) -> None:
-        """A function ran on this thread: its operations have names of their own, whoever is on top."""
+        """Record a function's run on this thread: its operations have names of their own, whatever is on top."""
         if self._timed is self._local.thread:
             self.calls.append((begin_ns, end_ns))
             self.leave_input()
 
     @contextmanager
     def timing(self) -> Iterator[list[tuple[int, Frame]]]:
-        """Note the UNIX time in nanoseconds of each change of this thread's top, with who is on top from then."""
+        """Record each change of this thread's top: UNIX time in nanoseconds, and the top from then on."""
         thread = self._timed = self._local.thread
         log = thread.log = [(time.time_ns(), thread.top)]
         self.calls, self.arguments = [], set()

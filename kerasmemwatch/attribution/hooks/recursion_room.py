@@ -1,4 +1,4 @@
-"""Room under Python's recursion limit for the frames that hooks add to nested calls."""
+"""Room under Python's recursion limit for the Python frames that hooks add to nested calls."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from types import TracebackType
 
 __all__ = ["RecursionRoom"]
 
-# A hooked layer adds a frame to `Layer.__call__` and one to `Operation.__call__`, a wrapper's one more. CPython 3.11
-# also counts each call that passes through C.
+# A hooked layer adds a Python frame to `Layer.__call__` and one to `Operation.__call__`, and a wrapper adds one more.
+# CPython 3.11 also counts each call that passes through C.
 _COUNTS_PER_LEVEL = 8
-# For layers that no watched model lists, and for our calls at the bottom of the stack.
+# For layers that no watched model lists, and for our own calls at the bottom of the stack.
 _SPARE = 200
 
 
 class RecursionRoom:
-    """Raises the recursion limit while hooks are in place, so that a model nests as deeply as without them.
+    """Raises the recursion limit while hooks are in place, so that models nest as deeply as without them.
 
-    The limit goes up by what the hooks need and no more: endless recursion in the user's code still ends in a
-    ``RecursionError``. It is put back at the end, unless somebody else has set it in the meantime.
+    The limit rises by no more than the hooks need: endless recursion in the user's code still raises a
+    ``RecursionError``. It is restored at the end, unless other code has changed it in the meantime.
 
     Example:
         >>> before = sys.getrecursionlimit()
@@ -38,7 +38,7 @@ class RecursionRoom:
         return self
 
     def reserve(self, levels: int) -> None:
-        """Make room for a model of so many levels of layers; never takes room back."""
+        """Make room for a model with this many levels of layers; never takes room back."""
         wanted = self._before + _COUNTS_PER_LEVEL * levels + _SPARE
         if sys.getrecursionlimit() == self._ours < wanted:
             sys.setrecursionlimit(wanted)
