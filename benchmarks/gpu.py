@@ -230,7 +230,7 @@ def _print_rest(checked: CheckedCapture, console: Console) -> None:
     """What the report's first line says of the fit's peak, what has no owner, and which sums are off."""
     name, check = checked.capture.name, checked.check
     if check is None:
-        console.print(f"{name}: its allocator told of no allocation.", highlight=False)
+        console.print(f"{name}: its allocator reported no allocation.", highlight=False)
         return
     console.print(f"{name}: device peak {checked.headline}", highlight=False, markup=False)
     for category in ("weights", "optimizer"):

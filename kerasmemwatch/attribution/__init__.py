@@ -1,4 +1,4 @@
-"""From a captured step to a timeline in which every allocation has an owner and a category.
+"""Attribution of a captured step: a timeline in which every allocation has an owner and a category.
 
-The packages below hold the parts; modules here combine them. Nothing here decides when to trace.
+The packages below hold the parts, and the modules here combine them. Nothing here decides when to trace.
 """

@@ -1,4 +1,4 @@
-"""What a tracer keeps of a step for the analysis."""
+"""Records of a step that a tracer keeps for the analysis."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["CapturedStep", "Receiver"]
 
 
 class Receiver(Protocol):
-    """What waits for the traced step."""
+    """An object that waits for the traced step."""
 
     def expect(self) -> None:
-        """Be told that a step is being analysed."""
+        """Announce that a step is being analysed."""
 
     def add(self, step: TracedStep | None) -> None:
         """Take the traced step; ``None`` if there is none after all."""
@@ -31,29 +31,29 @@ class CapturedStep:
 
     Attributes:
         stage: ``"train"``, ``"test"`` or ``"predict"``.
-        mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if the capture is to tell, as in a loop of the user's.
-        reason: Why it was captured.
+        mode: ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if the capture shows it, as in the user's own loop.
+        reason: Reason for the capture.
         batch: The tensors of its batch.
         layers: By path of each layer in the model's order, its class.
         optimizers: Names of the models' optimizers.
         space: A serialized ``XSpace``.
-        begun_ns: UNIX time of its begin.
-        log: Times and who was on top of the stack from then.
+        begun_ns: UNIX time of its beginning.
+        log: Times, and the top of the stack from then on.
         gradients: As in ``OwnerStack.eager_gradients``.
-        known: Buffers alive after it, and what input pipelines kept as it began.
+        known: Buffers alive after it, and those that input pipelines held when it began.
         step: The sample's ``step``.
         epoch: 0-based epoch.
-        calls: UNIX times in nanoseconds at which functions began and ended.
-        arguments: Where the tensors lie that the step was called with.
-        held: By owner, what it is known to have held when the step began, though not where.
+        calls: UNIX times in nanoseconds of the beginning and end of functions.
+        arguments: Addresses of the tensors that the step was called with.
+        held: By owner, the bytes that it is known to have held when the step began, at unknown addresses.
         beside: Whether another fit ran in the process.
-        missed: Whether another fit was being traced when this one made its functions.
-        before: By key of a variable, where it lay before it.
-        sightings: Where variables were seen within it.
-        spared: Whether this fit's functions were made without hooks, as fits that are alike had been traced.
-        fit: What keeps the traced step for fits that are alike.
-        after: Of a gap between two steps: the ``step`` before it. ``None`` if this is a step.
-        is_first: Whether it may have made its functions.
+        missed: Whether another fit was being traced when this one traced its functions.
+        before: By key of a variable, its address before the step.
+        sightings: Addresses of variables seen within the step.
+        spared: Whether this fit's functions were traced without hooks, as similar fits had been traced.
+        fit: Holder of the traced step for similar fits.
+        after: For a gap between two steps, the ``step`` before it; ``None`` for a step.
+        is_first: Whether it may have traced its functions.
     """
 
     stage: str

@@ -1,4 +1,4 @@
-"""What the hooks noted of a step's functions, as values: the analysis needs no object of TensorFlow's."""
+"""Records of a step's functions by the hooks, as values: the analysis needs no objects of TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["HookNotes", "hook_notes"]
 
 @dataclass(frozen=True)
 class HookNotes:
-    """What the hooks noted.
+    """Records by the hooks.
 
     Attributes:
-        owners: Who made each operation.
+        owners: Owner of each operation.
         assigned: By name of an operation that assigns, or whose result is assigned, the variable's buffer.
         gradients: The gradients of variables.
-        outputs: By layer path, what is known of each tensor that a layer's call returns.
-        missing: What follows from hooks that could not be installed.
-        calls: By name of an operation that calls a function, the function's.
+        outputs: By layer path, a record of each tensor that a layer's call returns.
+        missing: Consequences of hooks that could not be installed.
+        calls: By name of an operation that calls a function, the function's name.
     """
 
     owners: OpOwners
@@ -39,12 +39,12 @@ class HookNotes:
 
 
 def hook_notes(captured: CapturedStep, stack: OwnerStack, owners: OpOwners) -> HookNotes:
-    """Collect what the hooks noted of a captured step.
+    """Collect the hooks' records of a captured step.
 
     Args:
         captured: The step.
-        stack: What the hooks noted.
-        owners: Who made each operation of its stage.
+        stack: The hooks' records.
+        owners: Owner of each operation of its stage.
     """
     by_key = {buffer.key: buffer for buffer in captured.known if buffer.key}
     return HookNotes(
@@ -63,8 +63,8 @@ def _assigned(stack: OwnerStack, stage: str, by_key: dict[int, KnownBuffer]) -> 
 
 
 def _buffer_of(variable: Any, by_key: dict[int, KnownBuffer]) -> KnownBuffer | None:
-    """The known buffer of a variable; of one that is distributed, its first replica's."""
-    # The whole of a distributed variable has no handle outside of a replica, and says so with a ValueError.
+    """Return the known buffer of a variable; for a distributed one, the buffer of its first replica."""
+    # Outside of a replica, the whole of a distributed variable has no handle, and raises a ValueError.
     handles = (getattr(each, "handle", None) for each in components(variable))
     return next((by_key[id(handle)] for handle in handles if id(handle) in by_key), None)
 

@@ -1,4 +1,4 @@
-"""Allocators of a GPU that tell how much they hold, and nothing of single allocations, as ``cuda_malloc_async``."""
+"""Allocators of a GPU that report their totals but no single allocations, such as ``cuda_malloc_async``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _VARIABLE = "TF_GPU_ALLOCATOR"
 
 
 class NoAllocationsError(MemWatchError):
-    """A capture without an allocation: the allocator keeps no statistics, or tells nothing of what is small."""
+    """A capture without an allocation: the allocator keeps no statistics, or does not report small allocations."""
 
 
 def silent_device(known: Iterable[KnownBuffer], told: Collection[str]) -> str:
-    """The GPU that holds most of a step's variables, if its allocator told nothing of the step; ``""`` otherwise.
+    """Return the GPU that holds most of a step's variables, if its allocator reported nothing; ``""`` otherwise.
 
     Args:
         known: Buffers that are alive after the step.
-        told: The devices whose allocators told something.
+        told: The devices whose allocators reported something.
 
     Example:
         >>> variable = KnownBuffer("a", "Dense", "weights", 1024, key=1, device="GPU:0")
@@ -43,30 +43,30 @@ def silent_device(known: Iterable[KnownBuffer], told: Collection[str]) -> str:
 
 
 def fix() -> str:
-    """What has layers measured, in words; ``""`` if nothing is known to."""
+    """Instruction on how to measure layers; ``""`` if none is known."""
     chosen = os.environ.get(_VARIABLE, "")
     return f"To measure layers, unset {_VARIABLE}, which is {chosen!r}." if chosen else ""
 
 
 def planned_note(device: str) -> str:
-    """What a step's timeline is where it comes from XLA's plan."""
+    """Note on the origin of a timeline that comes from XLA's plan."""
     return (
-        f"{device}: {SILENT_ALLOCATOR}. {PLANNED}, on top of the variables, and was not measured; what is taken while "
-        f"a program is compiled is not in it. The bytes of the run's peaks are exact. {fix()}"
+        f"{device}: {SILENT_ALLOCATOR}. {PLANNED}, on top of the variables, and was not measured; it excludes "
+        f"allocations made while a program is compiled. The bytes of the run's peaks are exact. {fix()}"
     ).rstrip()
 
 
 def remark(faults: Faults, known: Iterable[KnownBuffer]) -> None:
-    """Tell once that a captured step has no allocation to attribute, and why.
+    """Warn once that a captured step has no allocations to attribute, with the reason.
 
     Args:
-        faults: Where it is told.
+        faults: Receives the warning.
         known: Buffers that are alive after the step.
     """
     device = silent_device(known, ())
     if device:
-        known_of_it = "The bytes of its peaks are exact; which layers hold them is unknown."
-        faults.remark(device, NoAllocationsError(SILENT_ALLOCATOR), f"{known_of_it} {fix()}".rstrip())
+        exact = "The bytes of its peaks are exact; the layers that hold them are unknown."
+        faults.remark(device, NoAllocationsError(SILENT_ALLOCATOR), f"{exact} {fix()}".rstrip())
     else:
-        error = NoAllocationsError("TensorFlow's allocator told of no allocation in the traced step")
+        error = NoAllocationsError("TensorFlow's allocator reported no allocation in the traced step")
         faults.remark("trace", error, "" if counts_exactly() else remedy())

@@ -235,9 +235,9 @@ def test_an_allocator_that_tells_nothing(run, environment):
     told = run("counting", 16, TF_CPU_ALLOCATOR_USE_BFC="0", **environment)
     assert told["rows"] == 8 and told["steps"] == [] and told["coverage"] is None
     [message] = told["messages"]
-    assert "told of no allocation" in message and "TF_CPU_ALLOCATOR_USE_BFC=1" in message
+    assert "reported no allocation" in message and "TF_CPU_ALLOCATOR_USE_BFC=1" in message
     report = " ".join(told["report"].split())
-    assert "What layers hold at the peak is not known" in report and "told of no allocation" in report
+    assert "What layers hold at the peak is not known" in report and "reported no allocation" in report
     assert "What each layer holds" not in report
 
 

@@ -138,7 +138,7 @@ def test_batches_that_wait_on_the_device_are_said_to_be_an_estimate(benchmark: A
     ahead, _ = step("two_towers-graph-prefetched").notes
     assert "3.4 MiB on GPU:0 are taken for batches that wait there" in ahead
     (data_set,) = step("two_towers-graph").notes
-    assert data_set.startswith("A whole data set lies on GPU:0 (6.8 MiB), of which a step needs 1.7 MiB.")
+    assert data_set.startswith("A whole data set is on GPU:0 (6.8 MiB), of which a step needs 1.7 MiB.")
 
 
 def test_places_of_one_device_say_nothing_of_another(benchmark: Any) -> None:

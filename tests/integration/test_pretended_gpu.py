@@ -74,7 +74,7 @@ def test_a_report_tells_that_a_whole_data_set_lies_on_the_gpu(pretend: Any) -> N
     report = fitted(jit_compile=False).report
     assert report.traced is not None and report.traced.device == "GPU:0"
     size = ROWS * (WIDTH + 1) * 4 / 1024
-    note = f"A whole data set lies on GPU:0 ({size:.1f} KiB), of which a step needs {size / 8:.1f} KiB."
+    note = f"A whole data set is on GPU:0 ({size:.1f} KiB), of which a step needs {size / 8:.1f} KiB."
     assert note in " ".join(str(report).split())
     assert "with tf.device('CPU:0'): data = tf.data.Dataset" in " ".join(str(report).split())
 
@@ -99,8 +99,8 @@ def test_an_allocator_without_events_is_told_in_a_line_with_the_remedy(
     assert report.peak.bytes
     [note] = [note for note in all_notes(report) if "not known" in note or "unknown" in note]
     assert note == (
-        "GPU:0: its allocator tells nothing of single allocations. The bytes of its peaks are exact; which layers hold "
-        "them is unknown. To measure layers, unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'."
+        "GPU:0: its allocator tells nothing of single allocations. The bytes of its peaks are exact; the layers that "
+        "hold them are unknown. To measure layers, unset TF_GPU_ALLOCATOR, which is 'cuda_malloc_async'."
     )
     assert " ".join(str(report).split()).count("tells nothing of single allocations") == 1
     assert untraced(report) == note  # in the tab, and in place of figures

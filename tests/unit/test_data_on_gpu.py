@@ -17,14 +17,14 @@ BATCH = [BatchPart(4 << 20, False), BatchPart(2 << 20, False)]
 
 def test_a_data_set_on_a_gpu_is_told_with_its_bytes_and_the_fix() -> None:
     words = data_on_gpu([IMAGES, LABELS], BATCH, None)
-    assert words.startswith("A whole data set lies on GPU:0 (60.0 MiB), of which a step needs 6.0 MiB. ")
+    assert words.startswith("A whole data set is on GPU:0 (60.0 MiB), of which a step needs 6.0 MiB. ")
     assert "with tf.device('CPU:0'): data = tf.data.Dataset.from_tensor_slices((x, y))" in words
     assert "\n" not in words
 
 
 def test_each_gpu_is_told_by_itself() -> None:
     words = data_on_gpu([IMAGES, replace(LABELS, device="GPU:1")], BATCH, None)
-    assert "lies on GPU:0 (40.0 MiB) and GPU:1 (20.0 MiB), of" in words
+    assert "is on GPU:0 (40.0 MiB) and GPU:1 (20.0 MiB), of" in words
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_census_does_not_look_at_all_objects_again(monkeypatch: pytest.MonkeyP
 @follows
 def test_a_census_that_notes_too_many_looks_at_all_again(monkeypatch: pytest.MonkeyPatch) -> None:
     census = Census(kind)
-    monkeypatch.setattr(live, "_MOST_NOTED", 202)
+    monkeypatch.setattr(live, "_MAX_NOTED", 202)
     kept = [Buffer(), Buffer()]
     gc.collect()
     assert census.is_current

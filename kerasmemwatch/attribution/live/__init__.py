@@ -1,4 +1,4 @@
-"""Buffers that Python can name around a step: variables, tensors, batches, iterators, tapes.
+"""Buffers that Python can name around a step: variables, tensors, batches, iterators and tapes.
 
 Nothing here copies a tensor or keeps one alive.
 """

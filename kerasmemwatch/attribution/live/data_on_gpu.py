@@ -1,4 +1,4 @@
-"""Data sets that lie on a GPU as a whole, of which a step needs one batch. Pure."""
+"""Data sets that are entirely on a GPU, although a step needs one batch. Pure."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["data_on_gpu", "host_copies"]
 
 
 def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: int | None) -> str:
-    """How many bytes of data sets lie on GPUs, in words; empty if none do, or no more than a batch.
+    """Note on the bytes of data sets on GPUs; empty if there are none, or no more than a batch.
 
-    Of a batch of unknown size nothing tells whether the data set is larger.
+    Without a known batch size it is unknown whether the data set is larger.
 
     Args:
         known: Buffers with a name: those that datasets hold have the category ``"inputs"``.
         batch: The tensors of a batch.
-        rows: How many rows it has, if known.
+        rows: The batch's number of rows, if known.
 
     Example:
         >>> held = KnownBuffer("input pipeline", "", "inputs", 1 << 30, address=4096, device="GPU:0")
         >>> data_on_gpu([held], [BatchPart(1 << 20, False)], None).partition(". ")[0]
-        'A whole data set lies on GPU:0 (1.0 GiB), of which a step needs 1.0 MiB'
+        'A whole data set is on GPU:0 (1.0 GiB), of which a step needs 1.0 MiB'
     """
     held: dict[str, int] = defaultdict(int)
     for buffer in known:
@@ -40,18 +40,18 @@ def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: 
     if not places:
         return ""
     return (
-        f"A whole data set lies on {' and '.join(places)}, of which a step needs {format_bytes(batch_bytes)}. "
-        "TensorFlow copies arrays there that fit(x=array) is given. Fit a data set from host memory: "
+        f"A whole data set is on {' and '.join(places)}, of which a step needs {format_bytes(batch_bytes)}. "
+        "TensorFlow copies arrays given to fit(x=array) there. Keep the data set in host memory: "
         "with tf.device('CPU:0'): data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)"
     )
 
 
 def host_copies(known: Iterable[KnownBuffer], arguments: Container[int] = ()) -> list[KnownBuffer]:
-    """The copies in host memory of what datasets hold on GPUs: a dataset's kernels run on the host.
+    """Return the copies in host memory of data that datasets hold on GPUs: a dataset's kernels run on the host.
 
     Args:
         known: As for ``data_on_gpu``.
-        arguments: Where tensors lie that a step was called with, which no dataset holds.
+        arguments: Addresses of tensors that a step was called with, which no dataset holds.
     """
     held = (buffer for buffer in known if buffer.category == "inputs" and buffer.device.startswith("GPU"))
     return [replace(buffer, address=0, device=HOST) for buffer in held if buffer.address not in arguments]

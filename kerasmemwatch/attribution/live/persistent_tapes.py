@@ -1,4 +1,4 @@
-"""Tapes that are alive after their forward pass: what they saved stays until they are used up or deleted."""
+"""Tapes that outlive their forward pass: they keep what they saved until they are used up or deleted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["KEPT_TAPES", "keep", "kept_bytes"]
 
-# The owner of what they hold.
+# Owner of the buffers that they hold.
 KEPT_TAPES = "kept tapes"
 
 
@@ -23,12 +23,12 @@ _kept: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
 
 
 def keep(tape: Any, saved_bytes: int, holds: Callable[[Any], bool]) -> None:
-    """Remember a tape for as long as it lives.
+    """Register a tape for as long as it lives.
 
     Args:
         tape: The tape.
-        saved_bytes: What its forward pass left.
-        holds: Says of it whether it still holds that.
+        saved_bytes: Bytes that its forward pass left.
+        holds: Whether the given tape still holds them.
 
     Example:
         >>> class Tape: ...
@@ -44,8 +44,8 @@ def keep(tape: Any, saved_bytes: int, holds: Callable[[Any], bool]) -> None:
 
 
 def kept_bytes() -> int:
-    """What all tapes hold that are alive, in bytes."""
-    # keyrefs is one step of the interpreter's: tapes may come and go on other threads.
+    """Return the bytes held by all tapes that are alive."""
+    # keyrefs is one step of the interpreter: other threads may add or remove tapes meanwhile.
     tapes = [tape for reference in _kept.keyrefs() if (tape := reference()) is not None]
     found = ((tape, _kept.get(tape)) for tape in tapes)
     return sum(kept.bytes for tape, kept in found if kept is not None and kept.holds(tape))

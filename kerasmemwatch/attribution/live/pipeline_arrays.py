@@ -1,8 +1,8 @@
-"""Arrays that a running input pipeline keeps beside the batches that wait.
+"""Arrays that a running input pipeline keeps, besides the waiting batches.
 
-When an iterator is made, TensorFlow computes what a dataset's function makes of constants alone (``tf.range(9)``), and
-keeps it for as long as the iterator. A ``flat_map`` keeps the element that it is going through. Keras' pipeline for
-arrays has both: the numbers of all samples, and the order in which they come.
+When an iterator is made, TensorFlow computes the results of a dataset's function that depend on constants alone
+(``tf.range(9)``), and keeps them as long as the iterator. A ``flat_map`` keeps its current element. Keras' pipeline for
+arrays has both: the indices of all samples, and their order.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from kerasmemwatch.records.owners import INPUT_PIPELINE
 
 __all__ = ["kept_arrays"]
 
-# tensorflow/core/common_runtime/constant_folding.cc: a larger result is computed anew each time.
+# tensorflow/core/common_runtime/constant_folding.cc: larger results are computed again each time.
 _MAX_FOLDED_BYTES = 10 << 20
-# A chunk: TensorFlow joins equal constants, and there are many small ones.
+# One chunk. Smaller constants are ignored: TensorFlow merges equal ones, and there are many.
 _SMALL_BYTES = 256
-# Operations that hand on a buffer, or a part of it.
+# Operations that return a buffer, or a part of it.
 _VIEWS = frozenset(
     {"Bitcast", "EnsureShape", "ExpandDims", "Identity", "Reshape", "Slice", "Squeeze", "StopGradient", "StridedSlice"}
 )
-# Their results lie in NumPy's memory.
+# Their results are in NumPy's memory.
 _OF_PYTHON = frozenset({"EagerPyFunc", "PyFunc", "PyFuncStateless"})
 
 
 class _Arrays(NamedTuple):
-    """What a dataset's function makes.
+    """Arrays that a dataset's function makes.
 
     Attributes:
-        constants: Bytes of each array that is made of constants alone.
-        results: Bytes of each array that it gives out, is made anew for each element, and is of a known size.
+        constants: Bytes of each array that depends on constants alone.
+        results: Bytes of each array of known size that it returns and makes anew for each element.
     """
 
     constants: tuple[int, ...]
@@ -48,7 +48,7 @@ _of_graph: weakref.WeakKeyDictionary[Any, _Arrays] = weakref.WeakKeyDictionary()
 
 
 def kept_arrays(iterators: Iterable[Any]) -> list[KnownBuffer]:
-    """The arrays that iterators keep; nobody tells where they lie.
+    """Return the arrays that iterators keep, at unknown addresses.
 
     Args:
         iterators: TensorFlow's ``OwnedIterator``s.
@@ -60,7 +60,7 @@ def kept_arrays(iterators: Iterable[Any]) -> list[KnownBuffer]:
     sizes = list[int]()
     for iterator in iterators:
         nodes = pipeline_nodes(iterator)
-        # All of this is private, and may one day be another.
+        # All of this is private, and may change.
         with suppress(Exception):
             datasets = list(_with_inputs(ITERATOR_DATASET.of(iterator))) if nodes else []
             sizes += [size for dataset in datasets for arrays in _made(dataset) for size in arrays.constants]
@@ -95,7 +95,7 @@ def _large(tensors: Iterable[Any]) -> tuple[int, ...]:
 
 
 def _folded(graph: Any) -> set[str]:
-    """Names of the operations that run once, as they need nothing but constants."""
+    """Names of the operations that run once, because they depend on constants alone."""
     found = set[str]()
     for op in graph.get_operations():
         is_pure = op.inputs and not op.op_def.is_stateful and not op.control_inputs
@@ -109,14 +109,14 @@ def _folded(graph: Any) -> set[str]:
 
 
 def _is_made_anew(tensor: Any, folded: Container[str]) -> bool:
-    """Whether a buffer is neither a constant nor what the function was given, or a part of it."""
+    """Whether a buffer is neither a constant, nor an argument of the function, nor a part of either."""
     while tensor.op.type in _VIEWS:
         tensor = tensor.op.inputs[0]
     return tensor.op.type != "Placeholder" and tensor.op.name not in folded
 
 
 def _element(dataset: Any) -> tuple[int, ...]:
-    """What a ``flat_map`` goes through, if that is made for it."""
+    """Return the element that a ``flat_map`` iterates, if it is made for that."""
     if not type(dataset).__name__.endswith("FlatMapDataset"):
         return ()
     [source] = DATASET_INPUTS.of(dataset)()
@@ -126,8 +126,8 @@ def _element(dataset: Any) -> tuple[int, ...]:
 
 
 def _is_open(nodes: Mapping[int, Any], size: int) -> bool:
-    """Whether a ``flat_map`` goes through an element of a size: then it has a second input, the element's dataset."""
+    """Whether a ``flat_map`` iterates an element of this size: then its second input is the element's dataset."""
     sources = (nodes[node.inputs[0]] for node in nodes.values() if node.name == "FlatMap" and len(node.inputs) > 1)
     allocated = (source.bytes_produced / source.num_elements for source in sources if source.num_elements)
-    # A chunk may be up to twice what was asked for.
+    # A chunk may be up to twice as large as the request.
     return any(size <= each < 2 * chunk_bytes(size) for each in allocated)

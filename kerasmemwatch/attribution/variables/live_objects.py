@@ -1,4 +1,4 @@
-"""The objects of some kinds that are alive: what nobody handed us can only be found among all of them."""
+"""Search for live objects of given kinds among all objects, for those that nothing else leads to."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any, cast
 __all__ = ["Census", "live_objects"]
 
 _Found = defaultdict[str, list[Any]]
-# After so much, looking at all once more is cheaper; a search that notes nothing counts as well.
-_MOST_NOTED, _A_SEARCH = 100_000, 100
+# Beyond this many, a full search is cheaper; a search that finds nothing counts as well.
+_MAX_NOTED, _A_SEARCH = 100_000, 100
 
 
 def live_objects(kind_of: Callable[[type], str]) -> _Found:
-    """Objects that Python's garbage collector knows, by kind; looks at every one of them but tuples.
+    """Return objects known to Python's garbage collector by kind; visits all of them except tuples.
 
     Args:
-        kind_of: Names the kind of a class; asked once for each. Objects of kind ``""`` are left out.
+        kind_of: Names the kind of a class, called once per class. Objects of kind ``""`` are left out.
 
     Example:
         >>> class Kept: pass
@@ -35,15 +35,15 @@ def live_objects(kind_of: Callable[[type], str]) -> _Found:
 
 
 class Census:
-    """The objects of some kinds that are alive, and later once more, without looking at all of them again.
+    """Live objects of some kinds, now and later, without visiting all objects again.
 
-    Nothing is kept alive in the meantime: what is gone is gone.
+    It keeps no object alive in the meantime.
 
     Args:
-        kind_of: As for ``live_objects``.
+        kind_of: As in ``live_objects``.
 
     Attributes:
-        is_current: Whether what came since is known or young; else all objects are looked at again.
+        is_current: Whether new objects are known or young; otherwise all objects are visited again.
 
     Example:
         >>> class Kept: pass
@@ -56,13 +56,13 @@ class Census:
     def __init__(self, kind_of: Callable[[type], str]) -> None:
         self._kind_of, self._num_noted = kind_of, 0
         self._references = defaultdict[str, list[weakref.ref[Any]]](list)
-        self.is_current = sys.version_info < (3, 14)  # since then Python promotes little by little
+        self.is_current = sys.version_info < (3, 14)  # since 3.14 Python promotes objects gradually
         if self.is_current:
             self._follow()
         self._note(live_objects(kind_of))
 
     def again(self) -> _Found:
-        """Those that are alive by now, by kind."""
+        """Return the objects that are alive now, by kind."""
         if not self.is_current:
             return live_objects(self._kind_of)
         found = self.young()
@@ -72,20 +72,20 @@ class Census:
         return found
 
     def left(self, kind: str) -> list[Any]:
-        """Those of a kind that were alive then, or have been promoted since, and still are."""
+        """Return the objects of a kind that were alive then, or have been promoted since, and are still alive."""
         found = {id(each): each for reference in self._references[kind] if (each := reference()) is not None}
         return list(found.values())
 
     def young(self) -> _Found:
-        """Those that are new, unless Python has promoted them, and perhaps some more."""
-        # One by one: a list that both are put into would be among them, and keep itself and all of them alive.
+        """Return the objects that are new and not promoted yet, and perhaps some others."""
+        # One list at a time: a list that both are put into would find itself, and keep all of them alive.
         found = _sorted(_objects(0), self._kind_of)
         for kind, objects in _sorted(_objects(1), self._kind_of).items():
             found[kind] += objects
         return found
 
     def _follow(self) -> None:
-        """Note what Python promotes: until then, whatever is new is in one of the two younger generations."""
+        """Record the objects that Python promotes: until then, they are in one of the two younger generations."""
         reference = weakref.ref(self)
 
         def collecting(phase: str, info: dict[str, int]) -> None:
@@ -93,7 +93,7 @@ class Census:
             if census is not None and census.is_current and phase == "start" and info["generation"]:
                 try:
                     census._note(census.young())
-                except Exception:  # Python prints what is raised in here, wherever that is
+                except Exception:  # Python prints any exception raised in here
                     census.is_current = False
 
         gc.callbacks.append(collecting)
@@ -104,27 +104,27 @@ class Census:
         try:
             for kind, objects in found.items():
                 self._references[kind] += map(weakref.ref, objects)
-        except TypeError:  # a user's class with slots and no place for weak references
+        except TypeError:  # a user's class with slots and without weak references
             self.is_current = False
-        if self._num_noted > _MOST_NOTED:
+        if self._num_noted > _MAX_NOTED:
             self.is_current = False
 
 
 def _remove(callback: Callable[[str, dict[str, int]], None]) -> None:
-    with suppress(ValueError):  # somebody has emptied the list
+    with suppress(ValueError):  # other code has emptied the list
         gc.callbacks.remove(callback)
 
 
 def _objects(generation: int | None) -> list[Any]:
-    """The objects of a generation of the garbage collector's, or all, without tuples.
+    """Return the objects of a generation of the garbage collector, or all, without tuples.
 
-    Another thread may be in the middle of ``tuple(generator)``, which fails with a ``SystemError`` if anybody else has
-    the unfinished tuple when it is done. So tuples are let go of before any thread takes over: there is one call, of
-    ``list``, and all that it does is C.
+    Another thread may be in the middle of ``tuple(generator)``, which fails with a ``SystemError`` if the unfinished
+    tuple has another reference at its end. So references to tuples are dropped before any other thread runs: there is
+    one call, of ``list``, and it runs C code only.
     """
     every = list[Any]()
     extend, delete = cast(Callable[..., bool], every.extend), cast(Callable[..., bool], every.__delitem__)
-    # Each runs once, when the chain comes to it, and adds nothing to the chain.
+    # Each runs once, when the chain reaches it, and adds nothing to the chain.
     fill = filter(None, map(extend, map(gc.get_objects, (generation,))))
     empty = filter(None, map(delete, (slice(None),)))
     others = map(operator.is_not, map(type, iter(every)), itertools.repeat(tuple))
@@ -134,16 +134,16 @@ def _objects(generation: int | None) -> list[Any]:
 def _sorted(objects: list[Any], kind_of: Callable[[type], str]) -> _Found:
     found, kinds = defaultdict[str, list[Any]](list), _Kinds(kind_of)
     try:
-        # There are a thousand times more objects than classes: none of them runs Python's own code.
+        # There are a thousand times more objects than classes, so no object runs Python code.
         for item in itertools.compress(objects, map(kinds.__getitem__, map(type, objects))):
             found[kinds[type(item)]].append(item)
     finally:
-        objects.clear()  # it is among them, and would keep itself and all of them alive
+        objects.clear()  # the list is in itself, and would keep all of them alive
     return found
 
 
 class _Kinds(dict[type, str]):
-    """Kinds of classes, asked for when first looked up."""
+    """Kinds of classes, computed on first use."""
 
     def __init__(self, kind_of: Callable[[type], str]) -> None:
         super().__init__()

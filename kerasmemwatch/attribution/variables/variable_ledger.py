@@ -1,4 +1,4 @@
-"""The account of a model's variables: each counted once, for one owner."""
+"""Ledger of a model's variables: each is counted once, for one owner."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class VariableMemory:
     Attributes:
         path: The owner's path and the variable's name; for a slot, its variable's path and the role.
         owner: The layer's path, or ``"optimizer"`` or ``"metrics"``.
-        class_name: Class of the layer; ``""`` for an owner that is no layer.
+        class_name: Class of the layer; ``""`` for an owner that is not a layer.
         category: ``"weights"``, ``"optimizer"`` or ``"other"``.
         bytes: Bytes of one replica; ``None`` if the shape or the size of an item is unknown.
         shape: Its dimensions, ``None`` where unknown; ``(None,)`` if even their number is.
         dtype: Name of the type it is stored in.
-        replicas: Number of copies, one a device, under a ``tf.distribute`` strategy.
+        replicas: Number of copies, one per device, under a ``tf.distribute`` strategy.
         role: ``"trainable"``, ``"non_trainable"``, ``"raw"`` (a variable that Keras does not list), ``"seed"``,
             ``"metric"``, ``"slot:momentums"`` or ``"state"`` (of an optimizer, for no single variable).
     """
@@ -43,10 +43,10 @@ class VariableMemory:
 
 @dataclass
 class Ledger:
-    """The variables counted so far, each once, by :func:`variable_key`.
+    """Variables counted so far, each once, by :func:`variable_key`.
 
     Attributes:
-        reserved: Variables of optimizers and metrics, which are nobody's weights.
+        reserved: Variables of optimizers and metrics, which are not weights.
     """
 
     reserved: set[int] = field(default_factory=set)
@@ -54,7 +54,7 @@ class Ledger:
     _variables: dict[int, Any] = field(default_factory=dict)
 
     def add(self, variable: Any, owner: PathedLayer | None, category: str, role: str, path: str) -> None:
-        """Count a variable, unless it is counted already; without an owner its category tells whose it is."""
+        """Count a variable, unless it is counted already; without an owner, its category determines the owner."""
         key = variable_key(variable)
         if key in self._counted or (category == "weights" and key in self.reserved):
             return
@@ -78,11 +78,11 @@ class Ledger:
         return self._counted.get(variable_key(variable), (None, None))
 
     def variables(self) -> list[tuple[VariableMemory, Any]]:
-        """Each variable with what is known of it."""
+        """Return each variable with its record."""
         return [(memory, self._variables[key]) for key, (memory, _) in self._counted.items()]
 
     def in_order(self, layers: Sequence[PathedLayer]) -> tuple[VariableMemory, ...]:
-        """List what was counted: by layer, in the order of the layers, then optimizers', then metrics'."""
+        """List the counted variables: by layer, in the order of the layers, then optimizers', then metrics'."""
         owners = [(layer.path, type(layer.layer).__name__) for layer in layers]
         rank = {owner: i for i, owner in enumerate([*owners, (OPTIMIZER, ""), (METRICS, "")])}
         return tuple(

@@ -1,4 +1,4 @@
-"""The inventories of the models that one watch has seen."""
+"""Inventories of the models that one watch has seen."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from kerasmemwatch.records.run import DeviceInfo
 
 __all__ = ["Inventories", "with_covered_share"]
 
-# A search over thousands of models with one watch keeps the newest.
-_MOST_MODELS = 16
+# A search over thousands of models with one watch keeps the newest ones only.
+_MAX_MODELS = 16
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class _Found:
 
 
 class Inventories:
-    """Which variables each watched model holds."""
+    """Variables of each watched model."""
 
     def __init__(self) -> None:
         self._models: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -33,26 +33,26 @@ class Inventories:
         self._next = 0
 
     def __reduce__(self) -> tuple[type[Inventories], tuple[()]]:
-        # A copy has seen no models: those belong to the process, and to whoever trains them.
+        # A copy has seen no models: they belong to the process.
         return Inventories, ()
 
     def knows(self, model: Any) -> bool:
-        """Whether a model's variables are listed, its optimizer's too once it has been built."""
+        """Whether a model's variables are listed, including its optimizer's once that is built."""
         found = self._found.get(self._models.get(model, -1))
         return found is not None and found.signature == _signature(model)
 
     def take(self, model: Any) -> tuple[VariableMemory, ...]:
-        """List a model's variables, anew if they were listed before."""
+        """List a model's variables, again if they were listed before."""
         variables = inventory(model)
         index = self._models.setdefault(model, self._next)
         self._next = max(self._next, index + 1)
         self._found[index] = _Found(str(model.name), _signature(model), layer_memory(variables))
-        for old in sorted(self._found)[:-_MOST_MODELS]:
+        for old in sorted(self._found)[:-_MAX_MODELS]:
             del self._found[old]
         return variables
 
     def layers(self) -> list[LayerMemory]:
-        """The layers of all models; with the model's name before their paths where there are several."""
+        """Return the layers of all models, with the model's name before their paths if there are several models."""
         several = len(self._found) > 1
         return [
             replace(row, path=f"{found.name}/{row.path}") if several else row
@@ -62,7 +62,7 @@ class Inventories:
 
 
 def with_covered_share(device: DeviceInfo, variables: Sequence[VariableMemory]) -> DeviceInfo:
-    """A partially counting device with the share of the variables' bytes that it counts."""
+    """Add to a partially counting device the share of the variables' bytes that it counts."""
     sizes = [variable.bytes for variable in variables if variable.bytes]
     if device.counting == "exact" or not sizes:
         return device
@@ -71,6 +71,6 @@ def with_covered_share(device: DeviceInfo, variables: Sequence[VariableMemory]) 
 
 
 def _signature(model: Any) -> str:
-    """Changes when an optimizer is put on a model or is built, which is when there are more variables."""
+    """Return a value that changes when a model gets an optimizer or builds it, which adds variables."""
     optimizer = getattr(model, "optimizer", None)
     return f"{id(optimizer)} {getattr(optimizer, 'built', None)}"
