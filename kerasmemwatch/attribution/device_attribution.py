@@ -1,4 +1,4 @@
-"""A step's memory of one device: its timeline, its gradients by layer, and what is uncertain about them."""
+"""Attribution of a step's memory on one device: timeline, gradients by layer, and notes on uncertainties."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = ["DeviceAttribution", "StepFacts", "attributed_device"]
 
 @dataclass(frozen=True)
 class StepFacts:
-    """What is known of a step beside the allocators' events.
+    """Knowledge of a step besides the allocators' events.
 
     Attributes:
         captured: The step.
-        noted: What the hooks noted.
-        kept: What functions' first calls left.
-        owners: Who made each operation.
-        modules: Compiled programs that are looked into, by their ids.
-        guessed: Whether ``owners`` is guessed from the names of most operations.
+        noted: The hooks' records.
+        kept: Buffers that functions' first calls left.
+        owners: Owner of each operation.
+        modules: Compiled programs that are opened, by id.
+        guessed: Whether most of ``owners`` are guessed from the operations' names.
     """
 
     captured: CapturedStep
@@ -56,8 +56,8 @@ class DeviceAttribution:
     Attributes:
         timeline: Its allocations with their owners.
         gradient_bytes: Bytes of gradients by layer.
-        notes: What is uncertain; perhaps empty strings.
-        is_compiled: Whether the memory of compiled programs is in it, buffer by buffer.
+        notes: Notes on uncertainties; may contain empty strings.
+        is_compiled: Whether it shows the buffers of compiled programs.
     """
 
     timeline: Timeline
@@ -72,18 +72,18 @@ def attributed_device(
     """Attribute one device's allocations.
 
     Args:
-        facts: What is known beside the events.
+        facts: Knowledge besides the events.
         device: The device.
         events: Its allocations.
         runs: Its runs of compiled programs.
     """
     captured, noted, owners, modules = facts.captured, facts.noted, facts.owners, facts.modules
-    # Of two allocators of one device the busier has what lies there.
+    # With two allocators on one device, the busier one holds these buffers.
     known = [buffer for buffer in captured.known if buffer.device == device]
     if device == HOST:
         known += host_copies(captured.known, captured.arguments)
     if is_partial(events):
-        # Handles and small copies lie in another allocator.
+        # Handles and small copies are in another allocator.
         known = [each for each in known if each.address or each.key or each.bytes >= ONEDNN_THRESHOLD_BYTES]
     known += constants([each for each in facts.kept if each.device == device], known, events, noted.owners)
     evidence = _evidence(facts, known, device, events)
@@ -101,9 +101,9 @@ def attributed_device(
 
 
 def _evidence(facts: StepFacts, known: Sequence[KnownBuffer], device: str, events: AllocationEvents) -> Evidence:
-    """What is known beside the events."""
+    """Collect all knowledge besides the events."""
     captured, noted = facts.captured, facts.noted
-    # A variable of the host may be told by an operation of a GPU's, and none of another GPU's.
+    # An operation on a GPU may identify a variable in host memory, but not one on another GPU.
     devices = (device, HOST)
     return Evidence(
         device=device,

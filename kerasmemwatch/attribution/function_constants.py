@@ -1,7 +1,7 @@
-"""What a function of TensorFlow's leaves when it is made and first called: constants, which live as long as it does.
+"""Constants that TensorFlow's functions leave at their first call, and keep as long as they live.
 
-They are a few bytes each, but a chunk of the allocator's takes 256: beside a small model they are most of what is in
-use. Nothing else tells them, so the steps that make small functions are captured.
+They take a few bytes each, but a chunk takes 256: next to a small model they are most of the bytes in use. Nothing
+else reveals them, so the steps that trace small functions are captured.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from kerasmemwatch.records.owners import FUNCTIONS
 
 __all__ = ["FirstCalls", "Kept", "constants"]
 
-# Optimizing a large function makes so many events that reading them takes long; what it keeps is worth that beside a
-# small model only.
-_MOST_OPERATIONS, _MOST_BESIDE_LITTLE = 2000, 10_000
-_LITTLE_BYTES = 8_000_000
-# A loop of few operations and many turns makes as many events: so long a capture is not read.
-_MOST_BYTES = 10_000_000
-# Whoever makes a function at every step, of batches of ever new shapes say, has another trouble.
-_MOST_CAPTURES = 16
-# A chunk: beside it, what a small constant takes is no layer's matter.
+# Maximum number of operations, in general and next to a small model: optimizing a large function makes so many events
+# that reading them takes long.
+_MAX_OPERATIONS, _MAX_IF_SMALL = 2000, 10_000
+_SMALL_MODEL_BYTES = 8_000_000
+# A loop of few operations and many iterations makes as many events: captures above this size are not read.
+_MAX_BYTES = 10_000_000
+# A program that traces a function at every step, as for ever new batch shapes, has a larger problem.
+_MAX_CAPTURES = 16
+# One chunk. Larger constants belong to their layers.
 _SMALL_BYTES = 256
 
 
@@ -43,10 +43,10 @@ class Kept(NamedTuple):
     """A buffer that a function's first call left.
 
     Attributes:
-        address: Where it lies.
-        bytes: What was asked for.
-        op: The operation that asked for it, ``""`` if none did.
-        device: Where ``address`` is.
+        address: Its address.
+        bytes: The requested size.
+        op: The operation that requested it, ``""`` without one.
+        device: The device of ``address``.
     """
 
     address: int
@@ -56,14 +56,14 @@ class Kept(NamedTuple):
 
 
 class FirstCalls:
-    """Captures the steps that make functions, the first few of them, and tells what these left.
+    """Captures the first few steps that trace functions, and finds the buffers that these left.
 
     Args:
-        stack: Who is told of each operation that is made.
+        stack: Records each operation that is made.
         faults: Where faults are reported.
 
     Attributes:
-        in_step: Whether what is captured next is but a part of a step.
+        in_step: Whether the next capture is only a part of a step.
     """
 
     def __init__(self, stack: OwnerStack, faults: Faults) -> None:
@@ -75,9 +75,9 @@ class FirstCalls:
 
     @contextmanager
     def captured(self) -> Iterator[None]:
-        """Capture a step that makes its functions, unless they turn out to be large."""
+        """Capture a step that traces its functions, unless they turn out to be large."""
         stack, in_step, self.in_step = self._stack, self.in_step, False
-        most = _MOST_BESIDE_LITTLE if _in_use_bytes() < _LITTLE_BYTES else _MOST_OPERATIONS
+        most = _MAX_IF_SMALL if _in_use_bytes() < _SMALL_MODEL_BYTES else _MAX_OPERATIONS
         capture = self._started()
         if capture is None:
             yield
@@ -88,11 +88,11 @@ class FirstCalls:
             yield
             if stack.num_made > made_before:
                 self._num_captured += 1
-                # A full disk is an OutOfRangeError to TensorFlow, at which Keras would end the epoch.
-                with self._faults.guard("trace", "What functions keep is unattributed."):
+                # TensorFlow reports a full disk as an OutOfRangeError, at which Keras would end the epoch.
+                with self._faults.guard("trace", "Buffers that functions keep are unattributed."):
                     space = capture.stop()
-                    if space and len(space) <= _MOST_BYTES:
-                        # Variables and tensors move on, and what has been left has no name then.
+                    if space and len(space) <= _MAX_BYTES:
+                        # Variables and tensors move later, and the buffers that they leave have no name then.
                         alive = {buffer.address for buffer in live_buffers(in_step=in_step)}
                         self._captured.append((space, alive, in_step))
         finally:
@@ -100,23 +100,23 @@ class FirstCalls:
             capture.discard()
 
     def keep(self, space: bytes, alive: set[int]) -> None:
-        """Tell from a step that was captured as a whole what its functions left.
+        """Find the buffers that functions left, in a step that was captured as a whole.
 
         Args:
             space: A serialized ``XSpace``.
-            alive: Where what Python knows of lies.
+            alive: Addresses of buffers that Python knows.
         """
-        if len(space) <= _MOST_BYTES:
+        if len(space) <= _MAX_BYTES:
             self._captured.append((space, alive, False))
 
     def kept(self) -> list[Kept]:
-        """What outlived the calls that were captured and is nothing that Python or the input pipeline holds."""
+        """Return buffers that outlived the captured calls and belong to neither Python nor the input pipeline."""
         while self._captured:
             self._add(*self._captured.popleft())
         return list(self._kept.values())
 
     def _started(self) -> Capture | None:
-        if self._num_captured >= _MOST_CAPTURES:
+        if self._num_captured >= _MAX_CAPTURES:
             return None
         capture = Capture()
         try:
@@ -132,8 +132,8 @@ class FirstCalls:
             for address in died.tolist():
                 self._kept.pop(int(address), None)
             if in_step and events.device.startswith("GPU"):
-                continue  # within a step nobody can tell where variables and tensors lie there
-            # Variables' handles are known from the variables.
+                continue  # within a step the addresses of variables and tensors there are unknown
+            # Handles of variables are known from the variables.
             handles = np.array([op.endswith("VarHandleOp") for op in events.ops], np.bool_)[events.op]
             outlived = (rows.birth >= 0) & (rows.death >= len(events)) & ~(events.piped | handles)[rows.event]
             for event in rows.event[np.flatnonzero(outlived)].tolist():
@@ -145,7 +145,7 @@ class FirstCalls:
 
 
 def _in_use_bytes() -> float:
-    """What is in use in the host's memory, where constants are."""
+    """Return the bytes in use in host memory, where constants are."""
     tensorflow = sys.modules["tensorflow"]
     try:
         return float(tensorflow.config.experimental.get_memory_info("CPU:0")["current"])
@@ -156,9 +156,9 @@ def _in_use_bytes() -> float:
 def constants(
     kept: Iterable[Kept], known: Iterable[KnownBuffer], events: AllocationEvents, owners: OpOwners
 ) -> Iterator[KnownBuffer]:
-    """What functions have kept since their first calls: what is nothing else, and was not made anew in this step.
+    """Yield buffers that functions have kept since their first calls, are nothing else, and are not of this step.
 
-    A large one belongs to whoever made its operation; there are hundreds of small ones.
+    A large one belongs to the owner of its operation; there are hundreds of small ones.
     """
     others = {buffer.address for buffer in known}
     anew = {events.ops[code] for code in np.unique(events.op[events.births]).tolist()} - {""}

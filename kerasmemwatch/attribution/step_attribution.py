@@ -1,4 +1,4 @@
-"""From what a tracer kept of a step to the traced step: reads the capture, and says what is uncertain."""
+"""Attribution of one captured step: reads the capture, and notes the uncertainties."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Learned", "analysed", "attributed"]
 
 
 class Learned:
-    """What the analysis of one step leaves for that of the next.
+    """Results of analysing one step that the next analysis reuses.
 
     Attributes:
         programs: Compiled programs.
@@ -44,7 +44,7 @@ class Learned:
         self._owners: dict[str, tuple[int, OpOwners]] = {}
 
     def owners(self, stack: OwnerStack, stage: str) -> OpOwners:
-        """Who made each operation; anew only if operations have been made since."""
+        """Return the owner of each operation; computed again only if operations were made since."""
         made = stack.num_operations
         if stage not in self._owners or self._owners[stage][0] != made:
             self._owners[stage] = made, OpOwners(stack.ops(stage))
@@ -58,13 +58,13 @@ def analysed(
 
     Args:
         captured: The step.
-        stack: What the hooks noted.
-        learned: From steps before this one; what this one shows is added.
-        kept: What functions' first calls left.
+        stack: The hooks' records.
+        learned: Results from earlier steps; this step's results are added.
+        kept: Buffers that functions' first calls left.
 
     Returns:
-        The traced step; ``None`` if the capture has no allocation of the device that the step ran on, as with an
-        allocator that tells nothing.
+        The traced step; ``None`` if the capture has no allocation of the device that the step ran on, as with a silent
+        allocator.
     """
     notes = hook_notes(captured, stack, learned.owners(stack, captured.stage))
     return attributed(captured, notes, learned.programs, kept)
@@ -73,13 +73,13 @@ def analysed(
 def attributed(
     captured: CapturedStep, noted: HookNotes, programs: Programs, kept: Sequence[Kept] = ()
 ) -> TracedStep | None:
-    """Attribute a captured step's memory by values alone: they may come from a file.
+    """Attribute a captured step's memory from values alone, which may come from a file.
 
     Args:
         captured: The step.
-        noted: What the hooks noted.
-        programs: Compiled programs of steps before; those of this one are added.
-        kept: What functions' first calls left.
+        noted: The hooks' records.
+        programs: Compiled programs of earlier steps; this step's programs are added.
+        kept: Buffers that functions' first calls left.
 
     Returns:
         As ``analysed``.
@@ -131,19 +131,19 @@ def attributed(
 
 
 def _shows_programs(captured: CapturedStep) -> bool:
-    """Whether compiled programs are looked into: in a gap, a program belongs to whatever had its turn."""
+    """Whether compiled programs are opened: in a gap, a program belongs to the callback whose turn it was."""
     return captured.after is None or captured.mode in ("xla", "")
 
 
 def _allocators(space: Any, programs: Programs, captured: CapturedStep) -> tuple[str, list[AllocationEvents]]:
-    """The step's allocations, and the device whose allocator reports none, if the step ran on one."""
+    """Return the device of the step whose allocator is silent, if any, and the step's allocations."""
     allocators = list(read_events(space).values())
     silent = silent_device(captured.known, [each.device for each in allocators])
     if not silent:
         return "", allocators
     if captured.after is not None:
-        return silent, []  # a plan is of a step
-    # Another device's allocations are no answer.
+        return silent, []  # a plan belongs to a step
+    # Allocations of another device cannot stand in for this one's.
     planned = _planned(space, silent, programs, captured)
     return silent, [] if planned is None else [planned, *allocators]
 
@@ -151,7 +151,7 @@ def _allocators(space: Any, programs: Programs, captured: CapturedStep) -> tuple
 def _runs(
     space: Any, programs: Programs, captured: CapturedStep, events: Mapping[str, AllocationEvents]
 ) -> dict[str, list[XlaRun]]:
-    """The runs of compiled programs, by device."""
+    """Return the runs of compiled programs, by device."""
     if not _shows_programs(captured):
         return {}
     main = next(iter(events.values()))
@@ -164,7 +164,7 @@ def _runs(
 
 
 def _planned(space: Any, device: str, programs: Programs, captured: CapturedStep) -> AllocationEvents | None:
-    """What the plan of a step that is compiled as a whole says, where its device's allocator says nothing."""
+    """Return events from the plan of a step that is compiled as a whole, if its device's allocator is silent."""
     if captured.mode != "xla":
         return None
     known = [buffer for buffer in captured.known if buffer.device == device]
@@ -179,7 +179,7 @@ def _named(
     runs: Sequence[XlaRun],
     modules: Mapping[int, XlaModule],
 ) -> AllocationEvents:
-    """The events of an allocator with those of programs that functions call by the names of the calls."""
+    """Return an allocator's events, with the names of calls for programs that functions call."""
     made = [(modules[run.program_id].name, [*run.births.values()]) for run in runs if run.program_id in modules]
     return named_by_calls(events, call_spans(space), owners, made, noted.calls) if runs else events
 
@@ -187,9 +187,9 @@ def _named(
 def _owners(
     captured: CapturedStep, noted: OpOwners, events: AllocationEvents, modules: Iterable[XlaModule]
 ) -> tuple[OpOwners, bool]:
-    """Who made each operation of functions, and whether that is guessed from the names of most."""
+    """Return the owner of each operation of functions, and whether most are guessed from their names."""
     if captured.after is not None:
-        return OpOwners({}), False  # in a gap all is its whose turn it was
+        return OpOwners({}), False  # in a gap, everything belongs to the callback whose turn it was
     names = {name for name in events.ops if name}.union(*(module.op_names for module in modules))
     by_name = frames_by_name(names, captured.layers, captured.optimizers)
     if 2 * sum(noted.exact(name) is None for name in by_name) <= len(by_name):

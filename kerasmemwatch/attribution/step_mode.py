@@ -1,4 +1,4 @@
-"""How a step ran that is not compiled: eagerly, or in a function that eager code called."""
+"""Mode of a step that is not compiled: eager, or in functions that eager code called."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def captured_call(calls: FirstCalls, stack: OwnerStack, call: Any) -> list[int]:
 
 
 def test_whoever_makes_functions_at_every_step_is_captured_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(function_constants, "_MOST_CAPTURES", 3)
+    monkeypatch.setattr(function_constants, "_MAX_CAPTURES", 3)
     stack, functions, index = OwnerStack(), list[Any](), tf.constant([1, 2, 3])
     calls = FirstCalls(stack, Faults(strict=True))
     for size in range(1000, 1005):
@@ -155,14 +155,14 @@ def test_a_small_function_is_explained() -> None:
 
 def test_a_large_function_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FUNCTIONS in [row.path for row in loop(8).report.peak.by_layer]
-    monkeypatch.setattr(function_constants, "_MOST_OPERATIONS", 20)
-    monkeypatch.setattr(function_constants, "_LITTLE_BYTES", 1 << 60)  # whatever earlier tests have left
+    monkeypatch.setattr(function_constants, "_MAX_OPERATIONS", 20)
+    monkeypatch.setattr(function_constants, "_SMALL_MODEL_BYTES", 1 << 60)  # whatever earlier tests have left
     assert FUNCTIONS in [row.path for row in loop(8).report.peak.by_layer]
-    monkeypatch.setattr(function_constants, "_LITTLE_BYTES", 0)
+    monkeypatch.setattr(function_constants, "_SMALL_MODEL_BYTES", 0)
     assert FUNCTIONS not in [row.path for row in loop(8).report.peak.by_layer]
     monkeypatch.undo()
-    monkeypatch.setattr(function_constants, "_LITTLE_BYTES", 1 << 60)
-    monkeypatch.setattr(function_constants, "_MOST_BESIDE_LITTLE", 20)
+    monkeypatch.setattr(function_constants, "_SMALL_MODEL_BYTES", 1 << 60)
+    monkeypatch.setattr(function_constants, "_MAX_IF_SMALL", 20)
     assert FUNCTIONS not in [row.path for row in loop(8).report.peak.by_layer]
 
 
@@ -176,7 +176,7 @@ def test_a_long_loop_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
         return captured_call(FirstCalls(stack, Faults(strict=True)), stack, turns)
 
     assert kept()
-    monkeypatch.setattr(function_constants, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(function_constants, "_MAX_BYTES", 1000)
     assert kept() == []
 
 

@@ -66,7 +66,7 @@ def test_a_fetched_batch_lies_on_the_host_as_an_input() -> None:
     assert made.sum() == 8 and {host.owners[code] for code in host.owner[made].tolist()} == {"input pipeline"}
     assert set(host.requested_bytes[made].tolist()) == {884_736}
     [note] = [note for note in step("two_towers-xla-4-steps").notes if note.startswith("On CPU:0")]
-    assert note == "On CPU:0 only allocations of 256.0 KiB or more are known of the traced step."
+    assert note == "On CPU:0, only allocations of 256.0 KiB or more are known in the traced step."
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "CPU:0" in step(name).timelines])

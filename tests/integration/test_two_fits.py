@@ -83,8 +83,8 @@ def test_what_two_fits_say_of_each_other(tools: Any) -> None:
         assert watch.report.traced_steps
     assert any("Another fit ran in a thread" in note for note in first.report.notes)
     notes = " ".join(second.report.notes)
-    assert "One fit of a process is traced at a time, and another was" in notes
-    assert "before the watch came" not in notes
+    assert "One fit per process is traced at a time, and another was" in notes
+    assert "before the watch was added" not in notes
 
 
 def test_what_another_eager_fit_holds_is_not_this_ones(tools: Any) -> None:

@@ -1,6 +1,6 @@
-"""Captures a step's allocator events with TensorFlow's profiler, in this process and without leaving a file.
+"""Capture of a step's allocator events with TensorFlow's profiler, in this process, leaving no file.
 
-There is one profiler session in a process. Whoever else has one, or asks for one, has precedence.
+A process can have one profiler session. Any other code that has one, or asks for one, has precedence.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Capture", "ProfilerBusyError", "ProfilerUnsafeError"]
 
 
 class _Number:
-    """A whole number without a truth value.
+    """An integer without a truth value.
 
-    From TensorFlow 2.20 on the native session takes whatever has one for a ``bool``, Python's numbers too, and then
-    records as if it had been told nothing.
+    From TensorFlow 2.20 on, the native session treats any value with one as a ``bool``, including Python's integers,
+    and then records with its default options.
     """
 
     def __init__(self, value: int) -> None:
@@ -30,13 +30,13 @@ class _Number:
         return self._value
 
 
-# By default it records at host tracer level 2, the lowest that has the allocator's events. The tracer of a GPU's
-# kernels would add a plane that nobody reads, and there may be one of its kind in a process: nsys has precedence.
+# By default it records at host tracer level 2, the lowest with the allocator's events. The tracer of a GPU's kernels
+# would add an unused plane, and a process can have only one such tracer: nsys has precedence.
 _OPTIONS = {"device_tracer_level": _Number(0)}
 
 
 class ProfilerBusyError(MemWatchError):
-    """Somebody else's profiler session is active."""
+    """Another profiler session is active."""
 
 
 class ProfilerUnsafeError(MemWatchError):
@@ -47,7 +47,7 @@ class Capture:
     """One profiler session, from ``start`` to ``stop``.
 
     Attributes:
-        preempted: Whether somebody else asked for a session in the meantime, and got it.
+        preempted: Whether other code asked for a session in the meantime, and got it.
     """
 
     def __init__(self) -> None:
@@ -56,20 +56,20 @@ class Capture:
         self._session_class: Any = None
 
     def start(self) -> None:
-        """Begin to record.
+        """Start recording.
 
         Raises:
             ProfilerBusyError: If another session is active.
-            ProfilerUnsafeError: If this process's operations talk to those of another: with two workers under
-                ``tf.distribute.MultiWorkerMirroredStrategy``, sessions of TensorFlow's profiler, also without us, ended
-                in a corrupted heap now and then.
+            ProfilerUnsafeError: If this process's operations communicate with another process: with two workers under
+                ``tf.distribute.MultiWorkerMirroredStrategy``, sessions of TensorFlow's profiler, even without us,
+                occasionally corrupted the heap.
             MissingNameError: If this TensorFlow has another profiler.
         """
         if _spans_processes():
             raise ProfilerUnsafeError("several processes train together, and TensorFlow's profiler may crash them")
 
         session_class = PROFILER_SESSION.get()
-        # In place of the class stands a method of another capture.
+        # During another capture, a method of it replaces the class.
         if PROFILER_OF_V2.get() is not None or not isinstance(session_class, type):
             raise ProfilerBusyError("another profiler session is active")
         self._folder, self._pid = CaptureFolder(), os.getpid()
@@ -87,7 +87,7 @@ class Capture:
         """End the session.
 
         Returns:
-            A serialized ``XSpace``; ``None`` if somebody else took over in the meantime.
+            A serialized ``XSpace``; ``None`` if other code took over in the meantime.
         """
         session = self._end()
         if session is None:
@@ -100,12 +100,12 @@ class Capture:
             self._folder.remove()
 
     def discard(self) -> None:
-        """End the session, if it has not ended yet, for nothing."""
+        """End the session, if it has not ended yet, and drop its data."""
         if self._end() is not None:
             self._folder.remove()
 
     def _end(self) -> Any:
-        """The session, for the last time; ``None`` in a forked process too, to which it does not belong."""
+        """Return and forget the session; ``None`` in a forked process as well, which does not own it."""
         session, self._session = self._session, None
         if self._session_class is not None:
             PROFILER_SESSION.set(self._session_class)
@@ -116,7 +116,7 @@ class Capture:
         return session
 
     def _give_way(self) -> Any:
-        """What whoever asks for a session of their own gets, in place of the class."""
+        """End the session, and return a new one to the code that asks for it; stands in for the class."""
         session_class = self._session_class or PROFILER_SESSION.get()
         self.preempted = self.preempted or self._session is not None
         self.discard()
@@ -127,7 +127,7 @@ def _started(session_class: Any, path: str) -> Any:
     session = session_class()
     try:
         session.start(path, _OPTIONS)
-    except (TypeError, ValueError, RuntimeError):  # another TensorFlow, which takes options otherwise
+    except (TypeError, ValueError, RuntimeError):  # another TensorFlow, whose options differ
         session = session_class()
         session.start(path, {})
     return session
@@ -136,5 +136,5 @@ def _started(session_class: Any, path: str) -> Any:
 def _spans_processes() -> bool:
     """Whether collective operations of this process take part in a cluster."""
     context = CONTEXT.get()()
-    IN_CLUSTER.owner()  # which must not be missing: nobody would know
+    IN_CLUSTER.owner()  # raises if it is missing, because the answer would be unknown
     return IN_CLUSTER.of(context) is not None

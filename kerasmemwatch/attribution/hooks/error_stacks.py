@@ -1,4 +1,4 @@
-"""Keeps our functions out of the stacks that TensorFlow puts into its errors."""
+"""Filter that keeps our functions out of the stacks in TensorFlow's errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["left_out_of_stacks"]
 
 @contextmanager
 def left_out_of_stacks(_: object) -> Iterator[None]:
-    """TensorFlow writes into its errors under which stack an operation was made; our functions are no part of it."""
+    """Filter our functions: TensorFlow writes into its errors the stack under which an operation was made."""
     import tensorflow as tf
 
     stack_filter: Any = FILTER_STACK.get()
     if tf.inside_function():
-        # Somebody begins in the middle of a tracing, and its own filters would end before this one.
+        # This begins in the middle of a tracing, whose own filters would end before this one.
         yield
         return
     files = _our_files()

@@ -1,4 +1,4 @@
-"""Hooks into TensorFlow that tell whose gradients are computed: by tapes, gradient functions, and custom gradients."""
+"""Hooks into TensorFlow for the owners of gradients: of tapes, gradient functions and custom gradients."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from kerasmemwatch.records.owners import Frame
 __all__ = ["custom_gradients", "gradient_functions", "recorded_operations", "tape_gradients"]
 
 _BACKWARD = Frame("", "", "backward")
-# Some 100 bytes each: kinds of operations times layers that make them.
+# Some 100 bytes each, per kind of operation and layer.
 _MAX_MARKS = 1 << 12
 
 
 class _OpType(str):
-    """The type of an operation, with who is at work when its gradient is computed.
+    """The type of an operation, with the owner of its gradient.
 
-    TensorFlow records this very object with the operation and hands it to the gradient function. A tape that is used
-    when the hooks are gone finds a string.
+    TensorFlow records this very object with the operation, and passes it to the gradient function. A tape that is used
+    after the hooks are removed finds a string.
     """
 
     __slots__ = ("backward",)
@@ -45,7 +45,7 @@ class _OpType(str):
 
 @functools.lru_cache(_MAX_MARKS)
 def _marked(op_type: Any, frame: Frame) -> Any:
-    """A type of operation with whoever made it; the same object for the same two."""
+    """Return an operation's type marked with its owner; equal arguments give the same object."""
     if not isinstance(op_type, str):
         return op_type
     found = _OpType(op_type)
@@ -55,12 +55,12 @@ def _marked(op_type: Any, frame: Frame) -> Any:
 
 @contextmanager
 def recorded_operations(stack: OwnerStack) -> Iterator[None]:
-    """Eager operations, which TensorFlow records for their gradients in C++."""
+    """Mark eager operations, which TensorFlow records for their gradients in C++."""
     fast, nothing_records = FAST_EXECUTE.get(), NO_TAPE_RECORDS.get()
 
     def execute(context: Any, op_type: Any, *args: Any) -> Any:
         try:
-            # Nothing records the backward pass, as a rule, and the update.
+            # As a rule, no tape records the backward pass and the update.
             return fast(context, op_type if nothing_records() else _marked(op_type, stack.top), *args)
         except BaseException as error:
             leave_out(error)
@@ -72,7 +72,7 @@ def recorded_operations(stack: OwnerStack) -> Iterator[None]:
 
 @contextmanager
 def custom_gradients(stack: OwnerStack) -> Iterator[None]:
-    """Functions with a gradient of their own: whoever calls one owns what its gradient makes."""
+    """Give a function's own gradient to the function's caller: it owns what the gradient makes."""
 
     def hook(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -103,7 +103,7 @@ def custom_gradients(stack: OwnerStack) -> Iterator[None]:
 
 @contextmanager
 def gradient_functions(stack: OwnerStack) -> Iterator[None]:
-    """Who runs an operation travels with it to its gradient function: its type says so."""
+    """Pass each operation's owner to its gradient function, in the operation's type."""
     original, record, register = GRADIENT_FUNCTION.get(), RECORD_GRADIENT.get(), REGISTER_GRADIENT_FUNCTION.get()
     _expect(original, 8, "forward_pass_name_scope")
     _expect(record, 4, "outputs")
@@ -133,7 +133,7 @@ def gradient_functions(stack: OwnerStack) -> Iterator[None]:
 
 
 def _expect(function: Callable[..., Any], count: int, last: str) -> None:
-    """Raise a ``TypeError`` if a private function takes other arguments than it did."""
+    """Raise a ``TypeError`` if a private function's arguments have changed."""
     names = list(inspect.signature(function).parameters)
     if len(names) != count or names[-1] != last:
         raise TypeError(f"{function.__name__} takes {', '.join(names)}")
@@ -182,7 +182,7 @@ def _note_gradients(stack: OwnerStack, sources: Any, gradients: Any) -> None:
     if not isinstance(sources, (list, tuple)) or not isinstance(gradients, (list, tuple)):
         sources, gradients = [sources], [gradients]
     for source, gradient in zip(sources, gradients, strict=False):
-        tensor = getattr(gradient, "values", gradient)  # of IndexedSlices
+        tensor = getattr(gradient, "values", gradient)  # for IndexedSlices
         operation = _operation(tensor)
         if operation is not None:
             graph = stack.graph(operation.graph)
@@ -193,7 +193,7 @@ def _note_gradients(stack: OwnerStack, sources: Any, gradients: Any) -> None:
 
 
 def _operation(tensor: Any) -> Any:
-    """The operation that a symbolic tensor comes from; ``None`` for an eager one."""
+    """Return the operation that a symbolic tensor comes from; ``None`` for an eager one."""
     try:
         return tensor.op
     except AttributeError:

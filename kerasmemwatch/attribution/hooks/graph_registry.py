@@ -35,7 +35,7 @@ class TracedGraph:
 
 
 def weak_reference(value: Any) -> Reference:
-    """A reference that keeps nothing alive; to ``None`` for a value that cannot be referred to so."""
+    """Return a weak reference to a value, or one to ``None`` if the value does not support that."""
     try:
         return weakref.ref(value)
     except TypeError:

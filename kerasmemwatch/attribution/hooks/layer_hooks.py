@@ -1,7 +1,7 @@
-"""Hooks around layers, losses, metrics, gradients and updates, which tell an :class:`OwnerStack` who is at work.
+"""Hooks around layers, losses, metrics, gradients and updates, which push owners onto an :class:`OwnerStack`.
 
-They change no value and add no operation. They are in place only while a step is traced or its function is made, and
-are removed exactly, also after an exception.
+They change no value and add no operation. They are in place only while a step or its function is traced, and are
+removed exactly, even after an exception.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _Around = Callable[[Any], Frame | None]
 
 
 class LayerHooks:
-    """Tells a stack which layer runs.
+    """Pushes each running layer onto a stack.
 
     Args:
-        stack: Who is told.
-        watched: The watched models; their layers have paths. Layers found nowhere in them are named below the layer
-            that calls them, without the number that Keras puts behind a name of its own.
-        discover: Whether a model that is called and is not watched is from then, and optimizers likewise.
+        stack: The stack of owners.
+        watched: The watched models, whose layers have paths. Other layers are named below the layer that calls them,
+            without the number that Keras appends to its own names.
+        discover: Whether to watch models that are called from then on, and optimizers likewise.
 
     Attributes:
-        classes: By path of each layer, in the models' order, its class.
+        classes: By layer path, the layer's class, in the models' order.
     """
 
     def __init__(self, stack: OwnerStack, watched: Watched, *, discover: bool = False) -> None:
@@ -51,18 +51,18 @@ class LayerHooks:
         self._look()
 
     def _look(self) -> None:
-        """Find where each layer sits."""
+        """Find the path of each layer."""
         layers = self._watched.layers()
         self.stack.rename(self._watched.renamed(layers))
         self._paths = {id(layer.layer): layer for layer in layers}
-        self.classes.clear()  # the captured step that is under way has the same
+        self.classes.clear()  # the running captured step has the same
         self.classes.update((layer.path, type(layer.layer).__name__) for layer in layers)
         several = len(self._watched.models) > 1
         self._operations = {id(found.layer): found for found in operation_paths(layers, several=several)}
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Have the hooks in place; removes them whatever happens."""
+        """Install the hooks, and remove them in any case."""
         import keras
 
         with ExitStack() as exits:
@@ -90,7 +90,7 @@ class LayerHooks:
                 self._hooked.clear()
 
     def _hook_models(self) -> None:
-        """Hook what the models bring along: classes of metrics, of layers in wrappers, of modules."""
+        """Hook classes from the models: of metrics, of layers in wrappers, of modules."""
         metrics = {type(metric) for model in self._watched.models for metric in _metrics(model)}
         for metric in metrics | (_metric_classes() if self._discover else set()):
             self._hook(metric, "update_state", self._metric_frame)
@@ -102,7 +102,7 @@ class LayerHooks:
                 self._hook(owner, "__call__", self._layer_frame)
 
     def own_code(self, model: Any, stage: str) -> Frame:
-        """Whose the operations are that a step makes outside of all layers: the model's if it has a step of its own."""
+        """Return the owner of operations outside of all layers: the model if it has its own step."""
         import keras
 
         method = f"{stage}_step"
@@ -114,7 +114,7 @@ class LayerHooks:
             else AFTER_LAYERS
         )
 
-    # -- who it is ---------------------------------------------------------------------------------------------
+    # -- finding the owner -------------------------------------------------------------------------------------
 
     def _layer_frame(self, layer: Any) -> Frame | None:
         found = self._paths.get(id(layer))
@@ -129,7 +129,7 @@ class LayerHooks:
         return self.stack.layer(path, type(layer).__name__)
 
     def _found(self, model: Any) -> bool:
-        """Watch a model that a loop calls, from now on."""
+        """Watch a model that a loop calls from now on, and return whether that succeeded."""
         import keras
 
         if not isinstance(model, keras.layers.Layer) and not is_module(model):
@@ -144,13 +144,13 @@ class LayerHooks:
         self._room.reserve(1 + max((layer.depth for layer in self._paths.values()), default=0))
 
     def _operation_frame(self, operation: Any) -> Frame | None:
-        # A layer's own call is on the stack already. An operation that a functional model was made of is a part of it.
-        # Any other was made by the code that calls it, anew for each call: what it allocates is that code's.
+        # A layer's own call is on the stack already. Operations of a functional model belong to the model. The calling
+        # code makes any other operation anew for each call: it owns its allocations.
         found = self._operations.get(id(operation))
         return None if found is None else self.stack.layer(found.path, type(operation).__name__)
 
     def _direct_frame(self, layer: Any) -> Frame | None:
-        """A layer whose ``call`` a wrapper calls, not the layer itself."""
+        """Return the frame of a layer whose ``call`` a wrapper calls directly."""
         frame = self._layer_frame(layer)
         return None if frame is not None and frame.owner == self.stack.parent() else frame
 
@@ -166,7 +166,7 @@ class LayerHooks:
         return Frame(METRICS, "", self.stack.top.phase)
 
     def _wrapped_layers(self) -> list[Any]:
-        """The layers that a wrapper holds: ``TimeDistributed`` calls their ``call`` directly."""
+        """Return the layers in wrappers: ``TimeDistributed`` calls their ``call`` directly."""
         import keras
 
         inner = (
@@ -176,10 +176,10 @@ class LayerHooks:
         )
         return [layer for layer in inner if layer is not None]
 
-    # -- how it is told ----------------------------------------------------------------------------------------
+    # -- recording it ------------------------------------------------------------------------------------------
 
     def _note_outputs(self, frame: Frame, outputs: Any) -> None:
-        # The newest call's; within one step the first of a layer that is called several times.
+        # The newest call counts; within one step, the first call of a layer.
         known = self.stack.outputs
         if frame.phase == "forward" and (self.stack.stage, frame.owner) not in self._noted:
             self._noted.add((self.stack.stage, frame.owner))
@@ -198,7 +198,7 @@ class LayerHooks:
         @functools.wraps(original)
         def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
             with unseen:
-                # Bound as it would be without us: a function of TensorFlow's has a trace for each object.
+                # Bound as without our hooks: a function of TensorFlow's has a trace for each object.
                 bound = original.__get__(self, type(self))
                 frame = None if stack.foreign() else frame_of(self)
                 if frame is None:
@@ -221,7 +221,7 @@ _UPDATE = Frame(OPTIMIZER, "", "update")
 
 
 def execution_mode(model: Any) -> str:
-    """How a model's steps run: ``"graph"``, ``"eager"`` or ``"xla"``."""
+    """Return how a model's steps run: ``"graph"``, ``"eager"`` or ``"xla"``."""
     tensorflow = sys.modules.get("tensorflow")
     if getattr(model, "run_eagerly", False) or (tensorflow and tensorflow.config.functions_run_eagerly()):
         return "eager"
@@ -229,7 +229,7 @@ def execution_mode(model: Any) -> str:
 
 
 def makes_function(model: Any, stage: str) -> bool:
-    """Whether what runs a model's step is made by a method of its own; Keras' makes one function of TensorFlow's."""
+    """Whether a model's own method makes its step function; Keras' methods make one function of TensorFlow's."""
     import keras
 
     method = f"make_{stage}_function"

@@ -1,4 +1,4 @@
-"""Attributes that are replaced for a while and put back exactly, and functions that tracebacks do not show."""
+"""Temporary patches of attributes, restored exactly, and functions hidden from tracebacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MISSING = object()
 
 @contextmanager
 def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute, and put back exactly what was there, or nothing if there was nothing of its own.
+    """Set an attribute, and restore exactly what was there, or delete it if it was only inherited.
 
     Example:
         >>> class Toy:
@@ -43,7 +43,7 @@ def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def replaced(name: Name, value: Any) -> AbstractContextManager[None]:
-    """As ``patched``, of a private name of a library.
+    """Set a private name of a library for a while, like ``patched``.
 
     Raises:
         MissingNameError: If the library lacks it.
@@ -52,9 +52,9 @@ def replaced(name: Name, value: Any) -> AbstractContextManager[None]:
 
 
 def leave_out(error: BaseException) -> None:
-    """Take the function that has caught an error out of its traceback; a bare ``raise`` does not add it again.
+    """Remove the function that has caught an error from its traceback; a bare ``raise`` does not add it again.
 
-    The same as :data:`unseen` for a function that is called so often that a context costs too much.
+    The same as :data:`unseen`, for functions that are called so often that a context takes too long.
     """
     trace = error.__traceback__
     error.__traceback__ = None if trace is None else trace.tb_next
@@ -68,9 +68,9 @@ class _Unseen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and trace is not None:
-            # The first entry is the function's that has this context, and passing on does not add it again.
+            # The first entry is the function with this context, and passing on does not add it again.
             error.__traceback__ = trace.tb_next
 
 
-# ``with unseen:``, once in a function, leaves its entry out of the traceback of what is raised within.
+# ``with unseen:``, once in a function, hides the function's entry in the traceback of an error raised within.
 unseen = _Unseen()

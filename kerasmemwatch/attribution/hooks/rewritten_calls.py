@@ -1,4 +1,4 @@
-"""Notes that an operation calls another function than it was made to call."""
+"""Record of rewritten calls: an operation that calls another function than it was made to call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["rewritten_calls"]
 
 @contextmanager
 def rewritten_calls(stack: OwnerStack) -> Iterator[None]:
-    """Note the rewriting of calls: of one that has a gradient, to a function that returns what the gradient needs."""
+    """Record rewritten calls: one with a gradient is changed to a function that also returns the gradient's inputs."""
     original = SET_FUNCTION_ATTRIBUTE.get()
 
     @functools.wraps(original)

@@ -1,6 +1,6 @@
-"""Hooks into TensorFlow: who makes each operation. Installs those of gradients and errors, too.
+"""Hooks into TensorFlow for the owner of each operation; also installs the hooks for gradients and errors.
 
-Most of these interfaces are private. One that is missing is left out, and what follows from that is noted.
+Most of these interfaces are private. A missing one is left out, and the consequence is recorded.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 @contextmanager
 def tensorflow_hooks(stack: OwnerStack) -> Iterator[None]:
-    """Note who makes the operations of graphs, and tell whose gradients are computed."""
+    """Record the owners of graphs' operations, and push the owners of gradients while they are computed."""
     hooks: tuple[tuple[Callable[[OwnerStack], AbstractContextManager[None]], Name], ...] = (
         (_made_operations, CREATE_OPERATION),
         (rewritten_calls, SET_FUNCTION_ATTRIBUTE),
@@ -64,9 +64,9 @@ def tensorflow_hooks(stack: OwnerStack) -> Iterator[None]:
 
 @contextmanager
 def eager_owners(stack: OwnerStack) -> Iterator[None]:
-    """Have the owner of each eager operation noted for its gradient.
+    """Record the owner of each eager operation for its gradient.
 
-    This costs time, so only while a step is captured.
+    This takes time, so it is done only while a step is captured.
     """
     with ExitStack() as exits:
         _install(exits, recorded_operations(stack), stack, FAST_EXECUTE)
@@ -76,7 +76,7 @@ def eager_owners(stack: OwnerStack) -> Iterator[None]:
 
 @contextmanager
 def traced_functions(around: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Run each tracing of a function within a context; calls of functions that are traced cost nothing.
+    """Run each tracing of a function within a context; calls of traced functions take no extra time.
 
     Raises:
         MissingNameError: If this TensorFlow traces functions in another way.
@@ -103,7 +103,7 @@ def _install(exits: ExitStack, hook: AbstractContextManager[None], stack: OwnerS
 
 @contextmanager
 def _calls(stack: OwnerStack) -> Iterator[None]:
-    """Note when functions run that eager code calls, and what they are called with."""
+    """Record the times and arguments of functions that eager code calls."""
     original = CALL_FUNCTION.get()
 
     @functools.wraps(original)
@@ -143,7 +143,7 @@ def _made_operations(stack: OwnerStack) -> Iterator[None]:
 
 @contextmanager
 def _merged_calls(stack: OwnerStack) -> Iterator[None]:
-    """What replicas do together runs on a thread that is none of theirs: who is on top there is so here."""
+    """Copy the top of the stack to the thread that runs the replicas' common code, which is none of theirs."""
     original = MERGE_CALL.get()
 
     @functools.wraps(original)

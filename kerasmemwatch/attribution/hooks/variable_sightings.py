@@ -1,4 +1,4 @@
-"""Where variables lie that are made within a step, as an optimizer's are in the first, or that no model holds."""
+"""Addresses of variables made within a step, such as an optimizer's in the first, or those that no model holds."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ __all__ = ["variable_sightings"]
 
 @contextmanager
 def variable_sightings(before: Container[int], watched: Watched, faults: Faults) -> Iterator[list[Sighting]]:
-    """Note the buffers of variables in here: that eager code assigns to, or that are there after a function is made.
+    """Record buffers of variables that eager code assigns to, or that exist after a function is traced.
 
-    Args:
+    before: Keys of the variables that existed before.
         before: Keys of the variables that were there before.
-        watched: Whose variables to look for.
+        watched: The models whose variables to look for.
         faults: Where faults are reported.
 
     Yields:
-        What was seen, in order of time; nothing in a TensorFlow that does these things in another way.
+        Sightings in order of time; none in a TensorFlow whose internals differ.
     """
     found: list[Sighting] = []
 
     @contextmanager
     def around() -> Iterator[None]:
         yield
-        # A function that makes variables is traced once more when they have their first values.
+        # A function that makes variables is traced once more after they have their first values.
         if sys.modules["tensorflow"].executing_eagerly():
-            with faults.guard("trace", "Variables made in this step are known from its end on."):
+            with faults.guard("trace", "Variables made in this step are unknown until it ends."):
                 places = variable_addresses(watched.ledger(), in_step=True)
                 now = time.time_ns()
                 found.extend(Sighting(key, address, now) for key, address in places.items() if key not in before)

@@ -1,4 +1,4 @@
-"""The tensors of a batch: how large each may be, which tells them among allocations, and how many rows it has."""
+"""Tensors of a batch: their sizes, which identify their allocations, and the batch's number of rows."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class BatchPart(NamedTuple):
     """One tensor of a batch.
 
     Attributes:
-        bytes: Its size, or that of one row if the number of rows is not known beforehand.
-        per_row: Whether it is one row's.
+        bytes: Its size, or the size of one row if the number of rows is not known beforehand.
+        per_row: Whether ``bytes`` is the size of one row.
     """
 
     bytes: int
     per_row: bool
 
     def rows(self, size: int) -> int:
-        """How many rows a buffer of so many bytes would have; 0 if it cannot be this tensor.
+        """Number of rows of a buffer of this size; 0 if it cannot be this tensor.
 
         Example:
             >>> BatchPart(12, True).rows(48), BatchPart(12, True).rows(50), BatchPart(12, False).rows(12)
@@ -50,7 +50,7 @@ class BatchPart(NamedTuple):
 
 
 def batch_parts(arguments: Any) -> list[BatchPart]:
-    """What a step function is called with: an iterator, or the tensors themselves."""
+    """Return the tensors that a step function is called with, directly or by an iterator."""
     parts = []
     for item in _flat(arguments):
         spec = getattr(item, "element_spec", None)
@@ -61,23 +61,23 @@ def batch_parts(arguments: Any) -> list[BatchPart]:
 
 
 def rows_in_batch(parts: Sequence[BatchPart], events: AllocationEvents) -> int | None:
-    """Rows of the step's batch: the number that fits most parts, of buffers the input pipeline made or that died."""
+    """Find the rows of the step's batch: the number that fits most parts, in buffers of the pipeline or that died."""
     sizes = set(np.unique(events.requested_bytes[~events.births | events.piped]).tolist())
     votes = Counter(rows for part in parts if part.per_row for rows in {part.rows(size) for size in sizes} if rows)
-    # The smallest parts fit many sizes; the largest fits few.
+    # Small parts fit many sizes; the largest fits few.
     largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)
     candidates = {largest.rows(size) for size in sizes} - {0} if largest else set()
     return max(candidates, key=lambda rows: votes[rows], default=None)
 
 
 def batch_sizes(parts: Sequence[BatchPart], events: AllocationEvents) -> list[int]:
-    """Bytes of each tensor of the step's batch; of those with a known number of rows only, if that isn't found."""
+    """Bytes of each tensor of the step's batch; without the number of rows, only of those that have a fixed size."""
     rows = rows_in_batch(parts, events) or 0
     return [size for size in (part.bytes * (rows if part.per_row else 1) for part in parts) if size]
 
 
 def output_bytes(outputs: Mapping[str, Iterable[Spec]], rows: int | None) -> dict[str, int]:
-    """Bytes of each layer's outputs, where they are known."""
+    """Bytes of each layer's outputs, where known."""
     found = {}
     for path, specs in outputs.items():
         sizes = [_bytes(shape, item, rows) for shape, item in specs]
@@ -87,17 +87,17 @@ def output_bytes(outputs: Mapping[str, Iterable[Spec]], rows: int | None) -> dic
 
 
 def tensor_specs(value: Any) -> list[Spec]:
-    """What is known of each tensor in a structure."""
+    """Return shape and item size of each tensor in a structure."""
     return [spec for spec in map(_spec, _flat(value)) if spec is not None]
 
 
 def eager_tensors(value: Any) -> list[Any]:
-    """The tensors in a structure that have a value."""
+    """Return the tensors in a structure that have a value."""
     return [tensor for tensor in _flat(value) if EAGER_TENSOR.is_that_of(tensor)]
 
 
 def _spec(tensor: Any) -> Spec | None:
-    """Shape (``None`` where it is not known) and bytes of an item."""
+    """Return shape (``None`` where unknown) and bytes of an item."""
     shape, dtype = getattr(tensor, "shape", None), getattr(tensor, "dtype", None)
     try:
         dimensions = tuple(None if size is None else int(size) for size in shape)  # type: ignore[union-attr]

@@ -1,7 +1,7 @@
-"""What models of earlier fits still hold: those that are alive and not watched, and those that are dead.
+"""Memory that models of earlier fits still hold: live models that are not watched, and dead ones.
 
-TensorFlow never lets go of the graphs that trained a model. Its registry of gradients keeps each graph with an
-operation that has a gradient of its own, as an optimizer's update has, and with it the variables that it captured.
+TensorFlow never releases the graphs that trained a model. Its registry of gradients keeps each graph with an
+operation that has its own gradient, such as an optimizer's update, and the variables that the graph captured.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from kerasmemwatch.compat.tensorflow import EAGER_TENSOR, HANDLE_DATA
 
 __all__ = ["Unwatched", "unwatched_buffers"]
 
-# By graph, what its constants take at most. They do not change.
+# By graph, the maximum bytes of its constants, which do not change.
 _constants: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-# By graph, what it holds, if nobody can run it: then nothing of that moves.
+# By graph that can no longer run, the buffers that it holds: none of them moves.
 _settled: weakref.WeakKeyDictionary[Any, list[KnownBuffer]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Unwatched:
-    """What is alive beside the variables of watched models.
+    """Live buffers other than the variables of watched models.
 
     Attributes:
-        buffers: Those that Python can name, of earlier models first.
-        constant_bytes: What the constants of earlier models' graphs take at most, wherever they lie.
+        buffers: Those that Python can name, earlier models' first.
+        constant_bytes: Maximum bytes of the constants in earlier models' graphs, at unknown addresses.
     """
 
     buffers: tuple[KnownBuffer, ...]
@@ -50,17 +50,17 @@ class Unwatched:
 
 
 def unwatched_buffers(alive: defaultdict[str, list[Any]] | None, watched: set[int]) -> Unwatched:
-    """Look for all that is alive beside the variables of watched models.
+    """Find all live buffers other than the variables of watched models.
 
     Args:
-        alive: The objects of each ``tensor_kind`` that are alive; looked for if not given.
+        alive: Live objects of each ``tensor_kind``; searched if not given.
         watched: Keys of the variables of watched models.
     """
     kept = live_objects(tensor_kind) if alive is None else alive
     living = handle_keys(kept["variable"])
     found: dict[int, KnownBuffer] = {}
     earlier = set[int]()
-    # What a loop's own function keeps beside a watched model is of no earlier one.
+    # Variables that a loop's own function keeps next to a watched model's belong to no earlier model.
     loops = living & set().union(*(_beside(graph, watched) for graph in kept["graph"]))
     with unwatched():
         for graph in kept["graph"]:
@@ -82,7 +82,7 @@ def unwatched_buffers(alive: defaultdict[str, list[Any]] | None, watched: set[in
 
 
 def _beside(graph: Any, watched: set[int]) -> set[int]:
-    """Keys of the variables that a graph captured, if some of them are watched."""
+    """Return keys of the variables that a graph captured, if some of them are watched."""
     keys = {id(handle) for handle in _handles(graph)}
     return keys if keys & watched else set()
 
@@ -99,13 +99,13 @@ def _captured(graph: Any) -> list[Any]:
 def _held(
     graph: Any, watched: Container[int], living: Container[int], found: Mapping[int, KnownBuffer]
 ) -> list[KnownBuffer]:
-    """What a function's graph holds of models that nobody watches; nothing if it has none of their variables."""
+    """Return a graph's buffers of models that are not watched; empty if it has none of their variables."""
     settled = _settled.get(graph)
     if settled is not None:
         return settled
     handles = _handles(graph)
     others = [handle for handle in handles if id(handle) not in watched]
-    # Several graphs have the same ones, and each takes a while. An iterator's is no variable's.
+    # Several graphs share these, and each takes a while. An iterator's handle belongs to no variable.
     variables = (found.get(id(handle)) or _variable(handle) for handle in others)
     buffers = [buffer for buffer in variables if buffer.bytes]
     if buffers and len(others) == len(handles):
@@ -126,7 +126,7 @@ def _earlier(size: int, place: Place, key: int = 0) -> KnownBuffer:
 
 
 def _stored(handle: Any) -> tuple[int, Any]:
-    """Bytes and type of the variable behind a handle; 0 if it is no variable's, as an iterator's."""
+    """Return bytes and type of a handle's variable; 0 for other handles, such as an iterator's."""
     tensorflow = sys.modules["tensorflow"]
     for part in getattr(HANDLE_DATA.of(handle), "shape_and_type", None) or ():
         dtype = tensorflow.as_dtype(part.dtype)
@@ -136,7 +136,7 @@ def _stored(handle: Any) -> tuple[int, Any]:
 
 
 def _around(graph: Any) -> Iterator[Any]:
-    """A graph, and those that it is a part of."""
+    """Yield a graph, and those that contain it."""
     while graph is not None:
         yield graph
         graph = getattr(graph, "outer_graph", None)

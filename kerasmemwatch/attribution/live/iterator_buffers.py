@@ -1,4 +1,4 @@
-"""What the input pipelines hold ready: TensorFlow's own account of the buffers of each iterator."""
+"""Batches that input pipelines hold ready, as TensorFlow reports the buffers of each iterator."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["not_repeated", "pipeline_nodes", "waiting_bytes"]
 def waiting_bytes(iterators: Iterable[Any]) -> int:
     """Bytes, as allocated, of the batches that wait in the buffers of iterators.
 
-    As ``tf.raw_ops.IteratorGetModelProto`` tells (``buffered_bytes`` of each node of the pipeline); an iterator that
-    has not begun, or whose dataset is not modelled (``options.autotune.enabled`` is off), counts as empty.
+    ``tf.raw_ops.IteratorGetModelProto`` reports them (``buffered_bytes`` of each node of the pipeline). An iterator
+    that has not begun, or whose dataset is not modelled (``options.autotune.enabled`` is off), counts as empty.
 
     Args:
         iterators: TensorFlow's ``OwnedIterator``s.
@@ -29,10 +29,10 @@ def waiting_bytes(iterators: Iterable[Any]) -> int:
 
 
 def not_repeated(waiting: int, sources: Iterable[int], batch: Iterable[BatchPart]) -> int:
-    """What waits in buffers of its own: ``from_tensors(batch).repeat()`` gives the same tensors again and again.
+    """Bytes that wait in separate buffers: ``from_tensors(batch).repeat()`` returns the same tensors every time.
 
     Args:
-        waiting: As ``waiting_bytes`` tells.
+        waiting: The result of ``waiting_bytes``.
         sources: Bytes of the tensors that datasets hold.
         batch: The tensors of a batch.
 
@@ -42,19 +42,19 @@ def not_repeated(waiting: int, sources: Iterable[int], batch: Iterable[BatchPart
     """
     sizes = {part.bytes for part in batch if not part.per_row}
     repeated = sum(size for size in sources if size in sizes)
-    # A chunk may be up to twice what was asked for.
+    # A chunk may be up to twice as large as the request.
     return 0 if waiting < 2 * repeated else waiting - repeated
 
 
 def pipeline_nodes(iterator: Any) -> Mapping[int, Any]:
-    """TensorFlow's account of an iterator: by number, each node of the pipeline that runs; empty if there is none."""
+    """Return TensorFlow's nodes of an iterator's running pipeline, by number; empty without a pipeline."""
     import tensorflow as tf
 
     resource = ITERATOR_RESOURCE.of(iterator)
-    # One within a function that was traced, which an exception may keep alive, holds no batches.
+    # An iterator within a traced function, which an exception may keep alive, holds no batches.
     if not EAGER_TENSOR.is_that_of(resource):
         return {}
-    # Without a model there is an error; and as with all that is private, it may one day be another.
+    # Without a model this raises an error. All of this is private, and may change.
     with suppress(Exception), tf.init_scope():
         proto = tf.raw_ops.IteratorGetModelProto(iterator=resource)
         nodes: Mapping[int, Any] = MODEL_PROTO.get().FromString(proto.numpy()).nodes

@@ -1,4 +1,4 @@
-"""Buffers that Python can name: variables, and the tensors that are alive, with where each lies in memory."""
+"""Buffers that Python can name: variables and live tensors, with their addresses."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 VARIABLE_HANDLES, _DATASET_HANDLES = "variable handles", "dataset handles"
-# sizeof(ResourceHandle), which each variable has one of in host memory (tensorflow/core/framework/resource_handle.h).
+# sizeof(ResourceHandle), one for each variable, in host memory (tensorflow/core/framework/resource_handle.h).
 HANDLE_BYTES = 200
 # sizeof(Variant), one for each dataset (tensorflow/core/framework/variant.h).
 _VARIANT_BYTES = 64
-# The owner of what models of earlier fits still hold.
+# Owner of buffers that models of earlier fits still hold.
 EARLIER_MODELS = "earlier models"
-# Owners of what nobody watches but Python still holds.
+# Owners of buffers that Python holds and no watch knows.
 _EAGER_TENSORS, _OTHER_VARIABLES = "eager tensors", "other variables"
 
 
@@ -49,13 +49,13 @@ class KnownBuffer:
         owner: A layer's path or a named owner.
         class_name: Class of the layer.
         category: One of ``timeline.CATEGORIES``.
-        bytes: What was asked for.
-        address: Where it lies on its device; 0 if unknown.
-        before: Where a variable lay before the step; 0 if unknown.
+        bytes: The requested size.
+        address: Its address on its device; 0 if unknown.
+        before: A variable's address before the step; 0 if unknown.
         key: ``id`` of the variable's resource handle; 0 for a tensor.
         trainable: Whether it is a variable that has a gradient.
-        constant: Whether a function keeps it since it was first called.
-        device: Where ``address`` and ``before`` are: ``"CPU:0"`` or ``"GPU:1"``, say.
+        constant: Whether a function has kept it since the function's first call.
+        device: The device of ``address`` and ``before``, such as ``"CPU:0"`` or ``"GPU:1"``.
     """
 
     owner: str
@@ -71,12 +71,12 @@ class KnownBuffer:
 
 
 class Sighting(NamedTuple):
-    """Where a variable was seen within a step.
+    """Sighting of a variable within a step.
 
     Attributes:
         key: ``id`` of the variable's resource handle.
-        address: Where it lay.
-        time_ns: UNIX time at which it did.
+        address: Its address.
+        time_ns: UNIX time of the sighting.
     """
 
     key: int
@@ -85,12 +85,12 @@ class Sighting(NamedTuple):
 
 
 def variable_addresses(account: Ledger, mode: str = "", *, in_step: bool = False) -> dict[int, int]:
-    """By key, where the variables of layers, metrics and optimizers lie, as far as that is known.
+    """By key, the known addresses of the variables of layers, metrics and optimizers.
 
     Args:
         account: The variables.
         mode: How the step runs, ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if unknown.
-        in_step: Whether a step may be under way, within which only host memory is told of.
+        in_step: Whether a step may be running, during which only addresses in host memory are known.
     """
     compiled = mode == "xla"
     with unwatched():
@@ -100,11 +100,11 @@ def variable_addresses(account: Ledger, mode: str = "", *, in_step: bool = False
 
 
 def variable_buffers(account: Ledger, before: Mapping[int, int] | None = None, mode: str = "") -> list[KnownBuffer]:
-    """The variables of layers, metrics and optimizers; each replica is a buffer of its own.
+    """Return the variables of layers, metrics and optimizers; each replica is a separate buffer.
 
     Args:
         account: The variables.
-        before: By key, where each lay before the step.
+        before: By key, each variable's address before the step.
         mode: How the step runs, ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if unknown.
     """
     before = before or {}
@@ -138,19 +138,19 @@ def _key(variable: Any) -> int:
 
 
 def as_input(buffer: KnownBuffer) -> KnownBuffer:
-    """A live tensor that a step was called with: it belongs to its batch."""
+    """Return a live tensor that a step was called with as part of its batch."""
     return replace(buffer, owner=INPUT_PIPELINE, category="inputs") if buffer.owner == _EAGER_TENSORS else buffer
 
 
 def live_buffers(
     alive: defaultdict[str, list[Any]] | None = None, known: Container[int] = (), *, in_step: bool = False
 ) -> list[KnownBuffer]:
-    """Every eager tensor and variable that is alive, once for each buffer; what datasets hold is the input pipeline's.
+    """Return every live eager tensor and variable, once per buffer; datasets' buffers are the input pipeline's.
 
     Args:
-        alive: The objects of each ``tensor_kind`` that are alive; looked for if not given.
-        known: Keys of variables to leave out: those of watched models.
-        in_step: Whether a step may be under way, within which only host memory is told of.
+        alive: Live objects of each ``tensor_kind``; searched if not given.
+        known: Keys of variables to leave out, which belong to watched models.
+        in_step: Whether a step may be running, during which only addresses in host memory are known.
     """
     if "tensorflow" not in sys.modules:
         return []
@@ -180,9 +180,9 @@ def live_buffers(
 
 
 def tensor_kind(kind: type) -> str:
-    """What a class's objects are: ``"tensor"``, ``"variable"``, ``"dataset"``, ``"iterator"``, ``"graph"``, ``""``."""
+    """Return the kind of a class: ``"tensor"``, ``"variable"``, ``"dataset"``, ``"iterator"``, ``"graph"``, ``""``."""
     tensorflow: Any = sys.modules["tensorflow"]
-    # By the bases themselves: issubclass of an abstract class asks each of its subclasses in turn.
+    # Compares the bases themselves: issubclass of an abstract class asks each of its subclasses in turn.
     bases = kind.__mro__
     if tensorflow.data.Dataset in bases:
         return "dataset"
@@ -197,7 +197,7 @@ def tensor_kind(kind: type) -> str:
 
 def _variables(variables: Iterable[Any], known: Container[int], *, in_step: bool) -> Iterator[KnownBuffer]:
     for variable in variables:
-        # The whole of a distributed variable has no handle outside of a replica, and says so with a ValueError.
+        # Outside of a replica, the whole of a distributed variable has no handle, and raises a ValueError.
         key = 0 if getattr(variable, "values", None) else _key(variable)
         size = tensor_bytes(variable)
         if size and key and key not in known:
@@ -206,7 +206,7 @@ def _variables(variables: Iterable[Any], known: Container[int], *, in_step: bool
 
 
 def handle_keys(variables: Iterable[Any]) -> set[int]:
-    """Keys of variables."""
+    """Return keys of variables."""
     return {_key(variable) for variable in variables if not getattr(variable, "values", None)} - {0}
 
 
@@ -217,7 +217,7 @@ def _captured(dataset: Any) -> Iterator[Any]:
 
 
 def tensor_bytes(tensor: Any) -> int:
-    """What a tensor's elements take; 0 if that is unknown."""
+    """Return the bytes of a tensor's elements; 0 if unknown."""
     try:
         return int(tensor.shape.num_elements() or 0) * int(tensor.dtype.size or 0)
     except (AttributeError, TypeError, ValueError):

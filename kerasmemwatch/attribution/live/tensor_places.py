@@ -1,8 +1,8 @@
-"""Where tensors and variables lie: on which device, and at which address of its memory.
+"""Places of tensors and variables: device, and address in its memory.
 
-Only DLPack tells of a GPU's memory, and it waits until the device has done all that it was given. Before a step begins
-and after it has ended, nothing that it waits for waits for this thread. Within a step something may, as one replica's
-kernel does for another's: whoever asks ``in_step`` is told of host memory only.
+Only DLPack gives addresses in a GPU's memory, and it waits until the device has finished its work. Before and after a
+step, nothing that it waits for depends on this thread. Within a step something may, such as one replica's kernel that
+waits for another's: with ``in_step``, only addresses in host memory are returned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "variable_place",
 ]
 
-# TensorFlow ends the process where DLPack is asked for a tensor of strings, variants or resources, and raises an error
+# TensorFlow aborts the process if DLPack is asked for a tensor of strings, variants or resources, and raises an error
 # for float8 and quantized ones.
 _BY_DLPACK = frozenset(
     {
@@ -37,18 +37,18 @@ _BY_DLPACK = frozenset(
         *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
     }
 )
-# A prototype of our own: others may have declared that of ``ctypes.pythonapi`` in another way.
+# A separate prototype: other code may have declared that of ``ctypes.pythonapi`` differently.
 _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
 # Operations that write some rows of a variable.
 _SCATTERS = ("ResourceScatter", "ResourceSparseApply")
-# By id, handles of variables that TensorFlow copies whenever they are read.
+# By id, handles of variables that TensorFlow copies on every read.
 _scattered: dict[int, weakref.ref[Any]] = {}
 
 
 class Place(NamedTuple):
-    """Where a buffer lies.
+    """Place of a buffer.
 
     Attributes:
         device: ``"CPU:0"`` for all host memory, ``"GPU:1"``.
@@ -60,14 +60,14 @@ class Place(NamedTuple):
 
 
 def tensor_place(tensor: Any, *, in_step: bool = False) -> Place:
-    """Where an eager tensor's buffer lies, as far as that can be told without a copy.
+    """Return the place of an eager tensor's buffer, as far as it is known without a copy.
 
     Args:
         tensor: The tensor.
-        in_step: Whether a step may be under way.
+        in_step: Whether a step may be running.
     """
     try:
-        # Not `.device`, where its operation ran: shapes and int32 numbers of a GPU's operations lie in host memory.
+        # Not `.device`, where its operation ran: shapes and int32 numbers of a GPU's operations are in host memory.
         device = _device(tensor.backing_device)
         if device.startswith("GPU"):
             return Place(device, 0 if in_step else _shared_address(tensor))
@@ -79,37 +79,37 @@ def tensor_place(tensor: Any, *, in_step: bool = False) -> Place:
 
 
 def host_address(tensor: Any) -> int:
-    """Where an eager tensor's buffer lies in host memory, also within a step; 0 if elsewhere or unknown."""
+    """Return an eager tensor's address in host memory, even within a step; 0 if elsewhere or unknown."""
     return tensor_place(tensor, in_step=True).address
 
 
 def variable_place(variable: Any, *, in_step: bool = False, compiled: bool = False) -> Place:
-    """Where a variable lies that is on one device; see ``resource_place``."""
+    """Return the place of a variable that is on one device; see ``resource_place``."""
     try:
         return resource_place(variable.handle, variable.dtype, in_step=in_step, compiled=compiled)
     except Exception:
-        return Place()  # no resource variable
+        return Place()  # not a resource variable
 
 
 def resource_place(handle: Any, dtype: Any, *, in_step: bool = False, compiled: bool = False) -> Place:
-    """Where the variable behind a handle lies.
+    """Return the place of the variable behind a handle.
 
     Args:
         handle: A tensor of type resource.
         dtype: The variable's type.
-        in_step: Whether a step may be under way.
-        compiled: Whether XLA compiled what scatters into it: then it is not copied on read.
+        in_step: Whether a step may be running.
+        compiled: Whether XLA compiled the operations that scatter into it: then it is not copied on read.
     """
     device = _device(getattr(handle, "device", ""))
     if (in_step and device.startswith("GPU")) or (not compiled and is_scattered(handle)):
         return Place(device)
     try:
-        # Not read_value(), which runs two operations: of thousands of variables that takes a while.
+        # Not read_value(), which runs two operations: that takes a while for thousands of variables.
         read = sys.modules["tensorflow"].raw_ops.ReadVariableOp
         once, again = read(resource=handle, dtype=dtype), read(resource=handle, dtype=dtype)
     except Exception:
         return Place(device)  # not initialized
-    # Both are held: of a variable that is copied on read they are two buffers.
+    # Both are held, so that a variable that is copied on read has two buffers.
     place = tensor_place(once, in_step=in_step)
     if place == tensor_place(again, in_step=in_step):
         return place
@@ -118,7 +118,7 @@ def resource_place(handle: Any, dtype: Any, *, in_step: bool = False, compiled: 
 
 
 def note_scatter(operation: Any) -> None:
-    """Note the variables that an operation of a graph scatters into, if it does: TensorFlow copies them on read."""
+    """Record the variables that an operation of a graph scatters into, if any: TensorFlow copies them on read."""
     if operation.type.startswith(_SCATTERS):
         for handle in (each for each in operation.inputs if each.dtype.name == "resource"):
             _note_scattered(captured_handle(handle))
@@ -130,14 +130,14 @@ def is_scattered(handle: Any) -> bool:
 
 
 def captured_handle(handle: Any) -> Any:
-    """The resource handle that a function's argument stands for, through functions within functions."""
+    """Return the resource handle that a function's argument stands for, through nested functions."""
     captures = getattr(getattr(handle, "graph", None), "captures", None) or ()
     outer = next((outer for outer, inner in captures if inner is handle), None)
     return handle if outer is None else captured_handle(outer)
 
 
 def unwatched() -> AbstractContextManager[None]:
-    """A tape of the user's would record what we read."""
+    """Stop recording on all tapes: a tape of the user's would record our reads."""
     stop_recording = STOP_RECORDING.if_loaded()
     unwatched: AbstractContextManager[None] = stop_recording() if stop_recording else nullcontext()
     return unwatched
@@ -154,9 +154,9 @@ def _device(name: str) -> str:
 
 
 def _shared_address(tensor: Any) -> int:
-    """Where a tensor lies, by DLPack; 0 if that cannot be told. A capsule that is collected lets go of the buffer."""
+    """Return a tensor's address by DLPack; 0 if unknown. Collecting the capsule releases the buffer."""
     tensorflow = sys.modules["tensorflow"]
-    # An executor of its own may need Python, which this thread holds while it waits.
+    # A separate executor may need Python, which this thread blocks while it waits.
     if tensor.dtype.name not in _BY_DLPACK or not tensorflow.config.experimental.get_synchronous_execution():
         return 0
     capsule = tensorflow.experimental.dlpack.to_dlpack(tensor)

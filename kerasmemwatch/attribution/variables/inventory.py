@@ -1,7 +1,7 @@
-"""Which variables a Keras model holds, by layer, in bytes.
+"""Inventory of a Keras model's variables, by layer, in bytes.
 
 Known limits: variables in plain Python objects (neither containers nor ``tf.Module``s) and in lookup tables are not
-found; a JAX array sharded over devices counts whole.
+found; a JAX array sharded over devices counts in full.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = ["VariableMemory", "check_model", "inventory", "is_model", "layer_memo
 def inventory(
     *models: Any, optimizers: Iterable[Any] = (), variables: Iterable[Any] = ()
 ) -> tuple[VariableMemory, ...]:
-    """List the variables that models hold: their layers', their metrics' and their optimizers'.
+    """List the variables of models: those of layers, metrics and optimizers.
 
     Nothing is computed or built: only Python attributes are read.
 
     Args:
-        models: Keras models or layers, or ``tf.Module``s. Where there are several, a layer's path begins with the
+        models: Keras models or layers, or ``tf.Module``s. If there are several, a layer's path begins with the
             model's name.
-        optimizers: Optimizers that the models and their layers do not hold, of a custom loop.
-        variables: Variables that none of them may hold. They count as weights of an owner of their own name.
+        optimizers: Optimizers of a custom loop that neither the models nor their layers hold.
+        variables: Variables that none of them may hold. They count as weights of an owner with their own name.
 
     Returns:
-        Each variable once: layer by layer in the model's order, with the slots of the layer's variables; then what
-        belongs to optimizers and to metrics as a whole.
+        Each variable once: layer by layer in the model's order, with the slots of the layer's variables; then the
+        state of optimizers and metrics as a whole.
 
     Raises:
         InvalidTypeError: If one of ``models`` is neither a Keras layer nor a ``tf.Module``.
@@ -58,7 +58,7 @@ def inventory(
 
 
 def ledger(*models: Any, optimizers: Iterable[Any] = (), variables: Iterable[Any] = ()) -> Ledger:
-    """The account that :func:`inventory` lists, with the variables themselves."""
+    """Return the ledger that :func:`inventory` lists, with the variables themselves."""
     return _count(models, optimizers, variables)[1]
 
 
@@ -103,12 +103,12 @@ def layer_memory(variables: Iterable[VariableMemory]) -> tuple[LayerMemory, ...]
         variables: What :func:`inventory` returns.
 
     Returns:
-        One row for each owner, exclusive of sub-layers, in the order of the variables. A sum with an unknown part is
-        ``None``. What only a traced step can tell (gradients, activations, totals, ...) is ``None``.
+        One row per owner, exclusive of sub-layers, in the order of the variables. A sum with an unknown part is
+        ``None``, and so is everything that only a traced step shows (gradients, activations, totals, ...).
     """
     owners: dict[tuple[str, str], list[VariableMemory]] = {}
     for variable in variables:
-        # With the class: a layer may be called "metrics".
+        # Includes the class: a layer may be called "metrics".
         owners.setdefault((variable.owner, variable.class_name), []).append(variable)
     return tuple(
         LayerMemory(
@@ -124,7 +124,7 @@ def layer_memory(variables: Iterable[VariableMemory]) -> tuple[LayerMemory, ...]
 
 
 def variable_bytes(variables: Iterable[VariableMemory], category: str | None = None) -> int | None:
-    """Add up the bytes of variables on one device, of one category or of all; ``None`` if one is unknown."""
+    """Add up the bytes of variables on one device, of one category or all; ``None`` if one is unknown."""
     total = 0
     for variable in variables:
         if category in (None, variable.category):
@@ -138,17 +138,17 @@ def _metrics(layers: Sequence[PathedLayer]) -> Iterator[Any]:
     for layer in layers:
         yield from METRICS.of(layer.layer) or ()
         yield from (item.value for item in layer.held if item.kind == "metric")
-        # A compiled loss is no metric and holds one for each part of the loss.
+        # A compiled loss is not a metric, but holds one for each part of the loss.
         yield from getattr(LOSS.of(layer.layer), "metrics", None) or ()
 
 
 def _count_layers(ledger: Ledger, layers: Sequence[PathedLayer]) -> None:
-    # Sub-layers first: a parent that keeps its child's variable in an attribute lists it too.
+    # Sub-layers first: a parent that keeps its child's variable in an attribute also lists it.
     for layer in post_order(layers):
         for variable in _listed(layer.layer):
             role = "trainable" if getattr(variable, "trainable", False) else "non_trainable"
             ledger.add(variable, layer, "weights", role, f"{layer.path}/{_name(variable)}")
-    # So too here: a module lists what the modules within it hold.
+    # The same here: a module lists the variables of the modules within it.
     for layer in post_order(layers):
         seeds = [*(SEED_GENERATORS.of(layer.layer) or ())]
         seeds += [item.value for item in layer.held if item.kind == "seed"]
@@ -172,7 +172,7 @@ def _count_loose(ledger: Ledger, variables: Iterable[Any], taken: set[str]) -> t
 
 def _listed(layer: Any) -> list[Any]:
     if any(name.is_missing for name in VARIABLE_LISTS):
-        return list(getattr(layer, "weights", None) or ())  # with those of its sub-layers
+        return list(getattr(layer, "weights", None) or ())  # including those of its sub-layers
     lists = (name.of(layer) or () for name in VARIABLE_LISTS)
     return [variable for variables in lists for variable in variables]
 
@@ -181,7 +181,7 @@ def _count_metrics(ledger: Ledger, metrics: Iterable[Any], kinds: Kinds) -> None
     for metric in metrics:
         for variable in metric.variables:
             ledger.add(variable, None, "other", "metric", f"{metric.name}/{_name(variable)}")
-        # A metric may hold a whole network that judges outputs (FID, KID); Keras tracks none of it.
+        # A metric may hold a whole network that judges outputs (FID, KID), which Keras does not track.
         for item in held_by(metric, kinds):
             inner = layer_paths(item.value) if item.kind == "layer" else ()
             for variable in [v for layer in inner for v in _listed(layer.layer)]:
@@ -189,7 +189,7 @@ def _count_metrics(ledger: Ledger, metrics: Iterable[Any], kinds: Kinds) -> None
 
 
 def _count_optimizers(ledger: Ledger, optimizers: Sequence[Any], kinds: Kinds) -> None:
-    # The slots of all before the state of any: an outer optimizer lists its inner one's slots as its own.
+    # All slots before any state: an outer optimizer lists its inner one's slots as its own.
     for optimizer in optimizers:
         for slot, reference, role in slots(optimizer, kinds):
             weight, layer = ledger.find(reference)

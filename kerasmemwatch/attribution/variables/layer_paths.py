@@ -1,4 +1,4 @@
-"""Layer paths: where each layer sits in the watched model, by containment."""
+"""Layer paths: the place of each layer in the watched model, by containment."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class PathedLayer:
 
 
 def layer_paths(model: Any) -> tuple[PathedLayer, ...]:
-    """Name every layer of a model by containment, the model's own name left out.
+    """Name every layer of a model by containment, without the model's own name.
 
-    A shared layer has its first path. A second, different layer of the same name and parent is ``"name#2"``.
-    Layers that Keras does not track (in a ``tf.Module``, say) come last. Any width, depth and cycle is fine.
+    A shared layer has its first path. A second, different layer with the same name and parent is ``"name#2"``. Layers
+    that Keras does not track (such as in a ``tf.Module``) come last. Any width, depth and cycles are supported.
 
     Args:
-        model: The watched Keras model or layer, or a ``tf.Module``, whose sub-modules are levels, too.
+        model: The watched Keras model or layer, or a ``tf.Module``, whose sub-modules are levels as well.
 
     Returns:
         The model, then its layers, each before its sub-layers.
@@ -63,7 +63,7 @@ def layer_paths(model: Any) -> tuple[PathedLayer, ...]:
 
 
 def paths_of_all(models: Iterable[Any]) -> tuple[PathedLayer, ...]:
-    """Name every layer of several models, with the model's name before its layers' if there is more than one.
+    """Name every layer of several models, after the model's name if there is more than one.
 
     A layer that several models hold has its path in the first of them.
 
@@ -95,11 +95,11 @@ def paths_of_all(models: Iterable[Any]) -> tuple[PathedLayer, ...]:
 
 
 def operation_paths(layers: Sequence[PathedLayer], *, several: bool = False) -> tuple[PathedLayer, ...]:
-    """Name the operations that functional models are made of and that are no layers, as ``keras.ops.mean(x)`` is.
+    """Name the operations of functional models that are not layers, such as ``keras.ops.mean(x)``.
 
     Args:
-        layers: As :func:`paths_of_all` returns them.
-        several: Whether they are of several models, so that the models' names are in their paths.
+        layers: The result of :func:`paths_of_all`.
+        several: Whether there are several models, so that paths contain the models' names.
 
     Returns:
         Each operation, by containment like the layers.
@@ -124,7 +124,7 @@ def operation_paths(layers: Sequence[PathedLayer], *, several: bool = False) -> 
 
 
 def lasting_name(layer: Any) -> str:
-    """A layer's name; without the number that Keras counts up, which is another for each object that a call makes.
+    """Return a layer's name without the number that Keras counts up, which differs in each object that a call makes.
 
     Example:
         >>> import keras
@@ -138,7 +138,7 @@ def lasting_name(layer: Any) -> str:
 
 
 def post_order(layers: Sequence[PathedLayer]) -> Iterator[PathedLayer]:
-    """Reorder what :func:`layer_paths` returns so that each layer comes after its sub-layers."""
+    """Reorder the result of :func:`layer_paths` so that each layer comes after its sub-layers."""
     unfinished: list[PathedLayer] = []
     for layer in layers:
         while unfinished and unfinished[-1].depth >= layer.depth:
@@ -175,7 +175,7 @@ def _name(layer: Any) -> str:
 
 
 def unique_path(path: str, taken: set[str]) -> str:
-    """The path, with a number behind it if it is taken; takes it."""
+    """Return the path, with a number appended if it is taken, and mark it as taken."""
     numbered = (f"{path}#{number}" for number in count(2))
     found = path if path not in taken else next(candidate for candidate in numbered if candidate not in taken)
     taken.add(found)

@@ -1,6 +1,6 @@
-"""What an object keeps in its attributes: variables, layers, metrics, optimizers, seed generators.
+"""Contents of an object's attributes: variables, layers, metrics, optimizers and seed generators.
 
-Keras lists only what it tracks. Raw ``tf.Variable``s, and whatever sits in a ``tf.Module``, are found by looking.
+Keras lists only what it tracks. Raw ``tf.Variable``s, and the contents of a ``tf.Module``, have to be searched.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Held:
     """One thing found in an object's attributes.
 
     Attributes:
-        where: How to reach it, from the object: ``"tables[0]"``, ``"helper.scale"``.
+        where: Its path from the object: ``"tables[0]"``, ``"helper.scale"``.
         value: The thing itself.
         kind: ``"variable"``, ``"layer"``, ``"metric"``, ``"optimizer"`` or ``"seed"``.
     """
@@ -45,16 +45,16 @@ class Held:
 
 @dataclass(frozen=True)
 class Kinds:
-    """The classes to look for, of the libraries that are loaded already."""
+    """The classes to look for, of libraries that are already loaded."""
 
     by_name: tuple[tuple[str, tuple[type, ...]], ...]
     modules: tuple[type, ...]
-    # By class, since a model of thousands of layers has few. For one walk: it would keep users' classes alive.
+    # By class: a model with thousands of layers has few. For one walk only, as it keeps users' classes alive.
     _known: dict[type, str | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def loaded(cls) -> Kinds:
-        """Look the classes up without importing a library."""
+        """Look up the classes without importing a library."""
         keras, tensorflow = sys.modules.get("keras"), sys.modules.get("tensorflow")
         return cls(
             by_name=(
@@ -69,18 +69,18 @@ class Kinds:
         )
 
     def of(self, value: Any) -> str | None:
-        """Tell the kind of a value; ``None`` if it is none of them."""
+        """Return the kind of a value; ``None`` if it is none of them."""
         kind = type(value)
         if kind in self._known:
             return self._known[kind]
         found = next((name for name, classes in self.by_name if isinstance(value, classes)), None)
-        if getattr(value, "__class__", kind) is kind:  # a proxy passes for what it stands for
+        if getattr(value, "__class__", kind) is kind:  # a proxy counts as the object that it represents
             self._known[kind] = found
         return found
 
     def of_class(self, kind: type) -> str | None:
-        """Tell the kind of a class's instances, a user's ``tf.Module`` being a ``"module"``."""
-        # By the bases themselves: issubclass of an abstract class asks each of its subclasses in turn.
+        """Return the kind of a class's instances; a user's ``tf.Module`` is a ``"module"``."""
+        # Compares the bases themselves: issubclass of an abstract class asks each of its subclasses in turn.
         bases = set(kind.__mro__)
         found = next((name for name, classes in self.by_name if bases.intersection(classes)), None)
         is_users = str(kind.__module__).partition(".")[0] not in ("tensorflow", "keras")
@@ -93,19 +93,19 @@ def _classes(*places: tuple[Any, str]) -> tuple[type, ...]:
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Whether an attribute only indexes what is held elsewhere."""
-    # TensorFlow's checkpoint dependencies of any trackable object start with "_self_".
+    """Whether an attribute only indexes objects that are held elsewhere."""
+    # TensorFlow's checkpoint dependencies of any trackable object begin with "_self_".
     return name in BOOKKEEPING or name.startswith("_self_")
 
 
 def is_module(value: Any, kinds: Kinds | None = None) -> bool:
-    """Whether a value is a ``tf.Module`` and nothing that has a kind of its own."""
+    """Whether a value is a ``tf.Module`` without a kind of its own."""
     kinds = kinds or Kinds.loaded()
     return bool(kinds.modules) and isinstance(value, kinds.modules) and kinds.of(value) is None
 
 
 def module_classes() -> set[type]:
-    """The user's classes of ``tf.Module``s: neither TensorFlow's nor of a kind of their own."""
+    """Return the user's ``tf.Module`` classes: neither TensorFlow's own nor of another kind."""
     kinds = Kinds.loaded()
     with_kinds = tuple(kind for _, classes in kinds.by_name for kind in classes)
     found, pending = set[type](), list[Any](kinds.modules)
@@ -117,7 +117,7 @@ def module_classes() -> set[type]:
 
 
 def modules_of(module: Any) -> list[Any]:
-    """The ``tf.Module``s and Keras layers that a ``tf.Module`` holds itself, also in containers, in order."""
+    """Return the ``tf.Module``s and Keras layers that a ``tf.Module`` holds directly or in containers, in order."""
     kinds = Kinds.loaded()
     found, entered = list[Any](), set()
     stack = [value for _, value in reversed(_attributes(module))]
@@ -134,7 +134,7 @@ def modules_of(module: Any) -> list[Any]:
 
 
 def held_by(owner: Any, kinds: Kinds) -> Iterator[Held]:
-    """Find what an object holds in its attributes, also in containers and ``tf.Module``s, at any depth.
+    """Find the contents of an object's attributes, including containers and ``tf.Module``s, at any depth.
 
     Nothing is called or computed: only ``vars()`` and containers are read, so no property runs.
 
@@ -143,14 +143,14 @@ def held_by(owner: Any, kinds: Kinds) -> Iterator[Held]:
         kinds: The classes to look for.
 
     Yields:
-        What was found, in the order of the attributes; a thing held twice is yielded twice.
+        Each finding, in the order of the attributes; an object held twice is yielded twice.
     """
     for name, value in _attributes(owner):
         yield from held_in(value, kinds, name)
 
 
 def held_in(value: Any, kinds: Kinds, where: str = "") -> Iterator[Held]:
-    """Find what a value is or contains; see :func:`held_by`."""
+    """Find the contents of a value, including itself; see :func:`held_by`."""
     stack, entered = [(where, value)], set()
     while stack:
         where, value = stack.pop()
@@ -160,21 +160,21 @@ def held_in(value: Any, kinds: Kinds, where: str = "") -> Iterator[Held]:
         elif id(value) not in entered:
             parts = _parts(where, value, kinds)
             if parts:
-                # Only containers are remembered, and they outlive the walk: their ids stay theirs.
+                # Only containers are remembered. They outlive the walk, so no other object gets their ids.
                 entered.add(id(value))
                 stack.extend(reversed(parts))
 
 
 def closure(start: Iterable[Any], kind: str, kinds: Kinds) -> list[Any]:
-    """Follow things of one kind into what they hold of the same kind.
+    """Find objects of one kind, and the objects of the same kind that they hold.
 
     Args:
-        start: Optimizers, say.
-        kind: ``"optimizer"``, then.
+        start: Objects to begin with, such as optimizers.
+        kind: Their kind, such as ``"optimizer"``.
         kinds: The classes to look for.
 
     Returns:
-        Each thing once, an outer one before what it holds.
+        Each object once, an outer one before those that it holds.
     """
     found: dict[int, Any] = {}
     pending = deque(start)

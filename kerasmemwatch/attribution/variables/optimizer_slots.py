@@ -1,4 +1,4 @@
-"""An optimizer's variables, and which variable of the model each of its slots belongs to."""
+"""Variables of an optimizer, and the model's variable for each of its slots."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def references(optimizer: Any) -> list[Any]:
 def optimizer_variables(optimizer: Any) -> list[Any]:
     """List the variables that an optimizer tracks as its own."""
     listed = getattr(optimizer, "variables", None) or ()
-    # A method in tf.compat.v1.train.Optimizer.
+    # It is a method in tf.compat.v1.train.Optimizer.
     tracked = [*(OPTIMIZER_VARIABLES.of(optimizer) or ()), *(() if callable(listed) else listed)]
-    # An optimizer that keeps the model's variables in an attribute tracks those too; they are not its own.
+    # An optimizer with the model's variables in an attribute tracks those, too, although they are not its own.
     updated = {variable_key(variable) for variable in references(optimizer)}
     return [variable for variable in tracked if variable_key(variable) not in updated]
 
@@ -35,13 +35,13 @@ def optimizer_state(optimizer: Any, kinds: Kinds) -> list[Any]:
 
 
 def slots(optimizer: Any, kinds: Kinds) -> Iterator[tuple[Any, Any, str]]:
-    """Match an optimizer's slots with the variables they belong to.
+    """Match an optimizer's slots with their variables.
 
-    Keras optimizers keep lists parallel to the variables that they update: entry i belongs to variable i. Such
-    lists are looked for in every attribute, also inside lists and dicts, as are dicts keyed by variable.
+    Keras optimizers keep lists parallel to the variables that they update: entry i belongs to variable i. All
+    attributes are searched for such lists, including nested lists and dicts, and for dicts keyed by variable.
 
     Yields:
-        The slot, the variable that it belongs to, and the attribute's name without leading underscores.
+        The slot, its variable, and the attribute's name without leading underscores.
     """
     updated = references(optimizer)
     if not updated:
@@ -78,7 +78,7 @@ def _is_parallel(entries: list[Any] | tuple[Any, ...], updated: list[Any], kinds
         return False
     if all(entry is None or kinds.of(entry) == "variable" for entry in entries):
         return True
-    # Entries that hold several variables: one entry a variable, or one a kind of slot? Shapes tell.
+    # Entries may hold several variables: either one entry per variable, or one per kind of slot. Shapes decide.
     return all(
         item.kind == "variable" and variable_size(item.value).shape == variable_size(reference).shape
         for entry, reference in zip(entries, updated, strict=True)

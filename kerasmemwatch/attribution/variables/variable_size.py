@@ -18,13 +18,13 @@ _BITS = re.compile(r"(?:q?u?int|b?float|complex)([0-9]+)(?:_\w+)?")
 
 @dataclass(frozen=True)
 class VariableSize:
-    """What a variable takes.
+    """Shape, type and size of a variable.
 
     Attributes:
         shape: Its dimensions, ``None`` where unknown; ``(None,)`` if even their number is.
-        dtype: Name of the type it is stored in: ``"float32"``.
+        dtype: Name of its storage type: ``"float32"``.
         bytes: Bytes of one replica; ``None`` if the shape or the size of an item is unknown.
-        replicas: Number of copies, one a device, under a ``tf.distribute`` strategy.
+        replicas: Number of copies, one per device, under a ``tf.distribute`` strategy.
     """
 
     shape: tuple[int | None, ...]
@@ -34,15 +34,15 @@ class VariableSize:
 
 
 def item_bytes(dtype: str) -> int | None:
-    """Tell the size of one item.
+    """Return the size of one item.
 
-    Types of less than a byte take a whole one, as in TensorFlow (``tf.DType.size`` of int4 is 1).
+    Types smaller than a byte take a whole one, as in TensorFlow (``tf.DType.size`` of int4 is 1).
 
     Args:
         dtype: Name of a type, as Keras and TensorFlow write it.
 
     Returns:
-        Bytes; ``None`` where an item has no fixed size.
+        Bytes; ``None`` if items have no fixed size.
 
     Example:
         >>> [item_bytes(dtype) for dtype in ("bfloat16", "float8_e4m3fn", "bool", "int4", "string")]
@@ -55,9 +55,9 @@ def item_bytes(dtype: str) -> int | None:
 
 
 def variable_key(variable: Any) -> int:
-    """Identify a variable: the same for a Keras variable and the ``tf.Variable`` in it."""
+    """Return the id of a variable, the same for a Keras variable and the ``tf.Variable`` in it."""
     storage = stored(variable)
-    # Only a tf.Variable is storage; under JAX two variables may hold the same immutable array for a while.
+    # Only a tf.Variable is storage: under JAX two variables may share the same immutable array for a while.
     return id(storage) if isinstance(storage, _tensorflow_variables()) else id(variable)
 
 
@@ -72,16 +72,16 @@ def variable_size(variable: Any) -> VariableSize:
 
 
 def stored(variable: Any) -> Any:
-    """What a Keras variable keeps its value in; any other is that itself."""
+    """Return the object in which a Keras variable stores its value; any other variable is returned itself."""
     if isinstance(variable, _tensorflow_variables()):
         return variable
-    # Not `.value`, which computes a placeholder for an uninitialized variable and casts under autocast.
+    # Not `.value`, which computes a placeholder for uninitialized variables, and casts under autocast.
     storage = VARIABLE_VALUE.of(variable)
     return variable if storage is None else storage
 
 
 def components(variable: Any) -> Sequence[Any]:
-    """The copies of a variable, one a device, under a ``tf.distribute`` strategy; else itself."""
+    """Return the copies of a variable, one per device, under a ``tf.distribute`` strategy; else the variable itself."""
     storage = stored(variable)
     copies = getattr(storage, "values", None)
     return copies if isinstance(copies, (list, tuple)) and copies else (storage,)

@@ -1,4 +1,4 @@
-"""What one watch or session looks at: models, and for custom loops optimizers and single variables. Held weakly."""
+"""Objects that one watch or session tracks: models, and in custom loops optimizers and variables. Held weakly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FOUND = ("layer", "optimizer", "module")
 
 
 class Watched:
-    """Models in the order in which they came; none of them is kept alive.
+    """Models in the order of their registration; none is kept alive.
 
     Example:
         >>> import keras
@@ -38,12 +38,12 @@ class Watched:
         self._names: dict[int, str] = {}
 
     def find_alive(self) -> None:
-        """Watch every model that is alive and part of no other, and every optimizer: where no call could be seen."""
+        """Watch every live model that is part of no other, and every optimizer, for when no call was seen."""
         kinds = Kinds.loaded()
         found = live_objects(lambda kind: name if (name := kinds.of_class(kind)) in _FOUND else "")
         models = [*found["layer"], *found["module"]]
         held = {id(part.layer) for model in models for part in layer_paths(model)[1:]}
-        held |= {id(FUNCTIONAL.of(model)) for model in models}  # a Sequential model's other self
+        held |= {id(FUNCTIONAL.of(model)) for model in models}  # the functional model within a Sequential
         for model in models:
             if id(model) not in held and any(memory.bytes for memory in inventory(model)):
                 self.add_model(model)
@@ -53,11 +53,11 @@ class Watched:
 
     @property
     def models(self) -> list[Any]:
-        """The models that are alive."""
+        """Return the models that are alive."""
         return _alive(self._models)
 
     def add_model(self, model: Any) -> None:
-        """Watch a Keras model or layer, or a ``tf.Module``, too.
+        """Watch another Keras model or layer, or ``tf.Module``.
 
         Raises:
             InvalidTypeError: If it is none of them.
@@ -68,7 +68,7 @@ class Watched:
             self._models[id(model)] = weakref.ref(model)
 
     def found(self, model: Any) -> None:
-        """Watch a model that a loop has called, unless it is a part of one; what is a part of it is so no longer."""
+        """Watch a model that a loop has called, unless it is part of a watched one; it replaces its watched parts."""
         if any(layer.layer is model for other in self.models for layer in layer_paths(other)):
             return
         for layer in layer_paths(model):
@@ -76,41 +76,41 @@ class Watched:
         self.add_model(model)
 
     def add_optimizer(self, optimizer: Any) -> None:
-        """Count the slots of an optimizer that none of the models may hold."""
+        """Add an optimizer that none of the models may hold, and count its slots."""
         self._optimizers[id(optimizer)] = weakref.ref(optimizer)
 
     def add_variables(self, variables: Iterable[Any]) -> None:
-        """Count variables that none of the models may hold; what is no variable is left out."""
+        """Add variables that none of the models may hold; other objects are ignored."""
         kinds = Kinds.loaded()
         for variable in (each for each in variables if kinds.of(each) == "variable"):
             self._variables[variable_key(variable)] = weakref.ref(variable)
 
     def optimizers(self) -> list[Any]:
-        """The optimizers: those of compiled models, and those that were added."""
+        """Return the optimizers of compiled models, and added ones."""
         compiled = [getattr(model, "optimizer", None) for model in self.models]
         found = {id(optimizer): optimizer for optimizer in (*compiled, *_alive(self._optimizers)) if optimizer}
         return list(found.values())
 
     def layers(self) -> tuple[PathedLayer, ...]:
-        """Every layer with its path; see :func:`paths_of_all`."""
+        """Return every layer with its path; see :func:`paths_of_all`."""
         return paths_of_all(self.models)
 
     def renamed(self, layers: Iterable[PathedLayer]) -> dict[str, str]:
-        """Paths that are others than at the last call, as when a second model came: the new by the old."""
+        """Return paths that changed since the last call, as when a second model is added: new ones by old ones."""
         before, self._names = self._names, {id(layer.layer): layer.path for layer in layers}
         changed = ((path, self._names.get(key, path)) for key, path in before.items())
         return {old: new for old, new in changed if old != new}
 
     def ledger(self) -> Ledger:
-        """The account of all variables."""
+        """Return the ledger of all variables."""
         return ledger(*self.models, optimizers=self.optimizers(), variables=_alive(self._variables))
 
     def inventory(self) -> tuple[VariableMemory, ...]:
-        """All variables, by layer."""
+        """Return all variables, by layer."""
         return inventory(*self.models, optimizers=self.optimizers(), variables=_alive(self._variables))
 
     def signature(self) -> str:
-        """Changes when there may be more variables: another model or optimizer, or one that has been built."""
+        """Return a value that changes when there may be more variables: when a model or optimizer is added or built."""
         models = [(id(model), getattr(model, "built", None)) for model in self.models]
         optimizers = [(id(optimizer), getattr(optimizer, "built", None)) for optimizer in self.optimizers()]
         return f"{models} {optimizers} {len(self._variables)}"
@@ -120,7 +120,7 @@ _Weakly = dict[int, "weakref.ref[Any]"]
 
 
 def _alive(references: _Weakly) -> list[Any]:
-    # Without those that died: another object may get their id.
+    # Drops dead objects, because another object may get their id.
     for key in [key for key, reference in references.items() if reference() is None]:
         del references[key]
     found = (reference() for reference in list(references.values()))
