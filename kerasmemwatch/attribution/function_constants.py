@@ -135,7 +135,8 @@ class FirstCalls:
                 continue  # within a step the addresses of variables and tensors there are unknown
             # Handles of variables are known from the variables.
             handles = np.array([op.endswith("VarHandleOp") for op in events.ops], np.bool_)[events.op]
-            outlived = (rows.birth >= 0) & (rows.death >= len(events)) & ~(events.piped | handles)[rows.event]
+            named = events.from_input_pipeline | handles
+            outlived = (rows.birth >= 0) & (rows.death >= len(events)) & ~named[rows.event]
             for event in rows.event[np.flatnonzero(outlived)].tolist():
                 address = int(events.address[event])
                 if address in alive:

@@ -29,10 +29,10 @@ from kerasmemwatch.compat.tensorflow import CREATE_OPERATION, XPLANE
 from kerasmemwatch.probes.allocators import ONEDNN_THRESHOLD_BYTES
 from kerasmemwatch.records.timeline import TracedStep
 
-__all__ = ["Learned", "analysed", "attributed"]
+__all__ = ["AnalysisCache", "analysed", "attributed"]
 
 
-class Learned:
+class AnalysisCache:
     """Results of analysing one step that the next analysis reuses.
 
     Attributes:
@@ -52,22 +52,22 @@ class Learned:
 
 
 def analysed(
-    captured: CapturedStep, stack: OwnerStack, learned: Learned, kept: Sequence[Kept] = ()
+    captured: CapturedStep, stack: OwnerStack, cache: AnalysisCache, kept: Sequence[Kept] = ()
 ) -> TracedStep | None:
     """Attribute a captured step's memory.
 
     Args:
         captured: The step.
         stack: The hooks' records.
-        learned: Results from earlier steps; this step's results are added.
+        cache: Results from earlier steps; this step's results are added.
         kept: Buffers that functions' first calls left.
 
     Returns:
         The traced step; ``None`` if the capture has no allocation of the device that the step ran on, as with a silent
         allocator.
     """
-    notes = hook_notes(captured, stack, learned.owners(stack, captured.stage))
-    return attributed(captured, notes, learned.programs, kept)
+    notes = hook_notes(captured, stack, cache.owners(stack, captured.stage))
+    return attributed(captured, notes, cache.programs, kept)
 
 
 def attributed(

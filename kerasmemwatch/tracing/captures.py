@@ -34,7 +34,7 @@ from kerasmemwatch.attribution.live.live_buffers import (
 from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES, kept_bytes
 from kerasmemwatch.attribution.live.pipeline_arrays import kept_arrays
 from kerasmemwatch.attribution.owners.categories import PHASE_CODES
-from kerasmemwatch.attribution.step_attribution import Learned, analysed
+from kerasmemwatch.attribution.step_attribution import AnalysisCache, analysed
 from kerasmemwatch.attribution.variables.live_objects import Census
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.faults import Faults
@@ -67,7 +67,7 @@ class Captures:
         self._watched, self._stack, self._faults = watched, stack, faults
         self._census: Census | None = None
         self._waiting: deque[CapturedStep] = deque()
-        self._learned = Learned()
+        self._cache = AnalysisCache()
 
     @property
     def is_free(self) -> bool:
@@ -158,7 +158,7 @@ class Captures:
             captured = self._waiting[0]
             step = None
             with TRACED.taken(), self._faults.guard("trace", "This step's memory is not attributed."):
-                step = analysed(captured, self._stack, self._learned, self.first_calls.kept())
+                step = analysed(captured, self._stack, self._cache, self.first_calls.kept())
                 if step is not None:
                     found.append(step if captured.after is None else _gap(step, captured.after))
                 else:

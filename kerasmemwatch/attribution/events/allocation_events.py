@@ -87,7 +87,7 @@ class AllocationEvents:
         return self.device in (HOST, PINNED)
 
     @property
-    def piped(self) -> NDArray[np.bool_]:
+    def from_input_pipeline(self) -> NDArray[np.bool_]:
         """``bool[num_events]``, whether the event is on a thread of the input pipeline."""
         threads = np.array([name.startswith(_PIPELINE_THREADS) for name in self.threads] or [False])
         found: NDArray[np.bool_] = threads[self.thread]

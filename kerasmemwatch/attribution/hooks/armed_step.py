@@ -46,7 +46,7 @@ class ArmedStep:
         def once(*args: Any, **kwargs: Any) -> Any:
             with unseen:
                 if self._armed is None or self._armed[2] is not once:
-                    # Another watch's wrapper was around this one when this was removed, and is removed itself by now.
+                    # Another watch's wrapper, now removed, was around this one when this one had to be removed.
                     if getattr(model, name, None) is once:
                         setattr(model, name, original)
                     return original(*args, **kwargs)

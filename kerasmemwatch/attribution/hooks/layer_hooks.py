@@ -48,9 +48,9 @@ class LayerHooks:
         self._noted: set[tuple[str, str]] = set()
         self._hooked: set[tuple[type, str]] = set()
         self._exits, self._room = ExitStack(), RecursionRoom()
-        self._look()
+        self._find_paths()
 
-    def _look(self) -> None:
+    def _find_paths(self) -> None:
         """Find the path of each layer."""
         layers = self._watched.layers()
         self.stack.rename(self._watched.renamed(layers))
@@ -135,7 +135,7 @@ class LayerHooks:
         if not isinstance(model, keras.layers.Layer) and not is_module(model):
             return False
         self._watched.found(model)
-        self._look()
+        self._find_paths()
         self._hook_models()
         self._reserve_room()
         return id(model) in self._paths

@@ -62,7 +62,7 @@ def batch_parts(arguments: Any) -> list[BatchPart]:
 
 def rows_in_batch(parts: Sequence[BatchPart], events: AllocationEvents) -> int | None:
     """Find the rows of the step's batch: the number that fits most parts, in buffers of the pipeline or that died."""
-    sizes = set(np.unique(events.requested_bytes[~events.births | events.piped]).tolist())
+    sizes = set(np.unique(events.requested_bytes[~events.births | events.from_input_pipeline]).tolist())
     votes = Counter(rows for part in parts if part.per_row for rows in {part.rows(size) for size in sizes} if rows)
     # Small parts fit many sizes; the largest fits few.
     largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)

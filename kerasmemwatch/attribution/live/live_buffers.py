@@ -156,15 +156,15 @@ def live_buffers(
         return []
     kept = live_objects(tensor_kind) if alive is None else alive
     found: dict[Place, KnownBuffer] = {}
-    piped: set[int] = set()
+    in_datasets: set[int] = set()
     for item in kept["dataset"]:
-        piped.update(map(id, _captured(item)))
+        in_datasets.update(map(id, _captured(item)))
     variants = 0
     for item in kept["tensor"]:
         variants += getattr(item.dtype, "name", "") == "variant"
         size, place = tensor_bytes(item), tensor_place(item, in_step=in_step)
         if size and place.address:
-            owner, category = (INPUT_PIPELINE, "inputs") if id(item) in piped else (_EAGER_TENSORS, "other")
+            owner, category = (INPUT_PIPELINE, "inputs") if id(item) in in_datasets else (_EAGER_TENSORS, "other")
             before = found.get(place)
             if before is None or before.bytes < size or owner == INPUT_PIPELINE:
                 found[place] = KnownBuffer(owner, "", category, size, place.address, device=place.device)

@@ -45,13 +45,13 @@ def row_frames(
     """
     codes: dict[Frame, int] = {_UNKNOWN: 0, _PIPELINE: 1}
     event = rows.event
-    piped = events.piped[event]
+    from_pipeline = events.from_input_pipeline[event]
     # Python threads carry the process name; TensorFlow threads end in /number.
     python = _threads(events, event, ["/" not in name for name in events.threads])
     tops, top = _tops(log, events.time_ns[event])
     # Other threads work for Python's thread while it waits within a layer.
     top = np.where(python | np.array([_is_at_work(frame) for frame in tops])[top], top, 0)
-    top = np.where(piped, 0, top)
+    top = np.where(from_pipeline, 0, top)
     which = np.zeros(len(event), np.int64)
     called = within_calls(calls, events.time_ns[event])
     keys = (ops.astype(np.int64) * len(tops) + top) * 2 + called
@@ -61,9 +61,9 @@ def row_frames(
         op, frame_code = divmod(code // 2, len(tops))
         frame = _maker(owners, events.ops[op], tops[frame_code], called=bool(code % 2))
         found[index] = codes.setdefault(frame, len(codes))
-    which = np.where(piped, codes[_PIPELINE], found[inverse.reshape(-1)])
+    which = np.where(from_pipeline, codes[_PIPELINE], found[inverse.reshape(-1)])
     # Functions of the input pipeline have run ids of their own, on any thread.
-    runs = np.unique(events.run[event][piped & (events.run[event] != 0)])
+    runs = np.unique(events.run[event][from_pipeline & (events.run[event] != 0)])
     which[(which == 0) & np.isin(events.run[event], runs)] = codes[_PIPELINE]
     row_of = dict(zip(rows.birth.tolist(), range(len(event)), strict=True))
     of_layers = np.flatnonzero([bool(frame.class_name) for frame in codes])

@@ -78,7 +78,7 @@ def named_by_calls(
         calls: By name of an operation that calls a function, the function's name.
     """
     ops, op = {name: code for code, name in enumerate(events.ops)}, events.op.copy()
-    nameless = np.flatnonzero(events.births & (events.op == 0) & ~events.piped)
+    nameless = np.flatnonzero(events.births & (events.op == 0) & ~events.from_input_pipeline)
     times = events.time_ns[nameless] - events.began_ns
     ended = set()
     # The innermost of nested calls counts, which begins last.

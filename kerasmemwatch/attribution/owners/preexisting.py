@@ -79,7 +79,7 @@ def _died(
 ) -> Iterator[Part]:
     """Yield older non-variables that died in the step, and subtract them from what their owner held or kept."""
     requested = events.requested_bytes[rows.event]
-    batches = {int(size) for size in requested[events.piped[rows.event] & (rows.birth >= 0)].tolist()}
+    batches = {int(size) for size in requested[events.from_input_pipeline[rows.event] & (rows.birth >= 0)].tolist()}
     for row in np.flatnonzero(rows.birth < 0).tolist():
         size, death = int(requested[row]), int(rows.death[row])
         if row in named:

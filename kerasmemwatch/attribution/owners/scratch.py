@@ -26,7 +26,8 @@ def ops_at_work(events: AllocationEvents, rows: Allocations) -> NDArray[np.int32
     # Allocations for programs' blocks and copies are not scratch memory.
     spared = events.within(RUN) | events.within(AUTOTUNING)
     copies = is_copy(events)
-    computes = np.array(["/" in name for name in events.threads] or [False], np.bool_)[events.thread] & ~events.piped
+    computes = np.array(["/" in name for name in events.threads] or [False], np.bool_)[events.thread]
+    computes &= ~events.from_input_pipeline
     nameless = computes[rows.event] & (found == 0) & (rows.birth >= 0) & ~spared[rows.event]
     if not nameless.any():
         return found

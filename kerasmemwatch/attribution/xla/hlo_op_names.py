@@ -80,9 +80,9 @@ class OpNames:
         for merged, sources in program.merges.items():
             for source in sources:
                 self._merged_into.setdefault(source, []).append(merged)
-        self._look_into_fusions()
-        self._ask_operands()
-        self._ask_users()
+        self._read_fusions()
+        self._name_by_operands()
+        self._name_by_users()
 
     def of(self, value: int) -> Named:
         """Return the operation's name and the name's source, both empty if unknown."""
@@ -103,7 +103,7 @@ class OpNames:
         names.pop("", None)
         return tuple(names)
 
-    def _look_into_fusions(self) -> None:
+    def _read_fusions(self) -> None:
         for (instruction_id, index), value in self._program.definitions.items():
             instruction = self._program.instructions.get(instruction_id)
             if len(index) == 1 and instruction is not None and instruction.opcode == "fusion":
@@ -121,7 +121,7 @@ class OpNames:
         name = fusion.nearest_name(fusion.root.id)
         return name, "fusion" if name else ""
 
-    def _ask_operands(self) -> None:
+    def _name_by_operands(self) -> None:
         for position, read in enumerate(self._program.reads):
             for value in self._program.writes[position]:
                 if value in self._program.merges:
@@ -136,7 +136,7 @@ class OpNames:
             return _UNKNOWN
         return self.of(max(named, key=lambda value: self._position[value]))[0], "operand"
 
-    def _ask_users(self) -> None:
+    def _name_by_users(self) -> None:
         for position in reversed(range(len(self._program))):
             parts = [value for value in self._program.writes[position] if value in self._program.merges]
             for value in parts:

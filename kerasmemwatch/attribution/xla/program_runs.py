@@ -138,7 +138,7 @@ def _asked_for(
     # A program's allocations have no operation's name, and the input pipeline's functions are not compiled.
     nobodys = np.array([not name or name.startswith(_FUNCTIONS) for name in events.ops] or [False])
     told = events.within(RUN) | events.within(AUTOTUNING)
-    births = np.flatnonzero(events.births & nobodys[events.op] & ~events.piped & ~told)
+    births = np.flatnonzero(events.births & nobodys[events.op] & ~events.from_input_pipeline & ~told)
     for thread in np.unique(events.thread[births]).tolist():
         mine = births[events.thread[births] == thread].tolist()
         asked = events.requested_bytes[mine].tolist()
