@@ -55,7 +55,7 @@ _COLUMNS = (
 _PEAKS = ("forward_peak_bytes", "backward_peak_bytes")
 # What a table leaves out where there is little room.
 DETAILS = frozenset({"inputs_bytes", "other_bytes", "unattributed_bytes", "output_bytes", *_PEAKS})
-CATEGORY_KEYS = tuple(column.key for column in _COLUMNS if column.label in _CATEGORIES and column.key not in DETAILS)
+CATEGORY_KEYS = tuple(key for name in _CATEGORIES if (key := f"{name}_bytes") not in DETAILS)
 _OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
 
 

@@ -39,7 +39,7 @@ from kerasmemwatch.units import MIB
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is limited by Linux")
 MOST_BYTES = 256 * MIB
-# As many as show that a check is gone. With ``FUZZ=10`` ten times as many, as CI has it.
+# As many as show that a check is gone. With ``FUZZ=12`` twelve times as many, as CI has it.
 TIMES = int(os.environ.get("FUZZ", "1"))
 NUM_DAMAGES, BATCH, NUM_ODD = 250 * TIMES, 125, 40 * TIMES
 

@@ -40,14 +40,12 @@ _SMALLEST_SHARE = 0.001
 _PEAKS = frozenset({"forward_peak_bytes", "backward_peak_bytes"})
 # Columns of the screen from which on the headings are whole words, there are the peaks, there are the categories.
 _WIDE, _WIDEST, _MEDIUM = 108, 116, 72
+# Headings of one long word; of several words the last goes on a line of its own.
 _HYPHENATED = {
     "gradients": "gradi-\nents",
     "optimizer": "opti-\nmizer",
     "activations": "activa-\ntions",
     "temporaries": "tempo-\nraries",
-    "at the peak": "at the\npeak",
-    "forward peak": "forward\npeak",
-    "backward peak": "backward\npeak",
 }
 
 
@@ -190,6 +188,6 @@ def _empty_table(headings: Sequence[str], blocks: bool, hyphenated: bool) -> Tab
     table = Table(box=SIMPLE_HEAD if blocks else None, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold")
     for heading in headings:
-        words = _HYPHENATED.get(heading, heading) if hyphenated else heading
+        words = _HYPHENATED.get(heading, "\n".join(heading.rsplit(" ", 1))) if hyphenated else heading
         table.add_column(words, justify="right", no_wrap=True)
     return table
