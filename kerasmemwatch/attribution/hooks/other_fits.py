@@ -35,13 +35,13 @@ def elsewhere(training: Any) -> Callable[[], bool]:
     Threads that the step starts work for it, such as a strategy's replicas. Earlier threads do not: they run other
     fits, watched or not, or prepare batches.
     """
+    # Weakly: functions that the step makes keep what is returned, and must not keep a recorder by it.
+    own = weakref.ref(training)
     before = {thread.ident for thread in threading.enumerate()} - {get_ident()}
 
     def is_elsewhere() -> bool:
         here = get_ident()
-        return here in before or any(
-            thread == here and other is not training for other, thread in list(_threads.items())
-        )
+        return here in before or any(thread == here and other is not own() for other, thread in list(_threads.items()))
 
     return is_elsewhere
 
