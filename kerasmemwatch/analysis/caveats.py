@@ -1,4 +1,4 @@
-"""What was not measured of a run, or otherwise than usual, in words: it stands next to the figures."""
+"""Notes shown next to the figures: what was not measured, or was measured in an unusual way."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = [
     "untraced",
 ]
 
-# As in setup.cfg. What TensorFlow tells of its allocations changes from one version to the next.
+# As in setup.cfg. What TensorFlow reports about its allocations changes between versions.
 OLDEST = {"tensorflow": "2.20", "keras": "3.12"}
-# How the note of the probe of TensorFlow's allocators begins if there is none that it can read.
+# Start of the TensorFlow probe's note when it can read no allocator.
 _UNREAD = "Not measured (tensorflow)"
 
 
 def alerts(report: Findings) -> tuple[str, ...]:
-    """What makes the figures less than they seem, with its remedy: it stands above them all."""
+    """Warnings shown above all figures: why they show less than they seem to, and the remedy."""
     if not report.samples.num_samples:
         return ()
     devices: dict[str, list[str]] = {}
@@ -48,22 +48,22 @@ def alerts(report: Findings) -> tuple[str, ...]:
 
 
 def in_part(run: RunInfo, device: str | None) -> str:
-    """What to put behind the name of a device's figure: ``" (partial)"`` if that leaves allocations out, else ``""``.
+    """Suffix for the label of a device's figure: ``" (partial)"`` if the count omits allocations, else ``""``.
 
     Args:
-        run: What describes the run.
+        run: The run's description.
         device: The device's name.
     """
     return " (partial)" if any(one.name == device and one.counting == "partial" for one in run.devices) else ""
 
 
 def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
-    """A device's bytes in words: ``"at least 1.0 MiB"`` of a partial count, which says nothing if it is 0.
+    """A device's bytes in words: ``"at least 1.0 MiB"`` if the count is partial; a partial count of 0 says nothing.
 
     Args:
-        run: What describes the run.
+        run: The run's description.
         device: The device's name.
-        size: Its bytes, ``None`` if unknown.
+        size: Its bytes; ``None`` if unknown.
     """
     if not in_part(run, device):
         return format_bytes(size)
@@ -71,12 +71,12 @@ def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
 
 
 def all_notes(report: Findings) -> tuple[str, ...]:
-    """What to mind of a report: causes of growth, what was left out, what could not be measured, what went wrong."""
+    """All notes of a report: causes of growth, omissions, what could not be measured, what went wrong."""
     return (*(leak.cause for leak in report.leaks), *measured(report), *report.notes)
 
 
 def measured(report: Findings) -> Iterator[str]:
-    """What a run's configuration leaves out or makes different, in words."""
+    """Notes on what a run's configuration omits or changes."""
     if not report.samples.num_samples:
         return
     yield from died(report)
@@ -101,12 +101,12 @@ def measured(report: Findings) -> Iterator[str]:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Major and minor version; whatever is no number counts as newest."""
+    """Major and minor version; a part that is not a number counts as newest."""
     return tuple(int(part) if part.isdecimal() else sys.maxsize for part in version.split(".")[:2])
 
 
 def died(report: Findings) -> Iterator[str]:
-    """Which steps did not end, in words."""
+    """Notes on steps that did not end."""
     samples = report.samples
     rows = np.flatnonzero(samples["ended"] == 0) if "ended" in samples else np.empty(0, int)
     if not len(rows):
@@ -121,7 +121,7 @@ def died(report: Findings) -> Iterator[str]:
 
 
 def counting(device: DeviceInfo) -> str:
-    """What of a device is counted, in words."""
+    """What is counted on a device, in words."""
     if device.counting == "exact":
         return "exact count of every allocation"
     counted = f"partial: only allocations of {format_bytes(device.counted_from_bytes)} or more are counted"
@@ -131,7 +131,7 @@ def counting(device: DeviceInfo) -> str:
 
 
 def untraced(report: Findings) -> str:
-    """Why nothing is known by layer and category."""
+    """Why there are no figures by layer and category."""
     if silent := _silent(report):
         return silent
     trace = report.run.configuration.get("trace", "auto")
@@ -152,11 +152,11 @@ def untraced(report: Findings) -> str:
 
 
 def is_planned(report: Findings) -> bool:
-    """Whether what is shown of a step was not measured, but is what XLA had planned."""
+    """Whether the step shown is XLA's plan rather than a measurement."""
     device = report.traced.device if report.traced else ""
     return any(PLANNED in note and note.startswith(f"{device}:") for note in report.notes)
 
 
 def _silent(report: Findings) -> str:
-    """The run's note of an allocator that tells nothing of single allocations; ``""`` without one."""
+    """The run's note about an allocator that does not report single allocations; ``""`` without one."""
     return next((note for note in report.run.notes if SILENT_ALLOCATOR in note), "")

@@ -1,8 +1,8 @@
 """Which rows of a long run are kept: a pure function that widens its buckets as the run grows.
 
-The first two times ``DENSE_ROWS`` rows are all kept. From then on the width of a bucket doubles each time the run's
-length does, and a bucket keeps its first row, its last, and the rows that hold the maximum of a tracked column. So a
-million steps cost some 140,000 rows (benchmarks/footprint.py), and no peak is ever lost.
+The first ``2 * DENSE_ROWS`` rows are all kept. After that, the bucket width doubles each time the run's length does,
+and a bucket keeps its first row, its last, and the rows with the maximum of a tracked column. A million steps
+therefore cost about 140,000 rows (benchmarks/footprint.py), and no peak is ever lost.
 """
 
 from __future__ import annotations
@@ -35,15 +35,14 @@ def decimate(
     sparse: Sequence[int] = (),
     special: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Keep of each bucket the first row, the last, the maximum of each tracked group, the last sparse reading, and
-    the last special row.
+    """Keep each bucket's first row, last row, maximum of each tracked group, last sparse reading and last special row.
 
     Args:
         rows: ``float64[num_rows, num_values]``, in order of time; NaN where unknown.
-        width: Rows a bucket; 1 keeps all.
-        tracked: Groups of value indices; the row with the highest value of any of a group's is kept.
-        sparse: Value indices that are mostly unknown; the bucket's last row that has one is kept.
-        special: ``bool[num_rows]``, rows that are otherwise than most; the bucket's last one is kept.
+        width: Rows per bucket; 1 keeps all.
+        tracked: Groups of value indices; the row with the highest value in a group is kept.
+        sparse: Value indices that are mostly unknown; the bucket's last row with a known one is kept.
+        special: ``bool[num_rows]``, which rows are unusual; the bucket's last one is kept.
 
     Returns:
         ``float64[num_kept, num_values]``, in order of time.
@@ -65,7 +64,7 @@ def decimate(
         values = np.fmax.reduce(rows[:, list(group)], axis=1)
         values = np.where(np.isnan(values), -np.inf, values)
         highest = np.maximum.reduceat(values, starts)
-        # Of equal maxima the first is kept; a bucket that knows none adds nothing.
+        # The first of equal maxima is kept; a bucket without known values adds nothing.
         candidates = np.flatnonzero((values == highest[bucket]) & np.isfinite(values))
         _, first = np.unique(bucket[candidates], return_index=True)
         keep[candidates[first]] = True

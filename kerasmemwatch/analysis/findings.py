@@ -25,30 +25,30 @@ from kerasmemwatch.units import format_bytes
 __all__ = ["ENOUGH_COVERAGE", "Findings", "find_peak", "find_workers", "make_findings"]
 
 _SUSPICIOUS_SHARE = 0.9
-# Below it, a note says how much of the traced peak is unattributed.
+# Below this coverage, a note says how much of the traced peak is unattributed.
 ENOUGH_COVERAGE = 0.99
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a recording says, as values: text, HTML, figures and the tab are made of them.
+    """What a recording says, as values from which text, HTML, figures and the tab are made.
 
     Attributes:
-        run: What describes the run.
+        run: The run's description.
         samples: The rows, by column.
         peak: The run's highest moment.
-        layers: Each layer over the whole of the traced step that ``traced`` is about, by ``layer_table``. Without a
-            trace the model's variables by layer; what needs one is ``None``.
+        layers: Each layer over the whole traced step that ``traced`` describes, from ``layer_table``. Without a trace,
+            the model's variables by layer; values that need a trace are ``None``.
         growth: Trends at step end, device first.
         coverage: Share of ``peak.requested_bytes`` with a known owner and category; ``None`` without a trace.
-        leaks: Causes of growth; none are looked for by this version.
+        leaks: Causes of growth; this version does not look for any.
         notes: What could not be measured, and what went wrong.
-        traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace. It is of
-            the device that the peak names, if that allocated anything in a traced step.
+        traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace. Its
+            device is the one that the peak names, if that allocated anything in a traced step.
         traced_steps: The numbers of this run's traced steps.
-        workers: Of workers that trained together, each one's highest figures; empty for an ordinary run.
-        steps: The traced steps and gaps themselves, for figures, also those that a fit that is alike had traced.
-        inventory: The model's variables by layer, on whichever device.
+        workers: The highest figures of each worker, if several trained together; empty for an ordinary run.
+        steps: The traced steps and gaps themselves, for figures, including those of an equivalent fit.
+        inventory: The model's variables by layer, on any device.
         device: The device that was asked for; ``None`` if none was.
         everywhere: The rows of ``layers`` before a device was asked for.
     """
@@ -86,13 +86,13 @@ class Findings:
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The devices that traced steps tell of, each a choice for ``on_device``; the one that is shown first."""
+        """The devices in traced steps, each a choice for ``on_device``; the one shown comes first."""
         return device_names(self.steps)
 
     def on_device(self, device: str) -> Self:
-        """The same findings, with what was alive on another device: ``layers``, ``traced``, what ``peak`` has by layer.
+        """The same findings for another device: changes ``layers``, ``traced`` and what ``peak`` has by layer.
 
-        What the samples tell stays: ``peak.bytes`` is the run's peak, and ``peak.device`` where that was.
+        Values from the samples stay: ``peak.bytes`` is the run's peak, and ``peak.device`` is where it occurred.
 
         Args:
             device: One of ``devices``.
@@ -113,7 +113,7 @@ class Findings:
         return _explained(bare, steps, highest_step(steps))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the samples and the steps' allocations as JSON-able values; what is unknown is ``None``."""
+        """Everything but the samples and the steps' allocations as JSON-able values; ``None`` where unknown."""
         raw = {
             "run": asdict(self.run),
             "num_samples": self.samples.num_samples,
@@ -144,15 +144,15 @@ def make_findings(
     steps: Sequence[TracedStep] = (),
     workers: Sequence[tuple[RunInfo, Samples]] = (),
 ) -> F:
-    """Judge a recording.
+    """Derive the findings of a recording.
 
     Args:
-        kind: ``Findings``, or a class that can do more with them.
-        run: What describes the run.
+        kind: ``Findings``, or a class derived from it.
+        run: The run's description.
         samples: The rows.
         layers: The model's variables by layer.
         steps: The traced steps.
-        workers: Each worker's own description and rows, if the samples are those of several.
+        workers: Each worker's own description and rows, if the samples combine several.
     """
     each = tuple(find_workers(workers))
     growth = tuple(find_growth(run, samples, workers))
@@ -164,7 +164,7 @@ def make_findings(
 
 
 def _explained(found: F, steps: tuple[TracedStep, ...], step: TracedStep | None) -> F:
-    """What the samples tell, with what was alive at a traced step's peak."""
+    """Add what was alive at a traced step's peak to findings from the samples."""
     if step is None:
         return found
     event, moment = peak_event(step.timeline), traced_peak(step)
@@ -186,7 +186,7 @@ def _explained(found: F, steps: tuple[TracedStep, ...], step: TracedStep | None)
         coverage=covered,
         notes=(*_uncovered(covered, moment), *found.notes, *step.notes),
         traced=moment,
-        # Workers may trace the same one.
+        # Several workers may trace the same step.
         traced_steps=tuple(dict.fromkeys(one.step for one in steps if one.measured_in is None and one.after is None)),
         steps=steps,
     )
@@ -199,7 +199,7 @@ def find_workers(workers: Sequence[tuple[RunInfo, Samples]]) -> list[WorkerMemor
     found = []
     for (run, samples), last_step in zip(workers, last_steps, strict=True):
         peak, rss = find_peak(run, samples), samples.highest("host_rss_bytes")
-        # Killed, a worker lacks the row of the steps since its last.
+        # A killed worker lacks a row for the steps since its last one.
         unsampled = run.configuration.get("sample_every", 1) - 1
         found.append(
             WorkerMemory(
@@ -217,14 +217,14 @@ def find_workers(workers: Sequence[tuple[RunInfo, Samples]]) -> list[WorkerMemor
 
 
 def find_peak(run: RunInfo, samples: Samples) -> Peak:
-    """The highest of all windows, within batches and between them; over devices the maximum, never a sum."""
+    """The highest of all windows, within and between batches; the maximum over devices, never a sum."""
     within, between = samples.get("device_peak_bytes"), samples.get("device_between_peak_bytes")
     if within is None or between is None or not within.size or np.isnan(np.fmax(within, between)).all():
         return Peak()
     highest = np.fmax(within, between)
     row, column = np.unravel_index(np.nanargmax(highest), highest.shape)
     exact_windows = run.configuration.get("reset_peak", True) and run.configuration.get("sample_every", 1) == 1
-    # Not so if the window between is unknown, as that before the first sample is.
+    # False if the window between is unknown, like the one before the first sample.
     is_between = highest[row, column] == between[row, column] != within[row, column]
     epoch = samples["epoch"][row]
     return Peak(
@@ -239,16 +239,16 @@ def find_peak(run: RunInfo, samples: Samples) -> Peak:
 
 
 def _doubts(run: RunInfo, samples: Samples) -> list[str]:
-    """What the figures themselves say against the measurement."""
+    """Reasons in the figures themselves to doubt the measurement."""
     peak, in_use = samples.get("device_peak_bytes"), samples.get("device_in_use_bytes")
     if peak is None or in_use is None or not peak.size or len(peak) < FEWEST_SAMPLES:
         return []
-    # A partial count may see none of a small model's allocations.
+    # A partial count may miss all of a small model's allocations.
     exact = [index for index, device in enumerate(run.devices) if device.counting == "exact"]
     if not exact:
         return []
     peak, in_use = peak[:, exact], in_use[:, exact]
-    # Not quite every one: a thread of the input pipeline may allocate between another's reset and our reading.
+    # Not every row: an input pipeline's thread may allocate between another reader's reset and our reading.
     if np.mean(peak == in_use) < _SUSPICIOUS_SHARE:
         return []
     return [

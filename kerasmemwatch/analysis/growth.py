@@ -1,4 +1,4 @@
-"""Where growth leads: for each trend of a report, the limit before it and the step at which that will be met."""
+"""Where growth leads: for each trend of a report, the limit ahead and the step that will reach it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Outlook:
         name: What grows, in words: ``"CPU:0 in use"``, ``"host RSS"``.
         newest_bytes: The newest value; ``None`` if unknown.
         newest_step: Its step.
-        limit_bytes: What it may come to; ``None`` if unknown.
-        limit_step: The step at which the limit is met at this pace; ``None`` if nothing is known to grow, or no limit.
+        limit_bytes: The limit; ``None`` if unknown.
+        limit_step: The step that reaches the limit at this pace; ``None`` without known growth or a limit.
         earliest_step: The same at the upper end of the interval.
         latest_step: The same at the lower end.
     """
@@ -46,7 +46,7 @@ class Outlook:
 
     @property
     def words(self) -> str:
-        """What it says, in a sentence."""
+        """The outlook as a sentence."""
         low, high = (format_bytes(end, signed=True) for end in (self.growth.low, self.growth.high))
         samples = f"{self.growth.num_samples:,} samples"
         if not self.is_growing:
@@ -78,7 +78,7 @@ def _outlook(report: Findings, growth: Growth) -> Outlook:
         name = f"{whose} in use{in_part(report.run, whose)}"
     elif column == _HOST:
         name = f"host RSS of {whose}" if whose else "host RSS"
-        if not whose:  # of several workers the samples have the maximum only, and each its own limit
+        if not whose:  # samples of several workers have only the maximum, and each worker has its own limit
             limit, newest = report.run.host.get("limit_bytes"), report.samples.newest(column)
     else:
         name = growth.series

@@ -1,4 +1,4 @@
-"""The first figures of a report, each with what it means in plain words: for people who look rather than read."""
+"""The first figures of a report, each with a plain explanation, for readers who only glance at it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Tile:
 
 
 def headline(report: Findings) -> tuple[Tile, ...]:
-    """The tiles of a report: device peak, share of its limit, host RSS, growth, coverage, and what to mind.
+    """The tiles of a report: device peak, share of its limit, host RSS, growth, coverage and warnings.
 
-    Names in them are the user's, as they are: whoever shows them escapes them.
+    They contain the user's names unescaped; the code that shows them must escape them.
     """
     return (_device(report), _limit(report), _host(report), *_growth(report), _coverage(report), _warnings(report))
 
@@ -79,7 +79,7 @@ def _growth(report: Findings) -> Iterator[Tile]:
     if not found:
         yield Tile("Growth a step", "unknown", "too few samples to tell")
         return
-    # The first that grows, devices before the host: the rest is in the figure of growth.
+    # The first series that grows, devices before the host; the growth figure shows the rest.
     shown = next((one for one in found if one.is_growing), found[0])
     pace = format_bytes(shown.growth.bytes_per_step, signed=True)
     if not shown.is_growing:

@@ -1,4 +1,4 @@
-"""Tables of layers: their columns and cells, of which text, HTML, CSV and the tab each show some, in this order."""
+"""Columns and cells of layer tables; text, HTML, CSV and the tab each show some of them, in this order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LayerColumn(NamedTuple):
     help: str = ""
 
 
-# What a layer has of each comes first, then what few layers have anything of.
+# Categories that most layers have come first.
 _CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporaries", "inputs", "other", "unattributed")
 _COLUMNS = (
     LayerColumn("path", "layer", "text", "Path from the model down; what is no layer is named too"),
@@ -53,7 +53,7 @@ _COLUMNS = (
     LayerColumn("backward_peak_bytes", "backward peak", "bytes", "The same of its backward pass"),
 )
 _PEAKS = ("forward_peak_bytes", "backward_peak_bytes")
-# What a table leaves out where there is little room.
+# Columns that a table omits where there is little room.
 DETAILS = frozenset({"inputs_bytes", "other_bytes", "unattributed_bytes", "output_bytes", *_PEAKS})
 CATEGORY_KEYS = tuple(key for name in _CATEGORIES if (key := f"{name}_bytes") not in DETAILS)
 _OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
@@ -65,8 +65,8 @@ class LayerRow:
 
     Attributes:
         layer: Its bytes.
-        at_peak_bytes: What it held at the traced peak; ``None`` if that is unknown.
-        share: That, as a share of all that was alive then.
+        at_peak_bytes: What it held at the traced peak; ``None`` if unknown.
+        share: That as a share of all live bytes.
     """
 
     layer: LayerMemory
@@ -74,20 +74,20 @@ class LayerRow:
     share: float | None
 
     def cell(self, column: LayerColumn) -> str | float | None:
-        """What stands in a column; ``None`` if it is unknown."""
+        """The value in a column; ``None`` if unknown."""
         of_row = column.key in ("at_peak_bytes", "share")
         found: str | float | None = getattr(self if of_row else self.layer, column.key)
         return found
 
     def cells(self, columns: Sequence[LayerColumn]) -> list[str | float | None]:
-        """What stands in each column."""
+        """The value in each column."""
         return [self.cell(column) for column in columns]
 
 
 def layer_columns(report: Findings, without: Container[str] = DETAILS) -> list[LayerColumn]:
     """The columns of a report's table of layers.
 
-    What only training fills is left out if what is shown did not train and has nothing there.
+    Columns that only training fills are omitted if the step shown did not train and has nothing in them.
 
     Args:
         report: The report.
@@ -99,9 +99,9 @@ def layer_columns(report: Findings, without: Container[str] = DETAILS) -> list[L
 
 
 def live_columns(report: Findings) -> list[LayerColumn]:
-    """The columns of a table of what was alive at the traced peak: there, a category is what was alive of it then."""
+    """The columns of a live-set table, in which each category means what was alive at the traced peak."""
     shown = layer_columns(report, {"added_bytes", "total_bytes", "output_bytes", *_PEAKS})
-    # A row of that moment has its sum as its total.
+    # In a row of the live set, the total is the sum at that moment.
     keys = {"at_peak_bytes": "total_bytes"}
     return [column._replace(key=keys.get(column.key, column.key), help="") for column in shown]
 
@@ -111,7 +111,7 @@ def layer_rows(report: Findings, layers: Sequence[LayerMemory] | None = None) ->
 
     Args:
         report: The report.
-        layers: Those to show; ``report.layers`` if ``None``.
+        layers: The layers to show; ``report.layers`` if ``None``.
     """
     shown = report.layers if layers is None else layers
     if report.traced is None:
@@ -128,12 +128,12 @@ def layer_rows(report: Findings, layers: Sequence[LayerMemory] | None = None) ->
 
 
 def cell_words(value: str | float | None, kind: str, divisor: int | None = None) -> str:
-    """A cell in words: what is unknown is said to be, what is 0 is a dash.
+    """A cell as text: ``"unknown"`` for ``None``, a dash for 0.
 
     Args:
-        value: What stands in it.
+        value: The cell's value.
         kind: The kind of its column.
-        divisor: Bytes of the table's unit; ``None`` if each cell is to have its own.
+        divisor: Bytes of the table's unit; ``None`` if each cell chooses its own.
 
     Example:
         >>> [cell_words(size, "bytes") for size in (None, 0, 2048)], cell_words(2048, "bytes", 1024)

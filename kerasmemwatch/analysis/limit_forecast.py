@@ -1,4 +1,4 @@
-"""When a limit will be met: a running maximum and how fast it has been rising."""
+"""Forecast of when a limit will be met: a running maximum and how fast it has been rising."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Forecast"]
 
 _WINDOW = 16
 _FEWEST = 4
-# Steps to the limit at which growth of a few steps counts.
+# At most this many steps before the limit, growth over a few steps counts.
 _NEAR = 16
 
 
 class Forecast:
     """Follows one series towards a limit.
 
-    A step's peak jitters by up to 20 % without any growth (the allocator's chunks fall differently), so what is
-    followed is the highest value so far. It rises steadily if at least half of the last 16 steps raised it. It also
-    does if each of the last 4 did, but that is how many a training begins, so it counts only where the limit is near.
+    A step's peak jitters by up to 20 % without any growth (the allocator places chunks differently), so the highest
+    value so far is followed. It rises steadily if at least half of the last 16 steps raised it. It also does if each
+    of the last 4 did; many trainings begin like that, so this counts only where the limit is near.
 
     Args:
         limit_bytes: The limit.
@@ -40,7 +40,7 @@ class Forecast:
         self._recent: deque[float] = deque(maxlen=_WINDOW + 1)
 
     def add(self, used_bytes: float) -> None:
-        """Take in the value of one more step; NaN changes nothing."""
+        """Add the value of one more step; NaN changes nothing."""
         if used_bytes == used_bytes:
             self.used_bytes = used_bytes
             self.highest_bytes = max(self.highest_bytes, used_bytes)
@@ -57,7 +57,7 @@ class Forecast:
 
     @property
     def steps_left(self) -> int | None:
-        """Steps until the limit is met; 0 if it has been, ``None`` if nothing grows towards it."""
+        """Steps until the limit is met; 0 if it has been met, ``None`` if nothing grows towards it."""
         if self.highest_bytes >= self.limit_bytes:
             return 0
         growth = self.bytes_per_step

@@ -1,7 +1,7 @@
-"""The recordings of several workers as one: which of them belong together, and what they give. Pure, numpy only.
+"""Merging of several workers' recordings: which ones belong together, and what they give. Pure, numpy only.
 
-Workers that train together run the same steps, so rows of the same ``step`` belong together. A run that is continued
-by another process counts on from its own last step: workers that were killed a step apart stay that far apart.
+Workers that train together run the same steps, so rows of the same ``step`` belong together. A run continued by
+another process counts on from its own last step, so workers that were killed a step apart stay a step apart.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from kerasmemwatch.records.timeline import TracedStep
 
 __all__ = ["Parts", "absences", "gather", "group_name", "merge"]
 
-# Of these the first worker's value stands for all.
+# The first worker's value of these columns stands for all.
 _TAKEN = ("train_step", "epoch", "stage")
 
 
 class Parts(Protocol):
-    """What a recording consists of."""
+    """The parts of a recording."""
 
     @property
     def run(self) -> RunInfo:
-        """What describes the run."""
+        """The run's description."""
 
     @property
     def samples(self) -> Samples:
@@ -50,7 +50,7 @@ _P = TypeVar("_P", bound=Parts)
 
 
 def group_name(run: RunInfo) -> str:
-    """What the names of the workers' runs have in common.
+    """The common part of the workers' run names.
 
     Example:
         >>> group_name(RunInfo("mine-worker-1", 0.0, worker=WorkerInfo("c0ffee", "worker", 1, 2)))
@@ -62,18 +62,18 @@ def group_name(run: RunInfo) -> str:
 def gather(
     chosen: _P, others: Iterable[tuple[RunInfo, Callable[[], _P]]]
 ) -> tuple[tuple[_P, ...], tuple[RunInfo, ...]]:
-    """Find what the other workers recorded of the training that one worker's run is of.
+    """Find the other workers' recordings of the training that one worker's run recorded.
 
-    That is, of each other worker of the same cluster, the newest run that was recorded at the same time; one of the
-    same ``group_name`` goes first, for two watches in one training.
+    For each other worker of the same cluster, that is the newest run recorded at the same time. A run of the same
+    ``group_name`` takes precedence, because one training may have two watches.
 
     Args:
         chosen: The one worker's run.
         others: Runs of the log dir, and how to read each; read one by one, and only where needed.
 
     Returns:
-        One run a worker, in order of the workers; and, the newest first, the runs that were recorded at the same time
-        but are left out, as those of a worker before it was started anew.
+        One run per worker, in order of the workers; and, newest first, the runs recorded at the same time but left
+        out, such as those of a worker before it was restarted.
     """
     worker = chosen.run.worker
     if worker is None:
@@ -92,7 +92,7 @@ def gather(
         recording = read()
         found.append(recording)
         if _span(recording)[1] < begin:
-            done.add(other.name)  # what it recorded before that ended even earlier
+            done.add(other.name)  # its earlier runs ended even earlier
     members = {worker.name: chosen}
     for recording in sorted(found, key=lambda one: (group_name(one.run) == group_name(chosen.run), one.run.created)):
         first, last = _span(recording)
@@ -111,18 +111,17 @@ def gather(
 
 
 def merge(recordings: Sequence[Parts]) -> tuple[RunInfo, Samples, tuple[LayerMemory, ...], tuple[TracedStep, ...]]:
-    """Join what several workers recorded of one training.
+    """Join several workers' recordings of one training.
 
-    The rows are those of any worker, by ``step``. Device columns are put side by side, each device named after its
-    worker; what a worker did not record is unknown. Of other columns a row has the maximum over the workers: they are
-    processes of machines that need not be the same, so a sum would be nobody's.
+    There is a row for each ``step`` of any worker. Device columns are put side by side, each device named after its
+    worker; values that a worker did not record are unknown. Other columns have the maximum over the workers: their
+    processes may be on different machines, so a sum would describe no machine.
 
     Args:
         recordings: One of each worker, in order of the workers.
 
     Returns:
-        What describes the run, the rows, the first worker's layers (their variables are mirrored), and the traced
-        steps of all.
+        The run's description, the rows, the first worker's layers (variables are mirrored), and all traced steps.
     """
     names = [_worker(recording).name for recording in recordings]
     steps = [_named(step, name) for name, recording in zip(names, recordings, strict=True) for step in recording.steps]
@@ -131,13 +130,13 @@ def merge(recordings: Sequence[Parts]) -> tuple[RunInfo, Samples, tuple[LayerMem
 
 
 def _named(step: TracedStep, worker: str) -> TracedStep:
-    """A step whose devices are named after its worker."""
+    """The step with its devices named after its worker."""
     head, *others = (replace(each, device=f"{worker}/{each.device}") for each in (step.timeline, *step.others))
     return replace(step, timeline=head, others=tuple(others))
 
 
 def absences(recordings: Sequence[Parts], left_out: Sequence[RunInfo]) -> tuple[str, ...]:
-    """What is not in the recording of several workers, in words."""
+    """Notes on what is missing from a recording of several workers."""
     notes = [f"Left out: {run.name!r}, another run at that time; load it by its name." for run in left_out]
     names = [_worker(recording).name for recording in recordings]
     count = _worker(recordings[0]).count
@@ -161,7 +160,7 @@ def _order(worker: WorkerInfo) -> tuple[int, str, int]:
 
 
 def _span(recording: Parts) -> tuple[float, float]:
-    """When a run began, and when its last row was sampled."""
+    """Times at which a run began and its last row was sampled."""
     created = recording.run.created
     times = recording.samples["time_s"]
     return created, float(np.fmax.reduce(times, initial=created))
@@ -181,7 +180,7 @@ def _run(names: Sequence[str], recordings: Sequence[Parts]) -> RunInfo:
             for name, recording in zip(names, recordings, strict=True)
             for device in _devices(recording)
         ),
-        # What a row's peak covers is the same for all columns only if it is for all workers.
+        # A row's peak covers the same steps in all columns only if it does so for all workers.
         configuration={**first.configuration, "sample_every": max(every), "reset_peak": all(resets)},
         drivers=tuple(
             {**driver, "name": f"{name}/{driver.get('name') or 'GPU'}"} for name, run in named for driver in run.drivers
@@ -192,7 +191,7 @@ def _run(names: Sequence[str], recordings: Sequence[Parts]) -> RunInfo:
 
 
 def _devices(recording: Parts) -> tuple[DeviceInfo, ...]:
-    """A worker's devices, one for each of its columns: a resumed run may once have had more than it has now."""
+    """A worker's devices, one for each of its columns; a resumed run may have had more earlier."""
     known = recording.run.devices
     count = _width(recording, "device_peak_bytes")
     remedy = "Its earlier process had this allocator, and did not leave a description of it."
@@ -200,7 +199,7 @@ def _devices(recording: Parts) -> tuple[DeviceInfo, ...]:
 
 
 def _notes(named: Sequence[tuple[str, RunInfo]]) -> tuple[str, ...]:
-    """All notes, with the worker in front; what all workers note is noted once."""
+    """All notes, prefixed with the worker; a note that all workers share appears once."""
     shared = [note for note in named[0][1].notes if all(note in run.notes for _, run in named)]
     return (*shared, *(f"{name}: {note}" for name, run in named for note in run.notes if note not in shared))
 
@@ -227,7 +226,7 @@ def _samples(recordings: Sequence[Parts]) -> Samples:
 
 
 def _width(recording: Parts, name: str) -> int:
-    """How many values of a column one worker gives: one for each device, also if it has not sampled any yet."""
+    """Number of values that a worker has in a column: one per device, even before its first sample."""
     block = recording.samples.get(name)
     width = 0 if block is None else 1 if block.ndim == 1 else block.shape[1]
     described = {"device": len(recording.run.devices), "nvml": len(recording.run.drivers)}
@@ -235,7 +234,7 @@ def _width(recording: Parts, name: str) -> int:
 
 
 def _taken(blocks: Sequence[NDArray[Any] | None], rows: Sequence[NDArray[np.intp]], count: int) -> NDArray[Any]:
-    """Of each row the value of the first worker that has the row."""
+    """For each row, the value of the first worker that has it."""
     known = [(block, row) for block, row in zip(blocks, rows, strict=True) if block is not None]
     taken = np.zeros(count, np.result_type(*(block.dtype for block, _ in known)))
     for block, row in reversed(known):
@@ -252,6 +251,6 @@ def _spread(block: NDArray[Any] | None, rows: NDArray[np.intp], width: int, coun
 
 
 def _typed(values: NDArray[np.float64], name: str, blocks: Iterable[NDArray[Any] | None]) -> NDArray[Any]:
-    """Whole numbers as such where all are known."""
+    """Convert whole numbers to integers where all are known."""
     is_whole = name.endswith("_bytes") or any(block is not None and block.dtype.kind == "i" for block in blocks)
     return values.astype(np.int64) if is_whole and np.isfinite(values).all() else values

@@ -1,4 +1,4 @@
-"""Where the run's peak was and where the traced one: two moments, of which every table and figure names its own."""
+"""When the run's peak and the traced peak occurred. They may differ, so each table and figure says which it shows."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _STAGES = {"train": "training step", "predict": "prediction step"}
 
 
 def step_words(report: Findings, stage: str | None, step: int | None) -> str:
-    """A step by its kind: ``"training step 7"``, ``"validation step 30"``, ``"evaluation step 3"``."""
-    # A test step of a run that trains is a validation.
+    """A step with its kind: ``"training step 7"``, ``"validation step 30"``, ``"evaluation step 3"``."""
+    # In a run that trains, a test step is a validation step.
     tested = "validation step" if "train" in report.samples["stage"] else "evaluation step"
     kind = _STAGES.get(stage or "", tested if stage == "test" else "step")
     return kind if step is None else f"{kind} {step:,}"
 
 
 def traced_words(report: Findings) -> str:
-    """The step that ``report.layers`` and the live set are about; ``"the step"`` without a trace.
+    """The step that ``report.layers`` and the live set describe; ``"the step"`` without a trace.
 
-    With its device, if there is another one that they could be about: ``"training step 7 on GPU:0"``.
+    Names the device if there are several to choose from: ``"training step 7 on GPU:0"``.
     """
     traced = report.traced
     if traced is None:
@@ -53,7 +53,7 @@ def traced_words(report: Findings) -> str:
 
 
 def numbered(step: TracedStep) -> str:
-    """What was traced by its number, and by its run if that is not this one.
+    """The number of a traced step or gap, with the run if it is another one.
 
     ``"step 2"``, ``"step 2 of run 'first'"``, or ``"the gap between step 20 and 21"``.
     """
@@ -63,7 +63,7 @@ def numbered(step: TracedStep) -> str:
 
 
 def kind_words(step: TracedStep) -> str:
-    """The stage of what was traced, and its mode if it is a step: ``"train, graph"``."""
+    """The stage of a traced step or gap; for a step also its mode: ``"train, graph"``."""
     return f"{step.stage}, {step.mode}" if step.after is None else step.stage
 
 
@@ -74,22 +74,22 @@ def _gap_words(step: int, after: int) -> str:
 
 
 def _origin(measured_in: str | None) -> str:
-    """Where a traced step was measured, to be put behind its number; nothing if in this run."""
+    """Suffix for a step's number: where it was measured; ``""`` if in this run."""
     return "" if measured_in is None else f" of run {measured_in!r}" if measured_in else " of an earlier fit"
 
 
 def is_between(report: Findings) -> bool:
-    """Whether the run's peak was between two batches, as the samples tell."""
+    """Whether the run's peak was between two batches, according to the samples."""
     return find_peak(report.run, report.samples).phase == "between"
 
 
 def is_shown(report: Findings) -> bool:
-    """Whether what is shown is of the device that had the run's peak, as far as that is known."""
+    """Whether the device shown is the one with the run's peak, as far as known."""
     return report.traced is None or report.peak.device in (None, report.traced.device)
 
 
 def step_shown(report: Findings) -> TracedStep | None:
-    """The traced step or gap that ``report.traced`` is about."""
+    """The traced step or gap that ``report.traced`` describes."""
     traced = report.traced
     if traced is None:
         return None
@@ -100,21 +100,21 @@ def step_shown(report: Findings) -> TracedStep | None:
 
 
 def is_very_peak(report: Findings) -> bool:
-    """Whether what is shown is the very step or gap in which the run's peak was."""
+    """Whether the step or gap shown is the one in which the run's peak occurred."""
     shown = step_shown(report)
     return shown is not None and is_very_moment(find_peak(report.run, report.samples), shown)
 
 
 def is_untraced(report: Findings) -> bool:
-    """Whether the run's peak is neither in what is shown nor in a step like it: of steps that did not end not said."""
+    """Whether the run's peak is neither in the step shown nor explained by it; false if its step did not end."""
     shown, peak = step_shown(report), find_peak(report.run, report.samples)
     if shown is None or peak.bytes is None or not peak.ended or shown.measured_in is not None or not is_shown(report):
-        return False  # or it may be traced on its own device
+        return False  # it may be traced on its own device
     return not is_very_moment(peak, shown) and not is_explained(peak, shown)
 
 
 def during(report: Findings) -> str:
-    """What was going on at the run's peak, to be put behind its place; nothing if only another kind of step tells."""
+    """Suffix for the run's peak: what was going on then; ``""`` if only another kind of step was traced."""
     traced = report.traced
     if is_between(report):
         return "" if is_very_peak(report) else ", between two batches"
@@ -132,10 +132,10 @@ def during(report: Findings) -> str:
 
 
 def elsewhere(report: Findings) -> str:
-    """A sentence of the moment that is not shown, if there is something to say of one.
+    """A sentence about the moment that is not shown; ``""`` if there is nothing to say.
 
-    If the run's peak was not the traced one, that; if what is shown is the run's peak, and well above a training step,
-    which layer holds most in that.
+    If the run's peak is not the traced one, it describes that. If it is, and is well above a training step, it names
+    the layer that holds most in that step.
     """
     peak, traced = report.peak, report.traced
     if traced is None or peak.bytes is None:
@@ -163,7 +163,7 @@ def elsewhere(report: Findings) -> str:
 
 
 def _in_lower_step(report: Findings) -> str:
-    """Which layer holds most in the training step that is highest of those that the peak is well above; if any is."""
+    """Name the layer that holds most in the highest training step that the peak is well above, if there is one."""
     trained = [step for step in report.steps if (step.stage, step.after, step.measured_in) == ("train", None, None)]
     lower = highest_step([step for step in trained if is_well_above(report.peak, step)])
     if lower is None:

@@ -1,4 +1,4 @@
-"""The run's peak for people: where it was, and what explains it, in the words of a report's first lines."""
+"""Where the run's peak was and what explains it, as worded in a report's first lines."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["peak_place", "peak_story", "steady_bytes"]
 
-# The owner of what a GPU's libraries try algorithms in, and how those of callbacks begin.
+# The owner of workspace in which GPU libraries try algorithms, and the prefix of callbacks' owners.
 _AUTOTUNING, _CALLBACK = "autotuning", "callback "
-# What is less of the peak does not explain it.
+# A smaller share of the peak does not explain it.
 _LEAST_SHARE = 0.05
 
 
 def peak_place(report: Findings, *, brief: bool = False) -> str:
-    """Where the run's peak was: ``"GPU:0, step 1 (train, epoch 1)"``, ``"GPU:0 at step 1, epoch 1"`` in brief.
+    """Where the run's peak was: ``"GPU:0, step 1 (train, epoch 1)"``, or ``"GPU:0 at step 1, epoch 1"`` if brief.
 
     Args:
         report: The report; its peak is known.
-        brief: Whether the stage is left out.
+        brief: Whether to omit the stage.
     """
     peak, traced = report.peak, report.traced
     device = peak.device or "device"
@@ -44,7 +44,7 @@ def peak_place(report: Findings, *, brief: bool = False) -> str:
 
 
 def peak_story(report: Findings) -> str:
-    """What is to be known of the run's peak beside its place, to be put behind that; ``""`` if it is a step's usual.
+    """Suffix for the place of the run's peak: what explains it; ``""`` if it is an ordinary step's.
 
     ``": 62.8 MiB of it autotuning workspace; a steady step peaks at 21.9 MiB"``
     """
@@ -60,7 +60,7 @@ def peak_story(report: Findings) -> str:
 
 
 def steady_bytes(report: Findings) -> float | None:
-    """What a step usually peaks at on the peak's device: the median without each stage's first; ``None`` if unknown."""
+    """A usual step's peak on the peak's device: the median without each stage's first step; ``None`` if unknown."""
     configuration, samples = report.run.configuration, report.samples
     within = samples.get("device_peak_bytes")
     names = [device.name for device in report.run.devices]
@@ -76,7 +76,7 @@ def steady_bytes(report: Findings) -> float | None:
 
 
 def _mostly(report: Findings) -> str:
-    """What of the very peak is no layer's, if that is much of it."""
+    """The part of the run's peak that belongs to no layer, if it is large."""
     for row in report.peak.by_layer:
         size = row.total_bytes or 0
         is_named = not row.class_name and (row.path == _AUTOTUNING or row.path.startswith(_CALLBACK))

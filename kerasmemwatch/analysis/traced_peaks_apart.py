@@ -1,4 +1,4 @@
-"""Whether traced steps peaked as the untraced steps around them, in words. Pure."""
+"""A note on traced steps whose peak differs from the untraced steps around them. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["apart"]
 
-# So many untraced steps before and after it; with fewer than the least in all, nothing is said.
+# Number of untraced steps compared on each side; with fewer than _LEAST in all, there is no note.
 _AROUND, _LEAST = 4, 3
-# How far a peak may be outside of what theirs span: as much as makes the schedule trace another step.
+# How far a peak may lie outside their range; the schedule traces another step at the same share.
 _APART = 0.10
 
 
 def apart(report: Findings) -> str:
-    """Say with both figures that a traced step peaked otherwise than those around it; ``""`` if none did.
+    """Report, with both figures, a traced step whose peak differs from its neighbours'; ``""`` if none does.
 
-    A profiler's session may change a step: XLA runs no command buffers while there is one. A batch of another shape
-    does, too. The first step of its kind is left out, as it makes functions, variables and programs.
+    A profiler session may change a step: XLA runs no command buffers during one. A batch of another shape may too.
+    The first step of its kind is left out, because it makes functions, variables and programs.
     """
     configuration = report.run.configuration
     # With wider windows a row's peak may be another step's.
@@ -53,7 +53,7 @@ def _apart(report: Findings, step: TracedStep) -> str:
 
 
 def _peaks(report: Findings, name: str) -> NDArray[np.float64]:
-    """A device's peak within each step; NaN if it is unknown, or not all of it is counted."""
+    """A device's peak within each step; NaN if it is unknown or only partially counted."""
     samples = report.samples
     peaks = samples.get("device_peak_bytes")
     for number, device in enumerate(report.run.devices):

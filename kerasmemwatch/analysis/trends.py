@@ -1,4 +1,4 @@
-"""How fast a run's memory grows: slopes of its samples, with what they rest on. Pure."""
+"""How fast a run's memory grows: slopes of its samples, with the data they rest on. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kerasmemwatch.records.samples import Samples
 
 __all__ = ["FEWEST_SAMPLES", "find_growth", "median_slope", "worker_name"]
 
-# A slope needs this many samples after the warm-up; more than _MOST are thinned out, as it looks at all pairs.
+# A slope needs this many samples after the warm-up; it uses all pairs, so more than _MOST_SAMPLES are thinned out.
 FEWEST_SAMPLES = 10
 _MOST_SAMPLES = 400
 _WARM_UP = 0.1
@@ -28,8 +28,8 @@ def find_growth(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo,
     The slope is the Theil-Sen estimator with its 95 % interval (P. K. Sen, Journal of the American Statistical
     Association 63, 1968), after the first tenth of the rows, which is warm-up.
 
-    Of several workers each one's RSS is judged by itself: the maximum over workers falls as one of them ends, and
-    hides what grows in a smaller one.
+    With several workers, each one's RSS is judged by itself: the maximum over workers falls when one ends, and hides
+    growth in a smaller one.
     """
     rows = _trained(samples)
     found = []
@@ -46,13 +46,13 @@ def find_growth(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo,
 
 def _trained(samples: Samples) -> NDArray[np.intp]:
     trained = samples.get("stage") == "train" if "stage" in samples else np.zeros(0, bool)
-    # What is in use where an exception left a step is not what stays after one.
+    # Bytes in use after a step that an exception ended do not show what a whole step leaves.
     ended = samples["ended"] != 0 if "ended" in samples else np.ones(samples.num_samples, bool)
     return np.flatnonzero(trained & ended) if np.any(trained) else np.flatnonzero(ended)
 
 
 def worker_name(run: RunInfo) -> str:
-    """What a worker is called; of an ordinary run the run's name."""
+    """A worker's name; for an ordinary run, the run's name."""
     return run.worker.name if run.worker else run.name
 
 
@@ -67,7 +67,7 @@ def _slope(series: str, steps: NDArray[Any], values: NDArray[Any]) -> Growth | N
 
 
 def median_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float] | None:
-    """The Theil-Sen slope and the two ends of its 95 % interval; ``None`` where values of ``x`` repeat too much.
+    """The Theil-Sen slope and the two ends of its 95 % interval; ``None`` if values of ``x`` repeat too much.
 
     Example:
         >>> median_slope(np.arange(5.0), np.array([0.0, 2.0, 4.0, 6.0, 99.0]))
@@ -75,7 +75,7 @@ def median_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float,
     """
     rise, run = y[:, np.newaxis] - y, x[:, np.newaxis] - x
     slopes = np.sort(rise[run > 0] / run[run > 0])
-    # Sen's equation 2.6: the variance of the number of rising pairs, less what ties take from it.
+    # Sen's equation 2.6: the variance of the number of rising pairs, less the share of ties.
     ties = [np.unique(each, return_counts=True)[1] for each in (x, y)]
     variance = (_pairs_spread(np.array([len(x)])) - sum(map(_pairs_spread, ties))) / 18
     if not len(slopes) or variance < 0:

@@ -18,9 +18,9 @@ from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedS
 __all__ = ["added_bytes", "layer_table", "range_maxima"]
 
 _Integers = NDArray[np.int64]
-# What a model holds at all times, so that a model's inventory knows it too.
+# Categories that a model holds at all times, so its inventory has them too.
 _HELD = ("weights", "optimizer", "other")
-# A variable that moves to a new buffer is there twice for a moment; these are of one owner what they are at rest.
+# A variable that moves to a new buffer briefly exists twice, so an owner's bytes in these are counted at rest.
 _VARIABLES = ("weights", "optimizer")
 
 
@@ -30,22 +30,22 @@ def layer_table(
     """Each owner over a whole step.
 
     A row has the maximum over time of each category by itself, so its columns may sum to more than ``total_bytes``,
-    the maximum of what the owner had alive at once; no column is below what was alive at the step's peak.
-    Weights and optimizer variables are counted at rest, before or after the step: what an update keeps of one in two
-    buffers for a moment counts if that moment is the peak, and in the total. Gradients of a layer are counted once for
-    each variable, also where they were never all alive together; a step that does not train has none, ``None``.
-    Where the step lacks an owner's variables (they live on another device, or could not be told from the rest), they
-    are the inventory's, and ``total_bytes`` and ``added_bytes`` are unknown. If a device is named, that is so of
-    variables only that are on no device of the step, and owners that hold nothing there are left out.
+    the maximum that the owner had alive at once; no column is below what was alive at the step's peak.
+    Weights and optimizer variables are counted at rest, before or after the step. If an update briefly keeps one in
+    two buffers, both count in the total, and in the column if that moment is the peak. A layer's gradients are counted
+    once per variable, even if they were never all alive together; they are ``None`` if the step does not train.
+    Where the step lacks an owner's variables (they live on another device, or could not be identified), the inventory
+    supplies them, and ``total_bytes`` and ``added_bytes`` are unknown. If a device is named, this applies only to
+    variables that are on no device of the step, and owners that hold nothing there are omitted.
 
     Args:
         step: The step.
         inventory: The model's variables by owner, in the model's order.
-        device: What is on this device only; if ``None``, of the device that heads the step, and the other variables.
+        device: Show only this device; if ``None``, the device that heads the step, and variables on others.
 
     Returns:
         A row for each owner of the step or the inventory, exclusive of sub-layers: layers in the model's order, then
-        those that are no layers.
+        owners that are not layers.
 
     Raises:
         InvalidArgumentError: If nothing was allocated on that device.
@@ -60,20 +60,20 @@ def layer_table(
         for key in _merged(list(listed), list(measured))
     ]
     if step.stage != "train":
-        # What a step of the user's own differentiated in a validation, say, stays.
+        # Gradients that the user's own step computed, for example in a validation, stay.
         rows = [row if row.gradients_bytes else replace(row, gradients_bytes=None) for row in rows]
     return tuple(sorted(rows, key=lambda row: not row.owner.is_layer))
 
 
 def added_bytes(timeline: Timeline) -> _Integers:
-    """By how much the step's peak falls if one owner's allocations are taken away.
+    """How far the step's peak falls without one owner's allocations.
 
     Returns:
-        ``int64[num_owners]``: the peak, less the maximum over all moments of the total without the owner.
+        ``int64[num_owners]``: the peak minus the maximum over all moments of the total without the owner.
     """
     total = requested_at(timeline)
     owner, start, own = _steps(timeline, timeline.owner, len(timeline.owners))
-    # Between two changes of its own an owner's share is constant, so the highest total of the interval decides.
+    # Between two of its own changes an owner's share is constant, so the highest total of the interval decides.
     last = np.append(owner[1:] != owner[:-1], True)[: len(owner)]
     begin, end = start[~last], np.append(start[1:], 0)[: len(start)][~last]
     without = range_maxima(total, begin, end) - own[~last]
@@ -86,8 +86,8 @@ def added_bytes(timeline: Timeline) -> _Integers:
 def range_maxima(values: _Integers, begin: _Integers, end: _Integers) -> _Integers:
     """Maxima of many ranges ``values[begin:end]``, none of them empty.
 
-    Two ranges whose length is a power of two cover any range. Those of each power are made from those of the power
-    before and used at once, so that they take no more memory than the values themselves.
+    Two ranges whose length is a power of two cover any range. Each power's maxima are computed from the previous
+    power's and used at once, so they take no more memory than the values themselves.
 
     Example:
         >>> range_maxima(np.array([3, 1, 4, 1, 5]), np.array([0, 1, 3]), np.array([2, 4, 5])).tolist()
@@ -104,7 +104,7 @@ def range_maxima(values: _Integers, begin: _Integers, end: _Integers) -> _Intege
 
 
 def _measured(step: TracedStep) -> list[LayerMemory]:
-    """A row for each owner of the step, of what the step itself tells."""
+    """A row for each owner of the step, from the step alone."""
     timeline = step.timeline
     num_owners, num_categories = len(timeline.owners), len(CATEGORIES)
     kind = timeline.owner.astype(np.int64) * num_categories + timeline.category
@@ -139,7 +139,7 @@ def _measured(step: TracedStep) -> list[LayerMemory]:
 
 
 def _without_others(step: TracedStep, inventory: Sequence[LayerMemory]) -> list[LayerMemory]:
-    """The inventory without the variables that other devices than the step's hold, and without idle owners."""
+    """The inventory without variables on other devices than the step's, and without idle owners."""
     here = set(_owners(step.timeline, np.arange(step.timeline.num_allocations)))
     codes = [CATEGORIES.index(name) for name in _HELD]
     elsewhere = {key for other in step.others for key in _owners(other, np.flatnonzero(np.isin(other.category, codes)))}
@@ -155,7 +155,7 @@ def _owners(timeline: Timeline, chosen: NDArray[np.intp]) -> list[Owner]:
 
 
 def _idle(listed: LayerMemory, step: TracedStep) -> LayerMemory:
-    """A row for an owner that the step does not know, as it allocated nothing."""
+    """A row for an owner that is not in the step because it allocated nothing."""
     return LayerMemory(
         listed.path,
         listed.class_name,
@@ -167,7 +167,7 @@ def _idle(listed: LayerMemory, step: TracedStep) -> LayerMemory:
 
 
 def _completed(row: LayerMemory, listed: LayerMemory | None) -> LayerMemory:
-    """A row with what only the inventory knows of its variables."""
+    """The row, completed with what only the inventory knows about its variables."""
     if listed is None:
         return row
     held = {f"{name}_bytes": getattr(listed, f"{name}_bytes") for name in _HELD}
@@ -178,7 +178,7 @@ def _completed(row: LayerMemory, listed: LayerMemory | None) -> LayerMemory:
 
 
 def _merged(spine: list[Owner], others: list[Owner]) -> list[Owner]:
-    """The keys of both lists: the first in order, and each that it lacks after its predecessor in the second."""
+    """The keys of both lists: the first in order, with each missing key after its predecessor in the second."""
     behind: dict[Owner | None, list[Owner]] = {}
     known, previous = set(spine), None
     for key in others:
@@ -190,7 +190,7 @@ def _merged(spine: list[Owner], others: list[Owner]) -> list[Owner]:
 
 
 def _own_maxima(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> _Integers:
-    """Of every group of allocations, the maximum over time of its live requested bytes."""
+    """The maximum over time of each group's live requested bytes."""
     found, _, own = _steps(timeline, group, num_groups)
     highest = np.zeros(num_groups, np.int64)
     np.maximum.at(highest, found, own)
@@ -198,14 +198,14 @@ def _own_maxima(timeline: Timeline, group: NDArray[np.integer], num_groups: int)
 
 
 def _at_rest(timeline: Timeline, group: _Integers, num_groups: int) -> _Integers:
-    """Of every group, its live requested bytes before the first event or after the last, whichever is more."""
+    """Each group's live requested bytes before the first event or after the last, whichever is more."""
     before, after = timeline.birth < 0, timeline.death >= timeline.num_events
     held: _Integers = np.maximum(*(_bytes_of(group, timeline, alive, num_groups) for alive in (before, after)))
     return held
 
 
 def _bytes_of(group: _Integers, timeline: Timeline, alive: NDArray[np.bool_], num_groups: int) -> _Integers:
-    """Of every group, the requested bytes of some allocations."""
+    """Each group's requested bytes, of the allocations in ``alive``."""
     sizes = np.zeros(num_groups, np.int64)
     np.add.at(sizes, group[alive], timeline.requested_bytes[alive])
     return sizes
@@ -235,7 +235,7 @@ def _steps(
 
 
 def _peak_while_born(timeline: Timeline, phase: str) -> list[int | None]:
-    """Of every owner, the highest live total from its first to its last allocation in a phase."""
+    """For each owner, the highest live total from its first to its last allocation in a phase."""
     found: list[int | None] = [None] * len(timeline.owners)
     born = np.flatnonzero((timeline.phase == PHASES.index(phase)) & (timeline.birth >= 0))
     if not len(born):

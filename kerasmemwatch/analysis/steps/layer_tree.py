@@ -1,4 +1,4 @@
-"""Layers by their paths as the lines of a tree: a layer below the one that holds it, and a little to the right."""
+"""Layer paths as lines of a tree: each layer is below its parent and indented."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class TreeLine:
     """One line.
 
     Attributes:
-        depth: How many lines above hold it.
-        label: What its path has more than that of the line which holds it.
+        depth: Number of its ancestors' lines.
+        label: The part of its path below its parent line's.
         path: Its path.
     """
 
@@ -31,9 +31,9 @@ class _Node:
 
 
 def tree_lines(paths: Iterable[str]) -> list[TreeLine]:
-    """A line for each path, in order, and for each that holds several of them.
+    """A line for each path, in order, and for each ancestor of several.
 
-    What holds one other only, and is none of the paths, shares its line.
+    An ancestor of only one path that is not itself a path shares that path's line.
 
     Example:
         >>> for line in tree_lines(["stem", "encoder/block_0/query", "encoder/block_0/key", "encoder/block_1/query"]):

@@ -1,4 +1,4 @@
-"""What is alive at a moment of a step: how many bytes, of which category, of which owner. Pure functions, numpy only.
+"""What is alive at a moment of a step: bytes by category and owner. Pure functions, numpy only.
 
 The moments of a step are numbered by the event before them: ``-1`` is before the first event, ``e`` is after event
 ``e``. An array over all moments has one entry more than there are events; its entry ``e + 1`` is moment ``e``.
@@ -71,7 +71,7 @@ def born_at(timeline: Timeline, event: int, among: NDArray[np.intp] | None = Non
     Args:
         timeline: The timeline.
         event: The event.
-        among: Indices of the allocations to look at; all if ``None``.
+        among: Indices of the allocations to consider; all if ``None``.
     """
     if event < 0:
         return None
@@ -85,7 +85,7 @@ def highest_step(steps: Iterable[TracedStep], device: str | None = None) -> Trac
 
     Args:
         steps: The steps.
-        device: If any of them is headed by this device, those only.
+        device: If any step is headed by this device, only those are considered.
     """
     steps = list(steps)
     mine = [step for step in steps if step.timeline.device == device]
@@ -93,11 +93,11 @@ def highest_step(steps: Iterable[TracedStep], device: str | None = None) -> Trac
 
 
 def traced_peak(step: TracedStep, *, device: str | None = None) -> TracedPeak:
-    """The moment of a step's peak: when it was, and what was allocated then.
+    """The moment of a step's peak: when it occurred, and what was allocated then.
 
     Args:
         step: The step.
-        device: On which device; on the one that heads the step if ``None``.
+        device: The device; the one that heads the step if ``None``.
 
     Raises:
         InvalidArgumentError: If nothing was allocated on that device.
@@ -105,11 +105,11 @@ def traced_peak(step: TracedStep, *, device: str | None = None) -> TracedPeak:
     timeline = on_device(step, device).timeline
     event = peak_event(timeline)
     born, doing = born_at(timeline, event), _doing_at(timeline, event)
-    # The input pipeline fetches a coming batch beside the step: what it allocates is not what the step was doing.
+    # The input pipeline fetches a later batch during the step; its allocations do not show what the step was doing.
     is_beside = born is not None and doing is not None and timeline.phase[born] == _INPUT
     index = doing if is_beside else born
     if born is not None and _is_trial(timeline, born):
-        doing = born  # what a pass made before is not what was going on
+        doing = born  # an earlier pass's allocation does not show what was going on
     return TracedPeak(
         step=step.step,
         stage=step.stage,
@@ -172,13 +172,13 @@ def coverage(timeline: Timeline, event: int) -> float | None:
 
 
 def _is_trial(timeline: Timeline, index: int) -> bool:
-    """Whether an allocation was made to try algorithms, in no pass of the model's."""
+    """Whether an allocation was made to try algorithms, outside the model's passes."""
     owner = timeline.owner[index]
     return timeline.owners[owner] == AUTOTUNING and not timeline.classes[owner]
 
 
 def _doing_at(timeline: Timeline, event: int) -> int | None:
-    """Index of the last allocation up to an event that the step's own passes made; ``None`` if there is none yet."""
+    """Index of the last allocation by the step's own passes up to an event; ``None`` if there is none yet."""
     own = np.flatnonzero((timeline.birth >= 0) & (timeline.birth <= event) & np.isin(timeline.phase, _PASSES))
     return born_at(timeline, int(timeline.birth[own].max()), own) if len(own) else None
 

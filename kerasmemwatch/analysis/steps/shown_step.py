@@ -1,4 +1,4 @@
-"""Which traced step or gap explains the run's peak: what every table and figure is about unless another is chosen."""
+"""Which traced step or gap explains the run's peak; tables and figures show it unless another is chosen."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from kerasmemwatch.records.timeline import TracedStep
 
 __all__ = ["HIGHER", "ROUNDED_BYTES", "held_at_most", "is_explained", "is_very_moment", "is_well_above", "shown_step"]
 
-# By how much a peak is above another if it is not to be explained by that.
+# A peak this much above another is not explained by it.
 HIGHER = 0.10
-# What the allocator rounds up and leaves unused is another in each step: as much as this in a small model.
+# Bytes that the allocator adds by rounding vary between steps, by up to this much in a small model.
 ROUNDED_BYTES = 2**16
 
 
@@ -20,10 +20,10 @@ def shown_step(peak: Peak, steps: Sequence[TracedStep]) -> TracedStep | None:
     """The traced step or gap in which the run's peak was; else one like it; else the one with the highest peak.
 
     Args:
-        peak: The run's highest moment, as the samples tell.
-        steps: What was traced; ``None`` is returned if nothing was.
+        peak: The run's highest moment, from the samples.
+        steps: The traced steps and gaps; if empty, the result is ``None``.
     """
-    # Workers may have traced the same one.
+    # Several workers may have traced the same step.
     very, alike = ([step for step in steps if told(peak, step)] for told in (is_very_moment, is_explained))
     return highest_step(very or alike or steps)
 
@@ -34,7 +34,7 @@ def is_very_moment(peak: Peak, step: TracedStep) -> bool:
         return False
     if step.after is None:
         return peak.phase != "between"
-    # After the last step there is no sample that has what a gap held.
+    # No sample after the last step covers that gap.
     return peak.phase == "between" and step.after < step.step
 
 
@@ -42,8 +42,8 @@ def is_explained(peak: Peak, step: TracedStep) -> bool:
     """Whether a traced step or gap is as high as the run's peak and of the same kind.
 
     Args:
-        peak: The run's highest moment, as the samples tell.
-        step: What was traced.
+        peak: The run's highest moment, from the samples.
+        step: The traced step or gap.
     """
     is_gap = step.after is not None
     if not peak.ended or is_gap != (peak.phase == "between") or (not is_gap and step.stage != peak.stage):
@@ -52,10 +52,10 @@ def is_explained(peak: Peak, step: TracedStep) -> bool:
 
 
 def is_well_above(peak: Peak, step: TracedStep) -> bool:
-    """Whether a peak is so much higher than a traced step that it does not explain it."""
+    """Whether a peak is too far above a traced step to be explained by it."""
     return (peak.bytes or 0) > held_at_most(step) * (1 + HIGHER) + ROUNDED_BYTES
 
 
 def held_at_most(step: TracedStep) -> int:
-    """The most bytes that the allocator had handed out within a traced step."""
+    """The most bytes that the allocator had handed out at once in a traced step."""
     return max(step.timeline.in_use_before_bytes, int(step.timeline.in_use_bytes.max(initial=0)))

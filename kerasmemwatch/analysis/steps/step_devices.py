@@ -1,4 +1,4 @@
-"""Traced steps by device: which devices there are, and a step or several as one of them saw it. Pure."""
+"""Traced steps by device: which devices there are, and steps as seen by one of them. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["device_names", "headed", "on_device", "steps_on"]
 
 
 def device_names(steps: Iterable[TracedStep]) -> tuple[str, ...]:
-    """The devices on which anything was allocated in some steps, those that head a step first."""
+    """The devices on which the steps allocated anything; those that head a step come first."""
     steps = list(steps)
     heads = [step.timeline.device for step in steps]
     return tuple(dict.fromkeys([*heads, *(name for step in steps for name in step.timelines)]))
 
 
 def on_device(step: TracedStep, device: str | None) -> TracedStep:
-    """A traced step with the timeline of another device as ``timeline``; as it is if that is ``None``.
+    """The step with the given device's timeline as ``timeline``; unchanged if ``device`` is ``None``.
 
     Raises:
         InvalidArgumentError: If the step has no timeline of the device.
@@ -36,12 +36,12 @@ def on_device(step: TracedStep, device: str | None) -> TracedStep:
 
 
 def headed(steps: Iterable[TracedStep], device: str | None) -> tuple[TracedStep, ...]:
-    """The steps, those of a device that have one of it by that device and the others as they are."""
+    """The steps, each headed by the device if it has a timeline of it, else unchanged."""
     return tuple(on_device(step, device) if device in step.timelines else step for step in steps)
 
 
 def steps_on(steps: Iterable[TracedStep], device: str) -> tuple[TracedStep, ...]:
-    """Those of the steps that allocated on a device, by that device.
+    """The steps that allocated on a device, headed by that device.
 
     Raises:
         InvalidArgumentError: If none did.
