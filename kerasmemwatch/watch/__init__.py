@@ -1,4 +1,4 @@
-"""What users put into their training: ``MemoryWatch``, ``MemoryBudget``, ``MemorySession``.
+"""What users add to their training: ``MemoryWatch``, ``MemoryBudget``, ``MemorySession``.
 
 Thin adapters from Keras to the recorder and the tracing; nothing here measures or judges.
 """

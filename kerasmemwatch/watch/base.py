@@ -1,4 +1,4 @@
-"""What ``MemoryWatch`` and ``MemorySession`` have in common: a recorder, a tracer, and what they recorded."""
+"""The common part of ``MemoryWatch`` and ``MemorySession``: a recorder, a tracer and the recording."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["Watcher", "current"]
 
 
 class Watcher:
-    """Records; the classes derived from it tell it when a batch begins and ends."""
+    """Records; derived classes tell it when a batch begins and ends."""
 
     _options: Options
 
     def _set_up(self, options: Options) -> None:
         self._options = options
-        # For what happens outside of a recorder, which has its own.
+        # For faults outside a recorder, which has its own.
         self._faults = Faults(strict=options.strict)
         self._recorder: Recorder | None = None
         self._tracing: Tracing | None = None
@@ -40,7 +40,7 @@ class Watcher:
 
     @property
     def recording(self) -> Recording:
-        """What was recorded so far, at any time; empty before the first batch."""
+        """The recording so far, at any time; empty before the first batch."""
         return self._so_far()
 
     def _so_far(self) -> Recording:
@@ -65,7 +65,7 @@ class Watcher:
         return self._options.reset_peak and self._options.sample_every == 1
 
     def _start(self) -> bool:
-        """Have a recorder; ``False`` if every watch is turned off."""
+        """Make a recorder if needed; ``False`` if every watch is turned off."""
         if disabled():
             self._kept, self._recorder, self._tracing = self.recording, None, None
             return False
@@ -86,20 +86,20 @@ class Watcher:
         return True
 
     def _give_way(self) -> None:
-        """Another watcher begins to record."""
+        """Called when another watcher begins to record."""
 
     def _tape_left(self, error: BaseException) -> None:
-        """An exception leaves a tape of this watcher's, or the gradient of one."""
+        """Called when an exception leaves one of this watcher's tapes, or its gradient call."""
 
     @staticmethod
     def _batch_ended(tracing: Tracing, recorder: Recorder) -> None:
-        """An execution that may have been traced has ended, and its row is written."""
+        """Called after the row of an execution, which may have been traced, is written."""
         if tracing.batch_ended(recorder.step, recorder.epoch):
             recorder.expect_steps(tracing.analyse)
 
     @staticmethod
     def _describe(recorder: Recorder, variables: Sequence[VariableMemory], layers: Sequence[LayerMemory]) -> None:
-        """Have the variables recorded, and what share of them a partial count covers."""
+        """Record the variables, and what share of them a partial count covers."""
         devices = tuple(with_covered_share(device, variables) for device in recorder.run.devices)
         recorder.describe(layers, devices=devices)
 
@@ -119,7 +119,7 @@ _begun: list[weakref.ref[Watcher]] = []
 
 
 def current() -> Watcher | None:
-    """The watcher that began last of those that are recording; ``None`` if none is."""
+    """The recording watcher that began last; ``None`` if none is recording."""
     for reference in reversed(_begun):
         watcher = reference()
         if watcher is not None and watcher.active:

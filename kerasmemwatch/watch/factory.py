@@ -1,4 +1,4 @@
-"""What a watch records with, made from its options: the recorder and what traces steps."""
+"""Makes a watch's recorder and step tracing from its options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["new_recorder", "new_tracing"]
 
 
 def new_recorder(options: Options) -> Recorder:
-    """A recorder that opens its run, and with it files, at the first sample."""
+    """A recorder that opens its run and files at the first sample."""
     probes = options.probes
     if probes is None:
         whole = options.sample_every > 1
@@ -65,7 +65,7 @@ def new_recorder(options: Options) -> Recorder:
 
 
 def new_tracing(options: Options, recorder: Recorder) -> Tracing | None:
-    """What traces steps; ``None`` if none are wanted, or another backend trains."""
+    """The step tracing; ``None`` if no steps are wanted or another backend trains."""
     wanted = options.trace
     if wanted is None or wanted is False or keras.config.backend() != "tensorflow":
         return None

@@ -1,4 +1,4 @@
-"""What records Keras' own loops: when a stage begins, what follows a batch, and whether a loop was left early."""
+"""Recording of Keras' own loops: when a stage begins, what follows a batch, and whether a loop was left early."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["FitWatcher"]
 
 
 class FitWatcher(Watcher, keras.callbacks.Callback):
-    """Records the stages of a model; the class derived from it is told by Keras when they begin and end."""
+    """Records the stages of a model; Keras tells the derived class when they begin and end."""
 
     def _watch_fits(self) -> None:
         """Prepare to record fits."""
         self._inventories = Inventories()
         self._begun_anew = True
-        # What is to be done after the next batch: list the variables, look at what a traced step left.
+        # Work due after the next batch: list the variables, check what a traced step left.
         self._attention = self._inventory_due = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy keeps the options and what was recorded; it records a run of its own.
+        # A copy keeps the options and the recording so far; it records a run of its own.
         state = {
             **self.__dict__,
             "_recorder": None,
@@ -42,7 +42,7 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
 
     @property
     def _model(self) -> Any:
-        # Weakly: a watch that is kept for its report must not keep the model, nor what the model holds.
+        # Weak: a watch kept for its report must not keep the model or what the model holds.
         return self._reference and self._reference()
 
     @_model.setter
@@ -50,7 +50,7 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
         self._reference = None if model is None else weakref.ref(model)
 
     def set_params(self, params: dict[str, Any] | None) -> None:
-        """A list of callbacks is made: whatever was under way has ended, perhaps in an exception."""
+        """Called when a list of callbacks is made: any earlier stage has ended, perhaps in an exception."""
         super().set_params(params)
         self._begun_anew = True
 
@@ -59,7 +59,7 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
             if not self._begin_stage(stage):
                 return False
             if self._tracing is not None:
-                # Between single batches no gap is traced.
+                # No gap is traced between single batches.
                 running = None if single else next(running_lists(self), None)
                 callbacks = (lambda: None) if running is None else weakref.ref(running)
                 executions = num_executions(self.params or {}, self._model, stage)
@@ -70,7 +70,7 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
         return False
 
     def _loop_left(self, raised: bool) -> None:
-        """The loop of steps has ended; if an exception left it, perhaps in the middle of a batch."""
+        """Called when the loop of steps has ended; an exception may have left it in the middle of a batch."""
         if self._tracing is not None:
             faults = self._faults if self._recorder is None else self._recorder.faults
             with faults.guard("trace", "The gap after this loop is not traced."):
@@ -83,7 +83,7 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
         if not self._start() or self._recorder is None:
             return False
         if self._begun_anew:
-            # Unless another callback of a fit that goes on has begun this.
+            # Unless another callback of a running fit started this stage.
             if len(list(running_lists(self))) < 2:
                 self._recorder.abandon_stages()
                 if self._tracing is not None:
@@ -102,7 +102,7 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
             self._recorder.end_stage(stage)
 
     def _look(self) -> None:
-        """Before a batch that may be worth tracing."""
+        """Called before a batch that may be worth tracing."""
         tracing, recorder = self._tracing, self._recorder
         if tracing is None or recorder is None:
             return
@@ -119,7 +119,7 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
             self._batch_ended(tracing, recorder)
 
     def _take_inventory(self) -> None:
-        """List the variables, after a batch: a model and an optimizer may be built no earlier."""
+        """List the variables after a batch, because a model and an optimizer may not be built earlier."""
         self._inventory_due = False
         recorder = self._recorder
         if recorder is None or self._model is None:

@@ -1,4 +1,4 @@
-"""What records a training loop of the user's own: its stages and steps, and the models that the steps call."""
+"""Recording of a user's own training loop: its stages and steps, and the models that the steps call."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kerasmemwatch.watch.session_step import SessionStep, is_end_of_data
 
 __all__ = ["LoopWatcher"]
 
-# A search for models that are alive takes a tenth of a second, and a loop may have none.
+# A search for live models takes a tenth of a second, and a loop may have none.
 _MAX_SEARCHES = 3
 _CODES = {stage: code for code, stage in enumerate(STAGES)}
 
 
 class LoopWatcher(Watcher):
-    """Records the steps of a loop; the class derived from it offers them to the loop."""
+    """Records the steps of a loop; derived classes offer them to the loop."""
 
     def _watch_loop(self, models: Sequence[Any]) -> None:
-        """Prepare to record a loop that calls some models, and perhaps others."""
+        """Prepare to record a loop that calls the given models, and perhaps others."""
         self._given = Watched()
         for model in models:
             self._given.add_model(model)
@@ -55,7 +55,7 @@ class LoopWatcher(Watcher):
             self._functions.__enter__()
 
     def _train_anew(self) -> None:
-        """Be in training alone, before its first batch."""
+        """Enter training as the only stage, before its first batch."""
         self._stages = [_Stage(_CODES["train"])]
 
     def _end(self) -> None:
@@ -70,7 +70,7 @@ class LoopWatcher(Watcher):
 
     @contextmanager
     def _within(self, stage: str) -> Iterator[None]:
-        """Be in a stage; a loop is in training unless it says otherwise."""
+        """Context of a stage; a loop is in training unless it says otherwise."""
         recorder, tracing = self._recorder, self._tracing
         if stage == "train" or recorder is None:
             yield
@@ -89,7 +89,7 @@ class LoopWatcher(Watcher):
                 recorder.end_stage(stage)
 
     def _enter(self, step: SessionStep, batch: Any) -> None:
-        """A step begins; one that is under way has ended, as that of an iterator that is kept after a ``break``."""
+        """Begin a step, and end one still under way, such as that of an iterator kept after a ``break``."""
         recorder, tracing = self._recorder, self._tracing
         if recorder is None or not self._open:
             return
@@ -106,7 +106,7 @@ class LoopWatcher(Watcher):
         recorder.batch_begin()
 
     def _leave(self, step: SessionStep | None, error: BaseException | None, ended: float = 1) -> None:
-        """A step ends, unless it has already, or an exception leaves it; unknown is which if ``ended`` is NaN."""
+        """End a step, unless it has ended. With ``ended`` NaN, it is unknown whether an exception left it."""
         recorder, around = self._recorder, self._around
         if recorder is None or step is None or step is not self._running:
             return
@@ -125,7 +125,7 @@ class LoopWatcher(Watcher):
             watched = self._watched
             if not watched.models and self._searches_left:
                 self._searches_left -= 1
-                # The step's functions were made before the session.
+                # No model was seen, so the step's functions were made before the session.
                 with recorder.faults.guard("models", "Models and variables are unknown. Give the session the model."):
                     watched.find_alive()
             if self._tracing is not None:
@@ -133,7 +133,7 @@ class LoopWatcher(Watcher):
             self._list_variables()
 
     def _list_variables(self) -> None:
-        """List the variables by layer, unless that was done and there are no others since."""
+        """List the variables by layer, unless that is done and there are no new ones since."""
         recorder, watched = self._recorder, self._watched
         if recorder is None or (signature := watched.signature()) == self._signature:
             return
@@ -145,7 +145,7 @@ class LoopWatcher(Watcher):
 
 @dataclass(slots=True)
 class _Stage:
-    """A stage that is under way, and the 0-based number of its newest batch in the epoch."""
+    """A running stage, and the 0-based number of its newest batch in the epoch."""
 
     code: int
     batch: int = -1

@@ -31,9 +31,9 @@ __all__ = ["MemoryBudget"]
 logger = logging.getLogger(__name__)
 
 _ACTIONS = ("warn", "stop", "raise")
-# Of this many steps ahead, a forecast is worth a warning.
+# A forecast this many steps ahead is worth a warning.
 _WARN_AHEAD_STEPS = 1000
-# Two steps before the limit it acts: what callbacks after this one allocate shows only at the end of the next step.
+# It acts two steps early: allocations of later callbacks only show at the end of the next step.
 _ACT_AHEAD_STEPS = 2
 
 
@@ -48,7 +48,7 @@ _AFTER_THIS = "Training is stopped once what runs within it has ended, so that i
 
 @dataclass(frozen=True)
 class _Running:
-    """A fit, evaluate or predict that is under way."""
+    """A running fit, evaluate or predict."""
 
     stage: str
     model: weakref.ref[Any] | None
@@ -65,27 +65,27 @@ class _Watched:
 class MemoryBudget(keras.callbacks.Callback):
     """Acts before a limit is met: when it is expected within two more steps, or at once when a step has met it.
 
-    A step's use of a device is its highest peak, of the host the resident set size. As soon as either has grown
-    steadily for 16 steps, or for 4 with the limit near, a warning says when it will be met.
+    A step's device use is its highest peak; its host use is the resident set size. Once either has grown steadily for
+    16 steps, or for 4 with the limit near, a warning says when the limit will be met.
 
     Args:
         device: Limit of each device: bytes, a size such as ``"12 GiB"``, or a share such as ``"90%"`` of what its
-            allocator may hand out (on a CPU without a limit of its own, of the host's).
+            allocator may hand out (for a CPU without a limit of its own, of the host's limit).
         host: Limit of the process's RSS: bytes, a size, or a share of what this process may use, which is the
             smallest of its cgroups' limits and the machine's memory.
-        action: ``"warn"``; ``"stop"``, which ends a fit after the batch, and raises in an ``evaluate`` or ``predict``
-            of its own; or ``"raise"``.
+        action: ``"warn"``; ``"stop"``, which ends a fit after the batch, and raises in a separate ``evaluate`` or
+            ``predict``; or ``"raise"``.
 
-    ``"stop"`` never leaves a result that looks whole and is not. A fit that is ended keeps its weights and history. An
-    ``evaluate`` or ``predict`` would return the metrics or rows of its first batches as if they were all, so it raises.
-    Within a fit, as its validation, it runs to its end, so that the metrics are those of all the data and no training
-    is lost; then the fit ends.
+    ``"stop"`` never leaves a partial result that looks complete. A stopped fit keeps its weights and history. A
+    separate ``evaluate`` or ``predict`` raises, because it would return the metrics or rows of its first batches as if
+    they were all. A fit's validation runs to its end, so its metrics cover all data and no training is lost; then the
+    fit ends.
 
     Attributes:
-        reason: Why it acted, in words; ``None`` as long as it has not.
+        reason: Why it acted, in words; ``None`` until it acts.
 
     Raises:
-        InvalidArgumentError: If no limit is given, one that is not positive, or an unknown action (a ``ValueError``).
+        InvalidArgumentError: If no limit is given, one is not positive, or the action is unknown (a ``ValueError``).
         InvalidTypeError: If a limit is neither a number of bytes nor a string (a ``TypeError``).
         MemoryBudgetExceededError: With ``action="raise"``; with ``"stop"`` from an ``evaluate`` or ``predict`` that is
             not within a fit (a ``MemoryError``).
@@ -126,7 +126,7 @@ class MemoryBudget(keras.callbacks.Callback):
         return {**self.__dict__, "_watched": [], "_close": [], "_running": [], "_model": None, "_faults": Faults()}
 
     def set_params(self, params: dict[str, Any] | None) -> None:
-        """A list of callbacks is made: whatever was under way has ended, perhaps in an exception."""
+        """Called when a list of callbacks is made: any earlier stage has ended, perhaps in an exception."""
         super().set_params(params)
         self._begun_anew = True
 
@@ -168,7 +168,7 @@ class MemoryBudget(keras.callbacks.Callback):
 
     def _begin(self, stage: str) -> None:
         if self._begun_anew:
-            # Unless another callback of a fit that goes on has begun this.
+            # Unless another callback of a running fit started this stage.
             if len(list(running_lists(self))) < 2:
                 self._running.clear()
             self._begun_anew = False
@@ -181,7 +181,7 @@ class MemoryBudget(keras.callbacks.Callback):
                     self._watched = [*self._host_watched(), *self._device_watched()]
 
     def _end(self, stage: str) -> None:
-        # With what was begun within it and ended in an exception that somebody caught.
+        # Also end stages within it that a caught exception ended.
         if any(outer.stage == stage for outer in self._running):
             while self._running.pop().stage != stage:
                 pass
@@ -266,7 +266,7 @@ class MemoryBudget(keras.callbacks.Callback):
 
 
 def _limit_bytes(limit: int | str, whole: int | None, name: str) -> int:
-    """A limit in bytes; for a share without a whole, only whether it is well-formed."""
+    """A limit in bytes. For a share without a whole, only its form is checked."""
     if not isinstance(limit, str) or not limit.strip().endswith("%"):
         return parse_bytes(limit, name=name)
     try:
@@ -285,7 +285,7 @@ def _peak(window: PeakWindow) -> float:
 
 
 def _gpu_bytes(name: str) -> int:
-    """Memory of a GPU, from the driver."""
+    """A GPU's memory, from the driver."""
     from kerasmemwatch.probes.nvml import NvmlProbe
 
     probe = NvmlProbe()

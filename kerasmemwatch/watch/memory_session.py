@@ -1,4 +1,4 @@
-"""``MemorySession``: records a training loop of the user's own, as ``MemoryWatch`` does a fit."""
+"""``MemorySession``: records a user's own training loop, as ``MemoryWatch`` records a fit."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ Batch = TypeVar("Batch")
 class MemorySession(LoopWatcher):
     """Records device and host memory of every step of a training loop, and traces some steps.
 
-    What is inside a step is told apart from what is between two steps. The models that the steps call, and the
-    optimizers, are found by themselves; a model that is given is known from the first step on.
+    Memory within a step is distinguished from memory between two steps. The models and optimizers that the steps use
+    are found automatically; a given model is known from the first step on.
 
     Args:
-        model: A Keras model or layer, a ``tf.Module``, or a list of them; ``None`` finds those that are called while a
-            step is traced.
+        model: A Keras model or layer, a ``tf.Module``, or a list of them; ``None`` finds those called in a traced
+            step.
         log_dir: Where to write; each session and process writes a run of its own below it. ``None`` writes nothing.
         run_name: Name of the run's directory; by default made from the time.
-        tags: Words of your own to find the run by.
+        tags: Your own words for finding the run.
         sample_every: Record every n-th step; a row then covers all steps since the last.
-        reset_peak: Whether to reset the allocator's peak counter at the steps' boundaries.
-        trace: Which steps to trace: ``"auto"`` (the second and a later one, on a GPU the first, too, and another when
-            the peak changes for good or is higher), a list of ``step``s, or ``False``.
-        detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
-        add_to_logs: Accepted for the sake of options shared with ``MemoryWatch``: a loop has no logs, see ``logs``.
+        reset_peak: Whether to reset the allocator's peak counter at step boundaries.
+        trace: Which steps to trace: ``"auto"`` (the second and a later one; on a GPU also the first; another when the
+            peak changes for good or is higher), a list of ``step``s, or ``False``.
+        detect_leaks: Whether to look for causes of growth; accepted, but this version does not look for any.
+        add_to_logs: Accepted so that options can be shared with ``MemoryWatch``; a loop has no logs, see ``logs``.
         verbose: Whether ``epochs`` prints a line of memory after each epoch; ``"auto"`` does not.
         probes: What to read, in place of the default probes.
         sinks: Where to write, in place of TensorBoard.
-        strict: Whether to raise faults of our own instead of logging each once. For tests.
+        strict: Whether to raise our own faults instead of logging each once. For tests.
 
     Raises:
         InvalidTypeError: If an argument has the wrong type (a ``TypeError``).
-        InvalidArgumentError: If its value is impossible (a ``ValueError``).
+        InvalidArgumentError: If an argument's value is invalid (a ``ValueError``).
         LogDirError: If ``log_dir`` is a file or not writable (an ``OSError``).
 
     Example:
@@ -122,7 +122,7 @@ class MemorySession(LoopWatcher):
     ) -> None:
         self._open = False
         with self._faults.guard("end", "What was recorded last may be missing."):
-            # An iterator that is kept has its step open, whatever its loop was left by; without an error it is none.
+            # A kept iterator leaves its step open, however its loop was left; without an error, nothing raised.
             self._leave(self._running, error or StopIteration(), UNKNOWN)
             self._end()
 
@@ -131,7 +131,7 @@ class MemorySession(LoopWatcher):
 
         Args:
             epochs: How many, or the numbers themselves.
-            initial_epoch: Number of the first, where ``epochs`` is a number; a run of the same name is then continued.
+            initial_epoch: Number of the first, if ``epochs`` is a number; a run of the same name is then continued.
 
         Yields:
             The 0-based number of each epoch.
@@ -149,13 +149,13 @@ class MemorySession(LoopWatcher):
         return self._epochs(numbers)
 
     def steps(self, data: Iterable[Batch], *, stage: str = "train") -> Iterator[Batch]:
-        """Make a step of what the loop does with each batch.
+        """Record what the loop does with each batch as one step.
 
-        A loop that is left within a batch leaves a row of that batch, in which ``ended`` is False if an exception left
-        it, and unknown (NaN) where Python does not tell, as of an iterator that is kept in a variable.
+        A loop that is left within a batch still records that batch's row. Its ``ended`` is False if an exception left
+        the loop, and unknown (NaN) if Python does not show why, for example if the iterator is kept in a variable.
 
         Args:
-            data: A ``tf.data.Dataset``, a generator, or whatever else gives batches.
+            data: A ``tf.data.Dataset``, a generator or another iterable of batches.
             stage: ``"train"``, ``"test"`` for validation, or ``"predict"``.
 
         Yields:
@@ -163,7 +163,7 @@ class MemorySession(LoopWatcher):
 
         Raises:
             SessionError: If the session is not open.
-            InvalidTypeError: If ``data`` gives no batches.
+            InvalidTypeError: If ``data`` is not an iterable of batches.
             InvalidArgumentError: If there is no such stage.
         """
         self._check_open("steps")
@@ -176,10 +176,10 @@ class MemorySession(LoopWatcher):
         return self._steps(data, stage)
 
     def step(self, batch: Any = None, *, stage: str = "train") -> AbstractContextManager[None]:
-        """Make a step of what is inside of the context.
+        """Record the block as one step.
 
         Args:
-            batch: Its batch, if it is at hand: its tensors are then told apart from others that are alive.
+            batch: Its batch, if available; its tensors are then distinguished from other live ones.
             stage: ``"train"``, ``"test"`` for validation, or ``"predict"``.
 
         Raises:
@@ -200,11 +200,11 @@ class MemorySession(LoopWatcher):
         return step
 
     def logs(self) -> dict[str, float]:
-        """Memory since the last call, for logs of your own: what ``MemoryWatch(add_to_logs=True)`` adds, in MiB.
+        """Memory since the last call, for your own logs: what ``MemoryWatch(add_to_logs=True)`` adds, in MiB.
 
         Returns:
             ``memory/device_peak_mib`` (the highest), ``memory/device_in_use_mib`` and ``memory/host_rss_mib`` (the
-            newest); without what is unknown. ``memory/partial_device_...`` where not every allocation is counted.
+            newest); unknown ones are omitted. ``memory/partial_device_...`` if not every allocation is counted.
         """
         return self._epoch_logs()
 

@@ -24,7 +24,7 @@ _TRAIN, _TEST, _PREDICT = range(len(STAGES))
 class MemoryWatch(FitWatcher):
     """Records device and host memory of every batch, exactly and at almost no cost.
 
-    Put it first in the list of callbacks: what later callbacks allocate is then told apart from the batch, and
+    Put it first in the list of callbacks: later callbacks' allocations are then distinguished from the batch's, and
     they see what ``add_to_logs`` adds. One watch may serve many fits; they continue one recording.
 
     Args:
@@ -32,31 +32,30 @@ class MemoryWatch(FitWatcher):
             May be remote (``gs://...``) if TensorFlow can write there.
         run_name: Name of the run's directory; by default made from the time. With
             ``keras.callbacks.BackupAndRestore``, or a fit that begins at a later epoch, a run of that name is
-            continued, unless another process records it at this time; otherwise a number is put behind a name that is
-            taken.
-            Where several workers train together (``TF_CONFIG``), each appends its own ``-worker-0``, ``-worker-1``, so
-            all may give the same name; ``load(log_dir, run_name)`` reads them as one.
-        tags: Words of your own to find the run by.
+            continued, unless another process is recording it; otherwise a number is appended to a name that is taken.
+            If several workers train together (``TF_CONFIG``), each appends its own ``-worker-0``, ``-worker-1``, so
+            all may use the same name; ``load(log_dir, run_name)`` reads them as one.
+        tags: Your own words for finding the run.
         sample_every: Record every n-th batch; a row then covers all batches since the last.
         reset_peak: Whether to reset the allocator's peak counter at batch boundaries, which gives each batch's
             own peak. ``False`` leaves the counter to you; peaks are then run maxima.
-        trace: Which steps to trace, that is to record every single allocation of, with its layer: ``"auto"`` (the
-            second and a later step, on a GPU the first, too; another when the peak changes for good; and the next of
-            its kind where a step, or a gap between two, was higher than all of these: at most six in a fit. Where fits
-            that are alike were traced in this process, theirs may be shown instead, and are called so), a list of
-            ``step``s, or ``False`` for none. TensorFlow only.
-        detect_leaks: Whether to look for causes of growth; accepted, but this version looks for none.
+        trace: Steps in which to record every allocation with its layer: ``"auto"``, a list of ``step``s, or ``False``
+            for none. TensorFlow only. ``"auto"`` traces the second and a later step; on a GPU also the first; another
+            when the peak changes for good; and the next of its kind if a step, or a gap between two, was higher than
+            all of these: at most six in a fit. If equivalent fits were traced in this process, their steps may be
+            shown instead, and are labelled so.
+        detect_leaks: Whether to look for causes of growth; accepted, but this version does not look for any.
         add_to_logs: Whether to add ``memory/device_peak_mib`` (the epoch's highest, also between batches),
             ``memory/device_in_use_mib`` and ``memory/host_rss_mib`` (at its end) to the epoch's logs, for ``History``
             and others; ``memory/partial_device_...`` where not every allocation is counted.
-        verbose: Whether the epoch's line on the screen shows them beside the loss; ``"auto"`` as fit does.
+        verbose: Whether the epoch's printed line shows them beside the loss; ``"auto"`` follows the fit's ``verbose``.
         probes: What to read, in place of the default probes; see ``kerasmemwatch.probes.base.Probe``.
         sinks: Where to write, in place of TensorBoard; see ``kerasmemwatch.storage.sinks.base.Sink``.
-        strict: Whether to raise faults of our own instead of logging each once. For tests.
+        strict: Whether to raise our own faults instead of logging each once. For tests.
 
     Raises:
         InvalidTypeError: If an argument has the wrong type (a ``TypeError``).
-        InvalidArgumentError: If its value is impossible (a ``ValueError``).
+        InvalidArgumentError: If an argument's value is invalid (a ``ValueError``).
         LogDirError: If ``log_dir`` is a file or not writable (an ``OSError``).
 
     Example:
@@ -71,7 +70,7 @@ class MemoryWatch(FitWatcher):
         144
     """
 
-    # On JAX and torch, a callback that is not safe makes Keras wait for the device after every batch.
+    # On JAX and torch, Keras waits for the device after every batch unless all callbacks are async-safe.
     async_safe = True
 
     def __init__(

@@ -18,11 +18,11 @@ __all__ = ["Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of ``MemoryWatch``, see there.
+    """The arguments of ``MemoryWatch``; see there.
 
     Raises:
         InvalidTypeError: If an argument has the wrong type.
-        InvalidArgumentError: If its value is impossible.
+        InvalidArgumentError: If an argument's value is invalid.
         LogDirError: If the log dir cannot be used.
     """
 

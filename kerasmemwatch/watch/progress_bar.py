@@ -1,8 +1,7 @@
-"""Memory beside the loss on the epoch's line, without putting it into anybody's logs.
+"""Shows memory beside the loss on the epoch's line, without adding it to anyone's logs.
 
-Keras hands one dictionary of logs from callback to callback, and its progress bar comes last. A small callback that
-stands just before the bar adds to the dictionary what only the bar then sees. The list belongs to one fit, so
-nothing needs to be restored.
+Keras hands one dictionary of logs from callback to callback, and its progress bar comes last. A small callback just
+before the bar adds values that only the bar then sees. The list belongs to one fit, so nothing needs to be restored.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ class _EpochLine(keras.callbacks.Callback):
 
 
 def show_beside_loss(watch: keras.callbacks.Callback, read: Callable[[], Mapping[str, float]]) -> bool:
-    """Put what ``read`` returns on the epoch's line; called from the watch's ``on_train_begin``.
+    """Show what ``read`` returns on the epoch's line; called from the watch's ``on_train_begin``.
 
     Args:
-        watch: The callback whose list is meant.
+        watch: The callback whose list to use.
         read: Returns what to show, by name.
 
     Returns:

@@ -13,15 +13,15 @@ from kerasmemwatch.probes.base import UNKNOWN
 
 __all__ = ["SessionStep", "StepTaker", "consumers", "is_end_of_data"]
 
-# Where a frame stands that takes an iterator off its stack, by a ``break`` or ``return``: nothing of it can raise.
+# A frame that drops an iterator by ``break`` or ``return`` is at one of these instructions; none of them can raise.
 _LEAVES = frozenset({"POP_TOP", "POP_ITER"})
-# Where a generator stands that is closed, and where a loop stands whose generator ends by itself.
+# A generator being closed is at one of _YIELDS; a loop whose generator ends by itself is at one of _NEXT.
 _YIELDS = frozenset({"YIELD_VALUE", "RESUME"})
 _NEXT = frozenset({"FOR_ITER", "SEND"})
 
 
 class StepTaker(Protocol):
-    """What steps belong to."""
+    """The owner of steps."""
 
     def _enter(self, step: SessionStep, batch: Any) -> None: ...
 
@@ -33,10 +33,10 @@ class SessionStep:
 
     Args:
         session: The session.
-        consumers: What loops over the iterator; nothing for a step that is a ``with`` statement.
+        consumers: The code that loops over the iterator; empty for a step that is a ``with`` statement.
 
     Attributes:
-        batch: The batch, if it is at hand; taken by the next step.
+        batch: The batch, if available; taken by the next step.
     """
 
     __slots__ = ("_consumers", "_session", "batch")
@@ -55,16 +55,16 @@ class SessionStep:
         if kind is not GeneratorExit:
             self._session._leave(self, error, 1 if error is None else 0)
             return
-        # A loop that is left closes its generator, whatever it is left by.
+        # Leaving a loop closes its generator, however the loop is left.
         ended = _ended_where_closed(sys._getframe(1).f_back, self._consumers)
         self._session._leave(self, error if ended == 0 else None, ended)
 
 
 def consumers(frame: FrameType | None) -> frozenset[CodeType]:
-    """What takes from a generator: generators around it, as of a progress bar, and the function that loops.
+    """The code that takes items from a generator: wrapping generators (a progress bar's) and the looping function.
 
     Args:
-        frame: The frame in which the generator was asked for its first item.
+        frame: The frame that asked the generator for its first item.
     """
     found = set()
     while frame is not None:
@@ -76,18 +76,18 @@ def consumers(frame: FrameType | None) -> frozenset[CodeType]:
 
 
 def is_end_of_data(error: BaseException) -> bool:
-    """Whether an exception only tells that there are no more batches."""
+    """Whether an exception only means that there are no more batches."""
     return isinstance(error, StopIteration) or type(error).__name__ == "OutOfRangeError"
 
 
 def _ended_where_closed(frame: FrameType | None, consumers: Collection[CodeType]) -> float:
     """Whether a loop had ended its step: 1 if it was left by ``break`` or ``return``, 0 by an exception, else NaN.
 
-    Python tells a generator only that it is closed, not why. But the loop's own frame stands where it was left.
+    Python tells a generator that it is closed, but not why. The loop's own frame still shows where it was left.
 
     Args:
         frame: The frame in which the generator is closed.
-        consumers: The code that takes from it. Elsewhere it is closed for no more than that a variable went.
+        consumers: The code that takes items from it. A close in other code only means that a variable went away.
     """
     while frame is not None and frame.f_code in consumers and _instruction(frame) in _YIELDS:
         frame = frame.f_back

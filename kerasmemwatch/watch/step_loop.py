@@ -1,8 +1,8 @@
-"""The loop of steps of a Keras fit, evaluate or predict: tells of the exception that ends it.
+"""The step loop of a Keras fit, evaluate or predict; reports whether an exception ended it.
 
-Keras tells callbacks nothing of an exception. But it runs its steps, and the callbacks around each, within a context of
-the data's iterator, which ends an epoch where the data end; here that context also says how it was left. So there is
-nothing around the step itself: no cost, no frame in a traceback, none in what TensorFlow writes into its errors.
+Keras does not tell callbacks about an exception. It runs its steps, and their callbacks, within a context of the data's
+iterator, which ends an epoch where the data end; here that context also reports how it was left. Nothing wraps the
+step itself, so this adds no cost to it and no frame to tracebacks or TensorFlow's error messages.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Told = Callable[[bool], None]
 
 
 def tell_how_loops_end(told: Told, *, every_epoch: bool) -> bool:
-    """Have a method called when the loop of steps ends that is about to begin on this thread's stack.
+    """Have a method called when the step loop ends that is about to begin on this thread's stack.
 
     Args:
         told: A bound method, kept weakly; called with whether an exception has left the loop.
         every_epoch: Whether the loop is run again for each epoch, as in a fit.
 
     Returns:
-        Whether there is such a loop: not where a list of callbacks is driven by hand, or in another Keras.
+        Whether there is such a loop; false if callbacks are driven by hand, or Keras' loop is different.
     """
     iterator = _iterator(sys._getframe(1))
     if iterator is None or EPOCH_ITERATOR.is_missing or CATCH_STOP.is_missing:
@@ -46,10 +46,10 @@ def tell_how_loops_end(told: Told, *, every_epoch: bool) -> bool:
 
 
 class _Loop:
-    """In place of the method that gives the context; takes itself out when called."""
+    """Replaces the method that gives the context; removes itself when called."""
 
     def __init__(self, iterator: Any, every_epoch: bool) -> None:
-        # Weakly: a cycle would keep a fit's data after the fit.
+        # Weak: a cycle would keep a fit's data after the fit.
         self._iterator, self._every_epoch = weakref.ref(iterator), every_epoch
         self._told: list[weakref.WeakMethod[Told]] = []
 
@@ -74,7 +74,7 @@ class _Loop:
 
 
 class _Context:
-    """The iterator's own context, and word of how it was left."""
+    """The iterator's own context; also reports how it was left."""
 
     def __init__(self, inner: Any, loop: _Loop) -> None:
         self._inner, self._loop = inner, loop
@@ -99,7 +99,7 @@ def _iterator(frame: FrameType | None) -> Any:
     while frame is not None:
         code = frame.f_code
         if code.co_name in _METHODS and _VARIABLE in code.co_varnames:
-            # Not again in a later epoch: what is read here stays alive as long as the frame, the newest logs too.
+            # Not repeated in later epochs: values read here, such as the newest logs, stay alive as long as the frame.
             iterator = frame.f_locals.get(_VARIABLE)
             return iterator if hasattr(iterator, _CONTEXT) else None
         frame = frame.f_back

@@ -1,4 +1,4 @@
 """``summary``: the memory of a model without training data.
 
-Whatever a model's state was before, it is again afterwards.
+A model's state is the same afterwards as before.
 """

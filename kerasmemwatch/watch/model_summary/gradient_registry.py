@@ -1,4 +1,4 @@
-"""The graphs of Keras' step functions, which TensorFlow otherwise keeps for ever."""
+"""The graphs of Keras' step functions, which TensorFlow would otherwise keep forever."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kerasmemwatch.compat.tensorflow import REGISTERED_GRADIENTS
 
 __all__ = ["step_graphs_dropped"]
 
-# What Keras' TensorFlow trainer calls the functions that it makes a step of: by what they do, and on what.
+# Prefixes of the functions from which Keras' TensorFlow trainer makes a step, such as ``one_step_on_``.
 _STEP = tuple(name.attribute.partition("_on_")[0] + "_on_" for name in STEP_FUNCTIONS)
 _DEEPEST = 8
 
 
 @contextmanager
 def step_graphs_dropped() -> Iterator[None]:
-    """Let go of the step functions made meanwhile, and so of the optimizer's variables in them.
+    """Release the step functions made in the block, and with them the optimizer's variables.
 
-    TensorFlow registers a function for every operation with a gradient of its own, never forgets it, and with it the
-    graph that it was made in. An optimizer's update has such an operation (``all_reduce``), so that every training
-    function ever made would stay. What a user's ``tf.function`` registered is still needed, as those are kept.
+    TensorFlow registers a function for every operation with a custom gradient and keeps it forever, along with the
+    graph it was made in. An optimizer's update has such an operation (``all_reduce``), so every training function
+    would stay alive. What users' ``tf.function``s registered is kept, because it is still needed.
     """
     registry = _registered_gradients()
     before = set(registry)
@@ -43,7 +43,7 @@ def _registered_gradients() -> dict[str, Any]:
 
 
 def _graphs(function: Any, depth: int = 0) -> Iterator[Any]:
-    """The graphs of the tensors that a function, or one that it calls, was made with."""
+    """The graphs of the tensors that a function, or a function it calls, has captured."""
     for cell in getattr(function, "__closure__", None) or ():
         try:
             content = cell.cell_contents

@@ -1,6 +1,6 @@
-"""Everything of a model that running it may change, and putting that back exactly.
+"""Saves everything in a model that running it may change, and restores it exactly.
 
-Known limit: what sits in plain Python objects that are neither containers nor Keras' or TensorFlow's own is not seen.
+Known limit: it does not see into plain Python objects that are neither containers nor Keras' or TensorFlow's own.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _CONTAINERS = (dict, list, set, deque)
 
 
 class ModelState:
-    """The attributes, the containers and the variables that can be reached from some objects, as they are now.
+    """The current attributes, containers and variables that can be reached from some objects.
 
-    Layers, optimizers, metrics, losses and modules are entered, so that what Keras does when it builds or compiles one
-    can be undone too. Variables are copied into the host's memory.
+    Layers, optimizers, metrics, losses and modules are entered, so that what Keras does to build or compile one can be
+    undone too. Variables are copied to host memory.
 
     Args:
-        start: Models, or containers of what belongs to them.
+        start: Models, or containers of objects that belong to them.
     """
 
     def __init__(self, start: Iterable[Any]) -> None:
@@ -41,16 +41,16 @@ class ModelState:
                 waiting += self._note(value)
 
     def restore(self) -> None:
-        """Put everything back.
+        """Restore everything.
 
-        What is as it was is not touched. One thing that cannot be put back does not keep the others from it.
+        Unchanged values are not touched. If one value cannot be restored, the others still are.
 
         Raises:
-            ExceptionGroup: If a variable takes no value any more.
+            ExceptionGroup: If a variable no longer accepts a value.
         """
         for value, attributes in self._attributes:
             if not _same(value.__dict__, attributes):
-                # By the dictionary: setting an attribute has Keras track it anew.
+                # Through the dictionary: setting an attribute makes Keras track the value again.
                 value.__dict__.clear()
                 value.__dict__.update(attributes)
         for value, content in self._contents:
@@ -66,7 +66,7 @@ class ModelState:
             raise ExceptionGroup("Variables could not be put back.", errors)
 
     def _note(self, value: Any) -> Iterable[Any]:
-        """Keep a value as it is, and tell what it leads to."""
+        """Save a value's current content, and return what it leads to."""
         if isinstance(value, self._variables):
             self._seen[id(value)] = value
             self._values += [(part, array) for part in _parts(value) if (array := _value(part)) is not None]
@@ -78,7 +78,7 @@ class ModelState:
             self._seen[id(value)] = value
             attributes = dict(value.__dict__)
             self._attributes.append((value, attributes))
-            # Of what TensorFlow wraps a dictionary or a list in, this is the dictionary; the list is an attribute.
+            # TensorFlow's wrapper of a dictionary has it here; its wrapper of a list has that as an attribute.
             wrapped = getattr(value, "__wrapped__", None)
             return [*attributes.values(), wrapped]
         if isinstance(value, _CONTAINERS):
@@ -91,7 +91,7 @@ class ModelState:
 
 @contextmanager
 def as_it_was(*start: Any) -> Iterator[None]:
-    """Put models back to what they were, whatever happens meanwhile."""
+    """Restore models on exit, whatever happens in the block."""
     state = ModelState(start)
     try:
         yield
@@ -100,12 +100,12 @@ def as_it_was(*start: Any) -> Iterator[None]:
 
 
 def _classes() -> tuple[tuple[type, ...], tuple[type, ...]]:
-    """Classes of what has attributes to keep, and of variables."""
+    """Classes whose attributes are saved, and classes of variables."""
     import keras
     import tensorflow as tf
 
-    # Layers are operations; a model's compiled loss and metrics are a loss and a metric. A module's base class is that
-    # of TensorFlow's random number generators too.
+    # Layers are operations; a model's compiled loss and metrics are a loss and a metric. TensorFlow's random number
+    # generators share a module's base class.
     trackable = tf.Module.__mro__[1]
     entered = (
         keras.Operation,
@@ -120,7 +120,7 @@ def _classes() -> tuple[tuple[type, ...], tuple[type, ...]]:
 
 
 def _parts(variable: Any) -> list[Any]:
-    """TensorFlow's variable behind Keras'; one for each replica."""
+    """The TensorFlow variables behind a Keras variable, one per replica."""
     stored = VARIABLE_VALUE.of(variable)
     stored = variable if stored is None else stored
     replicas = getattr(stored, "values", None)
@@ -136,7 +136,7 @@ def _value(variable: Any) -> Any:
 
 def _assign(variable: Any, array: Any) -> None:
     now = variable.numpy()
-    # By their bytes: NaNs differ from themselves, and objects (strings) have none.
+    # Compare bytes, because NaNs differ from themselves; objects (strings) have no bytes to compare.
     if array.dtype == object or now.shape != array.shape or now.tobytes() != array.tobytes():
         variable.assign(array)
 
@@ -151,7 +151,7 @@ def _same(value: Any, content: Any) -> bool:
 
 
 def _fill(value: Any, content: Any) -> None:
-    # The methods of Python's own classes: those of Keras' containers track what they are given anew.
+    # Use the methods of Python's own classes: those of Keras' containers track what they are given again.
     if isinstance(value, dict):
         dict.clear(value)
         dict.update(value, content)

@@ -1,4 +1,4 @@
-"""``summary``: what each layer of a model takes, without training data."""
+"""``summary``: the memory of each layer of a model, without training data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["summary"]
 
 _MODES = ("training", "inference")
-# The first makes the functions, the optimizer's variables and whatever else is made once.
+# The first step makes the functions, the optimizer's variables and everything else that is made once.
 _EXECUTIONS, _TRACED = 2, 2
 
 
@@ -38,36 +38,36 @@ def summary(
     targets: Any = None,
     print_fn: Callable[[str], object] | None = None,
 ) -> Report:
-    """Print what each layer of a model takes in memory: weights, gradients, optimizer, activations, temporaries.
+    """Print each layer's memory: weights, gradients, optimizer, activations, temporaries.
 
-    Runs two real steps on a batch of zeros and traces the second. Afterwards the model is as it was, to the bit, also
+    Runs two real steps on a batch of zeros and traces the second. Afterwards the model is bit-for-bit as before, even
     if a step fails or is interrupted: variables, optimizer, metrics, seeds, whether it is built and compiled, and all
-    random numbers drawn later. The variables are copied to the host's memory meanwhile.
+    random numbers drawn later. The variables are copied to host memory meanwhile.
 
-    The step is that of ``keras.Model`` on the model's ``call``, with the mean of the squared outputs as loss, plus
-    what layers add by ``add_loss``; what it takes is the row ``loss``. With ``optimizer=None`` it is the model's own,
-    with what it was compiled with, and its own ``train_step`` if it has one. Shown is what one batch takes: the input
-    pipeline holds nothing but it, and what else is alive in the process has rows of its own
-    (``other variables``, ``eager tensors``).
+    The step is that of ``keras.Model`` on the model's ``call``. Its loss is the mean of the squared outputs plus
+    ``add_loss`` losses; its memory is the row ``loss``. With ``optimizer=None``, the step is the model's own, with
+    what it was compiled with and its own ``train_step`` if it has one. The figures are those of one batch: the input
+    pipeline holds only that, and other live memory of the process has rows of its own (``other variables``,
+    ``eager tensors``).
 
     Args:
         model: A Keras model.
-        batch_size: How many samples the batch has. Stateful layers want the one that they were built with.
-        optimizer: Name of an optimizer, or one, which is copied; ``None`` for what the model was compiled with.
+        batch_size: Number of samples in the batch. Stateful layers need the one that they were built with.
+        optimizer: An optimizer's name, or an optimizer, which is copied; ``None`` for what the model was compiled with.
         mode: ``"training"``, or ``"inference"`` for a step of ``predict``.
-        inputs: What the batch looks like, for a model that does not tell: a subclassed one, or one with dimensions of
-            any size. Arrays and tensors are a batch as they are; ``keras.Input(shape, dtype=...)``, without the
-            batch's dimension, becomes zeros. In the structure that the model takes.
+        inputs: What the batch looks like, for a model that does not say: a subclassed one, or one with dimensions of
+            any size. Arrays and tensors are used as the batch; ``keras.Input(shape, dtype=...)``, without the batch
+            dimension, becomes zeros. In the structure that the model takes.
         targets: A batch of targets for the model's own loss; by default zeros in the shape of the outputs, and class
-            0 for a loss whose name begins with "sparse". A ``train_step`` of the model's own gets none by default.
-        print_fn: What gets the text; by default it is printed.
+            0 for a loss whose name begins with "sparse". The model's own ``train_step`` gets none by default.
+        print_fn: Receives the text; by default it is printed.
 
     Returns:
         The report of the traced step.
 
     Raises:
-        InvalidTypeError: If ``model`` is no Keras model (a ``TypeError``).
-        InvalidArgumentError: If an argument's value is impossible, or the inputs cannot be told from the model (a
+        InvalidTypeError: If ``model`` is not a Keras model (a ``TypeError``).
+        InvalidArgumentError: If an argument's value is invalid, or the model does not show its inputs (a
             ``ValueError``).
         ProbeUnavailableError: If Keras' backend is not TensorFlow (a ``RuntimeError``).
 
@@ -84,12 +84,12 @@ def summary(
         report, title = _nothing(), "Nothing was measured: KERASMEMWATCH_DISABLE is set."
     else:
         try:
-            # What is drawn to make the batch and to run it, is not drawn again.
+            # Random numbers drawn for the batch and its run do not affect later ones.
             with warnings.catch_warnings(), step_graphs_dropped(), same_random_numbers(), as_it_was(model):
                 warnings.simplefilter("ignore")
                 report, num_samples = _measured(model, batch_size, optimizer, mode, inputs, targets)
         finally:
-            # Functions refer to themselves: without it, they and the optimizer's variables stay for a while.
+            # Functions are in reference cycles: without this, they and the optimizer's variables stay for a while.
             gc.collect()
         title = f"Memory of {_what(model, mode, optimizer)}, batch of {num_samples}"
     _show(report, title, print_fn)
@@ -127,7 +127,7 @@ def _check(model: Any, batch_size: Any, optimizer: Any, mode: Any) -> None:
 
 
 def _measured(model: Any, batch_size: int, optimizer: Any, mode: str, inputs: Any, targets: Any) -> tuple[Report, int]:
-    """The report, and the size of the batch that it is of."""
+    """The report, and the size of its batch."""
     import keras
     import tensorflow as tf
 
@@ -139,7 +139,7 @@ def _measured(model: Any, batch_size: int, optimizer: Any, mode: str, inputs: An
         _compile(model, optimizer)
     elif mode == "training":
         batch += _targets(model, batch[0], targets)
-    # A function that was made earlier was made without the hooks that tell which layer is at work.
+    # Functions made earlier lack the hooks that show which layer is at work.
     model.train_function = model.test_function = model.predict_function = None
     executed = getattr(model, "steps_per_execution", None) or 1
     watch = MemoryWatch(
@@ -164,14 +164,14 @@ def _measured(model: Any, batch_size: int, optimizer: Any, mode: str, inputs: An
 
 
 def _compile(model: Any, optimizer: Any) -> None:
-    """Give a model the plainest loss, and Keras' own step."""
+    """Give a model the simplest loss, and Keras' own step."""
     import keras
 
-    # As it would be compiled in a fit, if it has been compiled for one.
+    # Keep these two of its own compile settings, if it has been compiled.
     how = {"run_eagerly": model.run_eagerly, "jit_compile": model.jit_compile} if model.compiled else {}
     if isinstance(optimizer, keras.Optimizer):
         optimizer = type(optimizer).from_config(optimizer.get_config())
-    # Keras leaves those in place that it is not given.
+    # Keras leaves settings in place that it is not given.
     for name in COMPILED:
         name.owner()  # without it, what the model was compiled with would stay
         setattr(model, name.attribute, None)
@@ -188,7 +188,7 @@ def _compile(model: Any, optimizer: Any) -> None:
             )
         return sum([keras.ops.mean(keras.ops.square(output)) for output in outputs]) + sum(model.losses)
 
-    # As attributes of this one model: classes stay as they are. Looked up when called: there may be hooks by then.
+    # Set on this model only, so classes stay unchanged. Looked up when called, because hooks may be set by then.
     model.compute_loss = compute_loss
     model.compute_metrics = lambda *args, **kwargs: keras.Model.compute_metrics(model, *args, **kwargs)
     model.train_step = lambda data: keras.Model.train_step(model, data)

@@ -1,4 +1,4 @@
-"""The random number generators of Python, NumPy, Keras and TensorFlow, as they were."""
+"""Saves and restores the random number generators of Python, NumPy, Keras and TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["same_random_numbers"]
 
 @contextmanager
 def same_random_numbers() -> Iterator[None]:
-    """Have whoever draws a random number afterwards get what would have been drawn now.
+    """Make random numbers drawn after the block the same as if the block had not run.
 
-    Keras keeps its generator beside the numbers behind the names it makes (``dense_1``), which stay the same too.
+    Keras keeps its generator with the counters of the names it makes (``dense_1``), which stay the same too.
     """
     python, numpy = random.getstate(), np.random.get_state()
-    # Makes the seeds of eager operations, once a seed has been set. Others meanwhile: TensorFlow goes on where an
-    # operation of the same seed has left off.
+    # This generator makes the seeds of eager operations once a seed has been set. The block uses other seeds, because
+    # TensorFlow continues where an operation with the same seed left off.
     eager = CONTEXT.get()() if CONTEXT.exists else None
     seeds = CONTEXT_SEEDS.of(eager)
     if seeds is not None:

@@ -1,4 +1,4 @@
-"""A batch for a model that nobody has data for: zeros, which are valid numbers, valid indices and empty strings."""
+"""A batch for a model without data: zeros, which are valid numbers, valid indices and empty strings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def concrete_shape(name: str, shape: Sequence[int | None] | None, batch_size: in
     """The shape of a batch.
 
     Args:
-        name: Of the input, for the message.
-        shape: As the model tells it, with the batch's dimension; ``None`` where a dimension may be any.
-        batch_size: What the batch's dimension becomes, whatever it is in ``shape``.
+        name: The input's name, for the message.
+        shape: The model's shape, with the batch dimension; ``None`` for a dimension of any size.
+        batch_size: The batch dimension, whatever it is in ``shape``.
 
     Raises:
         InvalidArgumentError: If another dimension is unknown.
@@ -40,27 +40,27 @@ def example_inputs(model: Any, inputs: Any, batch_size: int) -> Any:
 
     Args:
         model: A Keras model.
-        inputs: What the caller gave: arrays and tensors are taken as they are, what only has a shape and a type
-            (``keras.Input``, ``tf.TensorSpec``) becomes zeros. ``None``: by the model's own inputs.
-        batch_size: How many samples.
+        inputs: What the caller gave: arrays and tensors are used as they are; specifications (``keras.Input``,
+            ``tf.TensorSpec``) become zeros. ``None`` uses the model's own inputs.
+        batch_size: Number of samples.
 
     Raises:
-        InvalidArgumentError: If the model does not tell what its inputs are, or they cannot be made.
+        InvalidArgumentError: If the model does not show its inputs, or they cannot be made.
     """
     import keras
 
     asked = _specifications(model) if inputs is None else inputs
-    # A dataset takes a list for a tensor.
+    # A dataset would treat a list as a tensor.
     return keras.tree.map_structure(lambda spec: _tensor(spec, batch_size), keras.tree.lists_to_tuples(asked))
 
 
 def example_targets(outputs: Any, loss: Any, names: Sequence[str] = ()) -> Any:
-    """Targets that a loss can compare the outputs with: class 0 for each sample, or zeros.
+    """Targets with which a loss can compare the outputs: class 0 for each sample, or zeros.
 
     Args:
         outputs: A batch of outputs.
-        loss: What the model was compiled with: one loss, or a list or dictionary of them.
-        names: What a dictionary of losses may call outputs that are in a list.
+        loss: The compiled loss: one, or a list or dictionary of them.
+        names: Names of listed outputs, as keys of a dictionary of losses.
     """
     import keras
     import tensorflow as tf
@@ -81,7 +81,7 @@ def example_targets(outputs: Any, loss: Any, names: Sequence[str] = ()) -> Any:
 
 
 def is_sparse_loss(loss: Any) -> bool:
-    """Whether a loss takes the number of a class for a target, not a value for each output.
+    """Whether a loss takes a class number as target rather than a value for each output.
 
     Example:
         >>> is_sparse_loss("sparse_categorical_crossentropy"), is_sparse_loss("mse")
@@ -92,7 +92,7 @@ def is_sparse_loss(loss: Any) -> bool:
 
 
 def _specifications(model: Any) -> Any:
-    # What a Sequential takes is known to the functional model that it makes of itself.
+    # A Sequential's inputs are those of the functional model that it builds internally.
     for holder in (model, FUNCTIONAL.of(model)):
         try:
             if holder is not None and holder.inputs:
@@ -117,7 +117,7 @@ def _tensor(spec: Any, batch_size: int) -> Any:
                 f"Expected inputs to be made of arrays, tensors or keras.Input(...). Received: {spec!r} (of type "
                 f"{type(spec).__name__})."
             )
-        # As Keras does with the arrays of a fit.
+        # As Keras does with a fit's arrays.
         is_double = not tf.is_tensor(spec) and np.asarray(spec).dtype == np.float64
         return np.asarray(spec, keras.config.floatx()) if is_double else spec
     name, kind = str(getattr(spec, "name", None) or "input"), getattr(spec, "dtype", None)
@@ -127,6 +127,6 @@ def _tensor(spec: Any, batch_size: int) -> Any:
             f"you train with: memory depends on their number."
         )
     shape = concrete_shape(name, None if spec.shape is None else tuple(spec.shape), batch_size)
-    # A dataset keeps its tensors in the host's memory.
+    # A dataset keeps its tensors in host memory.
     with tf.device("CPU:0"):
         return tf.zeros(shape, kind)

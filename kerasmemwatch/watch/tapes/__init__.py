@@ -1,4 +1,4 @@
-"""``MemoryTape``, and the session that a tape makes for itself.
+"""``MemoryTape``, and the session that a tape creates for itself.
 
 Nothing here changes a gradient.
 """

@@ -1,4 +1,4 @@
-"""From within a function that is being traced to the end of its first call: when a tape is all that is seen of it."""
+"""Keeps a context open from the tracing of a function to the end of its first call, for a tape without a session."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from kerasmemwatch.compat.tensorflow import CALL_FUNCTION, CONTEXT
 
 __all__ = ["AwaitedCall"]
 
-# Of other functions, before the awaited one: what initializes its variables is one.
+# Calls of other functions before the awaited one; its variables' initializer is one.
 _MOST_OTHER_CALLS = 4
 
 
 class AwaitedCall:
-    """Stays in a context until the function that is being traced was called, or never will be.
+    """Stays in a context until the function being traced has been called, or never will be.
 
     Args:
         around: The context.
-        guard: Makes a context in which to leave it, as that may be within the user's code.
+        guard: Makes a context in which to leave it, because that may happen within the user's code.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class AwaitedCall:
 
     @property
     def is_open(self) -> bool:
-        """Whether the call has not come yet."""
+        """Whether the call is still to come."""
         return self._around is not None
 
     def expect(self) -> None:
-        """It is the function that is being traced now, perhaps for the second time: with its variables made."""
+        """Await the function being traced now, perhaps for the second time because it has made its variables."""
         import tensorflow as tf
 
         graph = tf.compat.v1.get_default_graph()
         while getattr(graph.outer_graph, "building_function", False):
             graph = graph.outer_graph
         self._part_of_name = f"_{getattr(graph, 'name', '')}_".encode()
-        # A function whose tracing fails has no call; its graph goes with the exception.
+        # A function whose tracing fails is never called; its graph goes away with the exception.
         self._graph = weakref.ref(graph, self._gone)
 
     def close(self) -> None:
-        """Leave the context, unless that was done."""
+        """Leave the context, unless already left."""
         around, self._around = self._around, None
         if around is not None:
             vars(self._running).pop("call_function", None)
@@ -65,7 +65,7 @@ class AwaitedCall:
             self.close()
 
     def _called(self, name: bytes, *args: Any, **kwargs: Any) -> Any:
-        """In place of ``Context.call_function``."""
+        """Replaces ``Context.call_function``."""
         is_last = self._part_of_name in name or not self._others_left
         self._others_left -= 1
         try:

@@ -1,7 +1,7 @@
-"""The session that a tape belongs to: the one it is given, the one that is recording, or one of its own.
+"""The session that a tape belongs to: the given one, the one that is recording, or one of its own.
 
-Used by itself, a tape tells where steps are. In eager mode a step is what comes from one outermost tape to the next.
-In a ``tf.function`` a tape is only seen while the function is traced; a step is then a call of the outermost function.
+A tape used by itself marks the steps. In eager mode a step lasts from one outermost tape to the next. In a
+``tf.function`` a tape is only seen while the function is traced; a step is then a call of the outermost function.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _WHERE, _CONSEQUENCE, _CALL = "step", FUNCTION_CALL.lost, FUNCTION_CALL.attribut
 
 
 class _OwnSession(MemorySession):
-    """The session of the tapes that have no other; in memory, for one process.
+    """The session of tapes that have no other; in memory, for one process.
 
-    A step in eager mode ends as the next one begins. Nobody knows which is the last, so it also ends when somebody asks
-    for what was recorded, and when another watch begins. Steps are those of one thread: of the first that uses a tape,
-    and once that has ended of another.
+    An eager step ends when the next one begins. The last one is not known, so a step also ends when the recording is
+    read or another watch begins. Steps belong to one thread: the first that uses a tape, and another once that has
+    ended.
     """
 
     def __init__(self) -> None:
@@ -49,13 +49,13 @@ class _OwnSession(MemorySession):
 
     @property
     def recording(self) -> Recording:
-        """What was recorded so far."""
+        """The recording so far."""
         if self._thread == threading.get_ident():
             self._end_eager_step()
         return super().recording
 
     def eager_step(self) -> None:
-        """An outermost tape begins: the step before has ended."""
+        """Called when an outermost tape begins: the previous step has ended."""
         if self.steps_are_here():
             self._end_eager_step()
             self._end_awaiting()
@@ -64,7 +64,7 @@ class _OwnSession(MemorySession):
             self._eager_step = step
 
     def begin_call(self) -> bool:
-        """A function is called: whether that is a step, which has then begun; never raises."""
+        """Begin a step if a function's call is one, and return whether it is; never raises."""
         try:
             if not _calls_are_steps(self):
                 return False
@@ -78,7 +78,7 @@ class _OwnSession(MemorySession):
             return False
 
     def end_call(self, error: BaseException | None) -> None:
-        """The step has ended that a call was; never raises."""
+        """End the step of a call; never raises."""
         try:
             self._call_step.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         except Exception as fault:
@@ -95,7 +95,7 @@ class _OwnSession(MemorySession):
         return False
 
     def _tape_left(self, error: BaseException) -> None:
-        """Unless another tape is around it, it leaves the step."""
+        """End the step, unless another tape is around this one."""
         with self.guard():
             if self._eager_step is not None and self.steps_are_here() and self.nothing_records():
                 self._end_eager_step(error)
@@ -106,7 +106,7 @@ class _OwnSession(MemorySession):
             step.__exit__(type(error) if error else None, error, None)
 
     def await_first_call(self) -> None:
-        """A function is being traced, with a tape in it: what it is made of, and what its first call leaves."""
+        """Record a function that is being traced with a tape in it, until the end of its first call."""
         with self.guard():
             if self._awaited is not None and self._awaited.is_open:
                 self._awaited.expect()
@@ -118,7 +118,7 @@ class _OwnSession(MemorySession):
             self._awaited.close()
 
     def guard(self) -> AbstractContextManager[Any]:
-        """Where a fault is reported, once."""
+        """A context that reports a fault once."""
         return self._faults.guard(_WHERE, _CONSEQUENCE)
 
     def _give_way(self) -> None:
@@ -128,16 +128,16 @@ class _OwnSession(MemorySession):
 
 
 class _RecordedCall:
-    """In place of a ``tf.function``'s ``_call``: makes a step of each call.
+    """Replaces a ``tf.function``'s ``_call`` and records each call as a step.
 
-    The function is not kept alive, as without us.
+    It does not keep the function alive.
     """
 
     def __init__(self, function: Any) -> None:
         self._function = weakref.ref(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # A copy of a function has the call of the original, which may be gone; it is what calls us.
+        # A copied function has the call of the original, which may be gone; the caller is then the copy.
         function = self._function() or sys._getframe(1).f_locals["self"]
         with unseen:
             own, error = _own, None
@@ -157,7 +157,7 @@ _making_own = threading.Lock()
 
 
 def session_of_tape(given: Watcher | None) -> Watcher | None:
-    """The session of a tape that begins to record; ``None`` if every watch is turned off."""
+    """The session of a tape that begins recording; ``None`` if every watch is turned off."""
     if given is not None and given is not _own:
         return given
     recording = current()
@@ -185,7 +185,7 @@ def _begin_step(own: _OwnSession) -> None:
             own.eager_step()
         return
     function = _outermost_function()
-    # From its next call on.
+    # Takes effect from the function's next call on.
     if function is not None:
         own.await_first_call()
         if _CALL not in vars(function):
@@ -193,9 +193,9 @@ def _begin_step(own: _OwnSession) -> None:
 
 
 def _calls_are_steps(own: _OwnSession) -> bool:
-    """Whether a call of a function is a step: not one that is a part of another step, or of somebody else's."""
+    """Whether a function's call is a step of its own; false within another step or another watch's recording."""
     return (
-        tf.executing_eagerly()  # else another function calls it, which is being traced
+        tf.executing_eagerly()  # else the caller is a function that is being traced
         and own.nothing_records()  # else a tape records the call
         and own.steps_are_here()
         and current() is own
@@ -203,7 +203,7 @@ def _calls_are_steps(own: _OwnSession) -> bool:
 
 
 def _outermost_function() -> Any:
-    """The ``tf.function`` whose call is furthest out on this thread's stack; ``None`` if there is none."""
+    """The outermost ``tf.function`` being called on this thread's stack; ``None`` if there is none."""
     code = FUNCTION_CALL.get().__code__
     found, frame = None, sys._getframe()
     while frame is not None:

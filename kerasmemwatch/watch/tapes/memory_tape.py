@@ -26,26 +26,26 @@ _faults = Faults()
 
 
 def _as_in_tensorflow(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of ``tf.GradientTape``'s: its signature, its documentation and its module.
+    """Give a method the signature, documentation and module of ``tf.GradientTape``'s.
 
-    By its module AutoGraph tells that it is not to be converted. ``do_not_convert`` would also turn AutoGraph off in
-    the gradient functions that it calls.
+    The module tells AutoGraph not to convert the method. ``do_not_convert`` would also turn AutoGraph off in the
+    gradient functions that it calls.
     """
     return functools.wraps(getattr(tf.GradientTape, method.__name__))(method)
 
 
 class MemoryTape(tf.GradientTape):
-    """A ``tf.GradientTape`` that also tells what the forward pass left for the backward pass.
+    """A ``tf.GradientTape`` that also reports what the forward pass left for the backward pass.
 
     It computes what ``tf.GradientTape`` computes, adds no operation to a graph and causes no retracing. It belongs to
     a ``MemorySession`` or a ``MemoryWatch``. Used without one, it records in memory by itself: a step is then a call of
-    the outermost ``tf.function`` that it is used in or, in eager mode, what comes between two tapes.
+    the outermost ``tf.function`` around it or, in eager mode, lasts from one tape to the next.
 
     Args:
-        persistent: Whether ``gradient`` may be called several times. Such a tape holds on to everything that the
-            forward pass left, until it is deleted.
-        watch_accessed_variables: Whether trainable variables are watched by themselves.
-        session: The ``MemorySession`` (or ``MemoryWatch``) whose steps it is used in; by default the one that is
+        persistent: Whether ``gradient`` may be called several times. Such a tape keeps everything that the forward
+            pass left until it is deleted.
+        watch_accessed_variables: Whether trainable variables are watched automatically.
+        session: The ``MemorySession`` (or ``MemoryWatch``) that records its steps; by default the one that is
             recording.
 
     Raises:
@@ -82,7 +82,7 @@ class MemoryTape(tf.GradientTape):
 
     @property
     def memory(self) -> TapeMemory | None:
-        """What the tape held when it was last used, as far as that was measured; ``None`` before."""
+        """What the tape held when it was last used, as far as measured; ``None`` before."""
         if self._measured is not None:
             return self._measured
         with _faults.guard("tape", "What the tape holds is unknown."):
@@ -145,7 +145,7 @@ class MemoryTape(tf.GradientTape):
             raise
 
     def _forward_ended(self) -> None:
-        """Read what is in use above what was when the tape began."""
+        """Read how far the bytes in use have grown since the tape began."""
         if self._allocator is None or self._begin_bytes is None or not tf.executing_eagerly():
             return
         saved = max(0, self._allocator.read()[0] - self._begin_bytes)
@@ -168,20 +168,20 @@ class MemoryTape(tf.GradientTape):
 
 
 def _tell_missing(session: Watcher | None) -> None:
-    """Have what tapes lack in the recording's notes, once."""
+    """Note in the recording, once, what tapes lack."""
     recorder = session._recorder if session is not None else None
     if recorder is not None and any(name.is_missing for name in TAPES):
         recorder.faults.tell_missing(TAPES)
 
 
 def _step(session: Watcher | None) -> int | None:
-    """The ``step`` that is under way."""
+    """The ``step`` in progress."""
     recorder = session._recorder if session is not None else None
     return recorder.step + 1 if recorder is not None else None
 
 
 def _peak(session: Watcher | None, allocator: Allocator | None) -> int | None:
-    """The peak since the step began; unknown where nobody resets the allocator's at a step's begin."""
+    """The peak since the step began; unknown if the allocator's peak is not reset at the start of a step."""
     if session is None or allocator is None or not session.active or not session.resets_each_step:
         return None
     return allocator.read()[1]
@@ -189,7 +189,7 @@ def _peak(session: Watcher | None, allocator: Allocator | None) -> int | None:
 
 @functools.cache
 def _allocator() -> Allocator | None:
-    """The allocator of the device that eager operations run on by default, if it counts all; looked up once."""
+    """The allocator of the default device of eager operations, if it counts exactly; looked up once."""
     try:
         first = allocators()[0]
     except ProbeUnavailableError:

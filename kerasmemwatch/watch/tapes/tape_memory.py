@@ -1,4 +1,4 @@
-"""What a tape held in a step: as the allocator told, or as a traced step tells."""
+"""What a tape held in a step, from the allocator or from a traced step."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["TapeMemory", "tensor_bytes", "traced_memory"]
 
 @dataclass(frozen=True)
 class TapeMemory:
-    """What a tape held in one step. What is unknown is ``None``.
+    """What a tape held in one step. Unknown values are ``None``.
 
     Attributes:
-        source: ``"allocator"``: by how much its in-use bytes grew while the tape recorded, which counts in chunks and
-            includes what else was kept then; ``"trace"``: the activations of a traced step, in requested bytes.
+        source: ``"allocator"``: growth of its in-use bytes while the tape recorded, which counts in chunks and includes
+            other memory kept then; ``"trace"``: the activations of a traced step, in requested bytes.
         step: The ``step`` it was measured in.
-        saved_for_backward_bytes: What the forward pass left alive for the backward pass.
-        gradients_bytes: What the gradients take that were computed last.
-        peak_bytes: The highest of all that was alive from the step's begin to the end of the backward pass, in a
-            traced step to the step's end.
+        saved_for_backward_bytes: Bytes that the forward pass left alive for the backward pass.
+        gradients_bytes: Bytes of the gradients computed last.
+        peak_bytes: The highest total alive from the start of the step to the end of the backward pass; in a traced
+            step, to the end of the step.
     """
 
     source: str
@@ -39,25 +39,25 @@ class TapeMemory:
 
 
 def traced_memory(steps: Sequence[TracedStep]) -> TapeMemory | None:
-    """What the newest traced training step tells; ``None`` without one that has a backward pass."""
+    """The tape memory of the newest traced training step with a backward pass; ``None`` without one."""
     for step in reversed(steps):
         births = _backward_births(step.timeline)
         if step.stage == "train" and len(births):
             series = category_series(step.timeline)
             gradients = series[CATEGORIES.index("gradients")]
-            # Not what is alive at the first gradient operation: one that needs no gradient to begin with, of a shape
-            # say, may run long before the forward pass ends.
+            # Not what is alive at the first gradient operation: one that needs no incoming gradient, such as a
+            # shape's, may run long before the forward pass ends.
             saved: int | None = int((series[CATEGORIES.index("activations")] - _held_by_others(step.timeline)).max())
             all_gradients: int | None = sum(step.gradient_bytes.values()) or int(gradients.max())
             if step.mode == "xla":
-                # The compiler moves values between the passes: what is none by category may be there all the same.
+                # The compiler moves values between the passes, so memory may exist although its category has none.
                 saved, all_gradients = saved or None, all_gradients or None
             return TapeMemory("trace", step.step, saved, all_gradients, int(requested_at(step.timeline).max()))
     return None
 
 
 def _held_by_others(timeline: Timeline) -> NDArray[np.int64]:
-    """What tapes of earlier steps hold at each moment; entry ``e`` is the one before event ``e``."""
+    """Bytes that tapes of earlier steps hold at each moment; entry ``e`` is the moment before event ``e``."""
     kept = np.array([owner == KEPT_TAPES for owner in timeline.owners], np.bool_)[timeline.owner]
     kept &= timeline.category == CATEGORIES.index("activations")
     change = np.zeros(timeline.num_events + 2, np.int64)
@@ -68,7 +68,7 @@ def _held_by_others(timeline: Timeline) -> NDArray[np.int64]:
 
 
 def _backward_births(timeline: Timeline) -> NDArray[np.int64]:
-    """When the backward pass made something; of what has no owner the phase is a guess."""
+    """Events at which the backward pass allocated; without an owner, an allocation's phase is a guess."""
     owned = np.array([owner != "unattributed" for owner in timeline.owners], np.bool_)[timeline.owner]
     births: NDArray[np.int64] = timeline.birth[(timeline.phase == PHASES.index("backward")) & owned]
     return births
