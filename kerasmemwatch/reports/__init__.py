@@ -1,4 +1,4 @@
 """Findings for people, as text, HTML and figures.
 
-Nothing here judges: whatever is computed belongs to ``analysis``.
+All judgements and computations belong to ``analysis``.
 """

@@ -1,4 +1,4 @@
-"""What a value needs so that a notebook shows it when it is the last line of a cell."""
+"""Methods with which a notebook shows a value when it is the last line of a cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NotebookValue:
 
 
 def extent(num_samples: int, num_steps: int) -> str:
-    """How much a recording has, in words.
+    """The size of a recording, in words.
 
     Example:
         >>> extent(1200, 1)

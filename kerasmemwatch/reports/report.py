@@ -1,6 +1,6 @@
-"""``Report``: what a recording says, which writes and draws itself.
+"""``Report``: what a recording says, with methods that write and draw it.
 
-What that needs is imported when asked for: a reader of recordings loads neither rich nor figures.
+Their dependencies are imported on use, so reading a recording loads neither rich nor figures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Report", "make_report"]
 class Report(NotebookValue, Findings):
     """What a recording says; ``print`` it.
 
-    Its figures are the attributes of ``Findings``.
+    Its values are the attributes of ``Findings``.
     """
 
     def plot(self, view: str = "overview", *, theme: str = "light", **options: Any) -> Any:
@@ -34,8 +34,9 @@ class Report(NotebookValue, Findings):
             view: ``"overview"`` (memory over steps), ``"peak"`` (what was alive at the traced peak), ``"step"`` (memory
                 within a traced step), ``"allocations"`` (its single buffers), ``"layers"`` or ``"growth"``.
             theme: ``"light"`` or ``"dark"``.
-            **options: More of the view's own: ``step=`` (the number of a traced step), ``device=`` (of ``devices``),
-                ``by="layer"``, ``x="time"``, ``window=``, ``layer=`` (that layer only), ``shape="icicle"``.
+            **options: The view's own options: ``step=`` (the number of a traced step), ``device=`` (one of
+                ``devices``), ``by="layer"``, ``x="time"``, ``window=``, ``layer=`` (that layer only),
+                ``shape="icicle"``.
 
         Returns:
             A ``plotly.graph_objects.Figure``.
@@ -50,10 +51,10 @@ class Report(NotebookValue, Findings):
         return Figure(view_figure(self, view, theme=theme, **options))
 
     def to_html(self, path: str | PathLike[str], *, theme: str = "auto") -> None:
-        """Write the report as one HTML file, which needs no network and no server.
+        """Write the report as one HTML file that needs no network and no server.
 
         Args:
-            path: Where to; a file that is there is replaced.
+            path: The file; an existing one is replaced.
             theme: ``"light"``, ``"dark"``, or ``"auto"``, which follows the reader's system.
 
         Raises:
@@ -68,8 +69,8 @@ class Report(NotebookValue, Findings):
         """The report as plain text.
 
         Args:
-            everything: All layers and figures, not the most important ones only.
-            width: Columns of the screen.
+            everything: Whether to show all layers and figures rather than only the most important ones.
+            width: Width of the text in columns.
         """
         from kerasmemwatch.reports.text.report_text import plain_text
 
@@ -91,5 +92,5 @@ def make_report(
     steps: Sequence[TracedStep] = (),
     workers: Sequence[tuple[RunInfo, Samples]] = (),
 ) -> Report:
-    """Judge a recording; the arguments are those of ``make_findings``."""
+    """Make the report of a recording; the arguments are those of ``make_findings``."""
     return make_findings(Report, run, samples, layers, steps, workers)

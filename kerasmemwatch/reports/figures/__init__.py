@@ -1,4 +1,4 @@
-"""Findings as figures, the same for notebook, HTML and TensorBoard: Plotly's, as dicts made without Plotly.
+"""Findings as Plotly figures, the same for notebook, HTML and TensorBoard: dicts made without importing Plotly.
 
-A module draws one figure or one thing that all have in common.
+Each module draws one figure, or one thing that all figures share.
 """

@@ -1,4 +1,4 @@
-"""Figure of a traced step's single buffers: a rectangle each, showing lifetime and address."""
+"""Figure of a traced step's single buffers: one rectangle each, showing lifetime and address."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def allocations(
     """Draw the largest buffers of a window as rectangles, and below them the sum of all others.
 
     Args:
-        step: The step; ``None`` gives a figure that says there is none.
+        step: The step; ``None`` gives a figure that says so.
         theme: ``"light"`` or ``"dark"``.
         x: ``"event"`` or ``"time"``, as in ``step_timeline``.
         window: What to draw, in units of the x axis; all of the step if ``None``.
-        layer: Draw what this layer and the layers in it hold only.
-        pixels: How wide it is drawn.
-        most: How many buffers are drawn by themselves.
+        layer: Draw only what this layer and the layers in it hold.
+        pixels: Width of the drawing.
+        most: Number of buffers drawn individually.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a rectangle is the path of its layer.
@@ -49,7 +49,7 @@ def allocations(
     if step is None:
         return empty_figure(colours, "allocations", "No step was traced; the notes say why.")
     timeline = step.timeline
-    # A moment lasts until the next event; the last one is drawn as long as one event.
+    # A moment lasts until the next event; the last one is drawn one event long.
     at = np.append(positions(timeline, x), 0.0)
     at[-1] = at[-2] + (1.0 if x == "event" else 1e-3)
     asked = None

@@ -50,16 +50,16 @@ def comparison(
 
     Args:
         reports: The runs' reports.
-        names: What they are called; by default the runs' names.
+        names: Names to show; by default the runs' names.
         theme: ``"light"`` or ``"dark"``.
-        layer: Of the layers, draw this one and those in it only.
-        most: How many layers are drawn at most.
+        layer: Draw only this layer and the layers in it.
+        most: Maximum number of layers drawn.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata`` of a bar is ``[path, run]``.
 
     Raises:
-        InvalidArgumentError: If there are not as many names as reports.
+        InvalidArgumentError: If the number of names differs from that of reports.
     """
     colours = theme_named(theme)
     called = [report.run.name for report in reports] if names is None else list(names)
@@ -103,7 +103,7 @@ def comparison(
 
 
 def _curves(reports: Sequence[Findings], names: Sequence[str]) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
-    """Draw each run's highest device peak at each step."""
+    """Each run's highest device peak at each step."""
     found = []
     for index, (name, report) in enumerate(zip(names, reports, strict=True)):
         within, between = (report.samples.get(f"device_{one}_bytes") for one in ("peak", "between_peak"))
@@ -148,7 +148,7 @@ def _add_curves(
 def _add_peaks(
     data: list[Figure], layout: Figure, traced: Sequence[_Traced], place: list[float], theme: Theme, legend: float
 ) -> None:
-    """For each run a bar of categories; ``legend`` is the share of the figure's height that theirs takes."""
+    """Draw a bar of categories per run; ``legend`` is their legend's share of the figure's height."""
     unit = byte_unit(max(float(report.peak.requested_bytes or 0) for _, _, report in traced))
     for name in CATEGORIES:
         sizes = [report.peak.by_category.get(name, 0) for _, _, report in traced]
@@ -186,7 +186,7 @@ def _add_peaks(
 
 
 def _differing(traced: Sequence[_Traced], layer: str | None) -> list[Owner]:
-    """Layers and owners by the difference of their bytes at the peak between runs, largest first."""
+    """Layers and owners by the difference in their peak bytes between runs, largest first."""
     held = _held(traced)
     keys = [
         key for key in dict.fromkeys(key for one in held for key in one) if layer is None or is_within(key.path, layer)

@@ -24,13 +24,13 @@ Change = dict[Owner, dict[str, int]]
 
 
 def growth(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
-    """Draw each trend with its 95 % interval and forecast, and what the newest traced step began with more or less.
+    """Draw each trend with its 95 % interval and forecast, and how the newest traced step's initial bytes changed.
 
     Args:
         report: The report.
         theme: ``"light"`` or ``"dark"``.
-        layer: Of what is held, draw this layer and the layers in it only.
-        most: How many layers are drawn at most.
+        layer: Draw changes only of this layer and the layers in it.
+        most: Maximum number of layers drawn.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a bar is the layer's path.
@@ -79,7 +79,7 @@ def steps_to_compare(steps: Sequence[TracedStep]) -> tuple[TracedStep, TracedSte
 
 
 def held_more(first: TracedStep, last: TracedStep) -> Change:
-    """Change in live bytes at the start of the steps, by owner and category; unchanged ones are left out."""
+    """Change in live bytes at the start of the steps, by owner and category; unchanged ones are omitted."""
     sizes: list[Change] = [
         {
             row.owner: {name: getattr(row, f"{name}_bytes") or 0 for name in CATEGORIES}
@@ -97,7 +97,7 @@ def held_more(first: TracedStep, last: TracedStep) -> Change:
 
 
 def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Outlook], place: list[float], theme: Theme) -> None:
-    """Draw a point with an interval for each series; its label has the forecast."""
+    """Draw a point with an interval for each series, with the forecast in its label."""
     unit = byte_unit(max(max(abs(one.growth.low), abs(one.growth.high)) for one in found))
     for row, one in enumerate(found):
         trend, colour = one.growth, theme.mark if one.is_growing else theme.series[2]

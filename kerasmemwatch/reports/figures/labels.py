@@ -54,7 +54,7 @@ def byte_unit(largest: float | None) -> ByteUnit:
 
 
 def plain(text: object) -> str:
-    """Escape a text so that plotly shows it literally: no markup, TeX, templates or control characters.
+    """Escape text so that plotly shows it literally: no markup, TeX, templates or control characters.
 
     Example:
         >>> plain("<b>%{y}</b> $x$")
@@ -69,7 +69,7 @@ def layer_label(path: str, most: int = 32) -> str:
 
 
 def category_lines(row: Any) -> list[str]:
-    """A ``LayerMemory`` by category, for a label: what is unknown is said to be; categories of 0 bytes are left out."""
+    """A ``LayerMemory`` by category, for a label: unknown values are named; categories of 0 bytes are omitted."""
     sizes = {name: getattr(row, f"{name}_bytes") for name in CATEGORIES}
-    # Inputs and the rest are unknown of every layer without a trace, which the figure says once.
+    # Without a trace, inputs and the rest are unknown for every layer; the figure says so once.
     return [f"{name} {format_bytes(size)}" for name, size in sizes.items() if size != 0]

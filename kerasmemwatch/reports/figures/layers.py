@@ -23,7 +23,7 @@ __all__ = ["layers", "step_of_stage"]
 
 _MAX_BARS = 40
 _BAR_HEIGHT = 22
-# Of two lines.
+# Height of two lines.
 _HEADING_HEIGHT = 40
 _INFERENCE = ("test", "predict")
 
@@ -38,13 +38,13 @@ class _Panel:
 def layers(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
     """Draw ``report.layers``: each category's maximum over the step, largest layers first.
 
-    Where training and inference were both traced, there is a panel for each.
+    If training and inference were both traced, there is a panel for each.
 
     Args:
         report: The report.
         theme: ``"light"`` or ``"dark"``.
-        layer: Draw this layer and the layers in it only.
-        most: How many layers are drawn; the others are counted below.
+        layer: Draw only this layer and the layers in it.
+        most: Number of layers drawn; a note counts the others.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a bar is the layer's path.
@@ -63,7 +63,7 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
         for index, panel in enumerate(panels)
         for trace in _bars(panel, shown, unit, colours, "" if index == 0 else str(index + 1), bool(report.traced))
     ]
-    # A category is in the legend once, in whichever panel it occurs.
+    # A category is in the legend once, even if it is in several panels.
     named: set[str] = set()
     for trace in data:
         if trace.get("name"):
@@ -96,7 +96,7 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
         "margin": {"l": 64, "r": 16, "t": 70, "b": below},
     }
     if len(panels) > 1:
-        # Above the headings, however many lines it needs: plotly then widens the margin.
+        # Above the headings, whatever its number of lines: plotly then widens the margin.
         layout["height"] = height + _HEADING_HEIGHT
         layout["margin"]["t"] += _HEADING_HEIGHT
         y = 1.02 + _HEADING_HEIGHT / (height - 70 - below)
@@ -105,13 +105,13 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
 
 
 def step_of_stage(steps: Sequence[TracedStep], stages: Sequence[str], device: str | None = None) -> TracedStep | None:
-    """The traced step of some stages whose peak is highest, of a device if any is; no gap."""
+    """The traced step with the highest peak in the given stages, on the device if it has any; never a gap."""
     return highest_step([step for step in steps if step.stage in stages and step.after is None], device)
 
 
 def _panels(report: Findings) -> list[_Panel]:
     shown = step_shown(report)
-    first = [] if shown is None else [shown]  # a panel is of the same step as the report's table
+    first = [] if shown is None else [shown]  # one panel shows the same step as the report's table
     device = None if shown is None else shown.timeline.device
     training, inference = (
         step_of_stage(first, stages) or step_of_stage(report.steps, stages, device)
@@ -120,7 +120,7 @@ def _panels(report: Findings) -> list[_Panel]:
     if training is None or inference is None or (shown is not None and shown.after is not None):
         what = f"most over {traced_words(report)}" if report.traced else "variables"
         return [_Panel(what, "", _keyed(report.layers))]
-    # The report's own table is of the higher one, completed with the model's inventory; so is the other.
+    # The report's own table is completed with the model's inventory, so the other panel is too.
     held = [
         LayerMemory(row.path, row.class_name, row.weights_bytes, None, row.optimizer_bytes, other_bytes=0)
         for row in report.layers

@@ -21,9 +21,9 @@ def figure(data: Sequence[Figure], theme: Theme, name: str, summary: str, **layo
     Args:
         data: The traces.
         theme: Its theme.
-        name: Name of the view; the same one keeps its zoom when it is drawn anew.
-        summary: What it shows, in a sentence, for those who cannot see it; plain text, in ``layout.meta.summary``.
-        **layout: More of plotly's layout.
+        name: Name of the view; a redrawn view of the same name keeps its zoom.
+        summary: What it shows, in a sentence, for screen readers; plain text, in ``layout.meta.summary``.
+        **layout: Further entries of plotly's layout.
     """
     base: Figure = {
         "paper_bgcolor": theme.background,
@@ -47,7 +47,7 @@ def empty_figure(theme: Theme, name: str, why: str) -> Figure:
 
 
 def axis(theme: Theme, title: str = "", **more: Any) -> Figure:
-    """An axis of numbers."""
+    """Make an axis of numbers."""
     return {
         "type": "linear",
         "title": {"text": title},
@@ -67,7 +67,7 @@ def byte_axis(theme: Theme, unit: ByteUnit, title: str = "", **more: Any) -> Fig
 
 
 def note(text: str, theme: Theme, *, x: float, y: float, **more: Any) -> Figure:
-    """Words in the figure, placed by its area unless told otherwise; wrapped, as a figure may be narrow."""
+    """Make a text in the figure, by default placed relative to its area; wrapped, because a figure may be narrow."""
     return {
         "text": "<br>".join(plain(line) for line in _wrapped(text)),
         "x": x,
@@ -84,8 +84,8 @@ def panels(heights: Mapping[str, float], below: float = 55) -> dict[str, list[fl
     """Positions of stacked panels, as shares of the figure's area.
 
     Args:
-        heights: Of each its pixels, with its labels; 0 for one that is not there.
-        below: Pixels that the labels below a panel take; those of the last are in the margin.
+        heights: Each panel's pixels, including its labels; 0 for an absent one.
+        below: Pixels for the labels below a panel; the last panel's are in the margin.
 
     Example:
         >>> panels({"above": 150, "none": 0, "below": 50}, below=50)

@@ -16,7 +16,7 @@ __all__ = ["AXES", "grouped_series", "moments_drawn", "phase_spans", "positions"
 AXES = ("event", "time")
 _SHOWN_PHASES = ("forward", "backward", "update")
 _PHASE_BUCKETS = 240
-# Share of all weight that a change of phase must gain; less is an operation that runs in parallel with the others.
+# Share of all weight that a change of phase must gain; a smaller one is an operation running in parallel.
 _CHANGE = 0.02
 
 
@@ -40,8 +40,8 @@ def grouped_series(timeline: Timeline, group: NDArray[np.integer], num_groups: i
 
     Args:
         timeline: The step.
-        group: ``[num_allocations]``; what is in no group has -1.
-        num_groups: How many there are.
+        group: ``[num_allocations]``; -1 for allocations in no group.
+        num_groups: Number of groups.
 
     Returns:
         ``int64[num_groups, num_events + 1]``: before the first event, and after each.
@@ -71,16 +71,16 @@ def positions(timeline: Timeline, x: str) -> NDArray[np.float64]:
 def moments_drawn(
     total: NDArray[np.int64], at: NDArray[np.float64], window: tuple[float, float] | None, most: int
 ) -> NDArray[np.intp]:
-    """Choose moments: within the window about ``most`` with the highest among them, and one beyond either end.
+    """Choose about ``most`` moments in the window, including the highest, and one beyond either end.
 
     Args:
-        total: ``[num_moments]``, by which the highest is meant.
-        at: ``[num_moments]``, where each is on the x axis; not decreasing.
-        window: From where to where; all of it if ``None``.
-        most: About how many.
+        total: ``[num_moments]``, the values that decide which is highest.
+        at: ``[num_moments]``, positions on the x axis; not decreasing.
+        window: Its two ends; everything if ``None``.
+        most: Approximate number of moments.
 
     Returns:
-        Their numbers, increasing.
+        Their indices, increasing.
     """
     if window is None:
         return drawn_points(total.astype(float), most)
@@ -92,10 +92,10 @@ def moments_drawn(
 
 
 def phase_spans(timeline: Timeline) -> list[PhaseSpan]:
-    """When a step is going forward, backward and updating, by the phase of what is born.
+    """When a step's forward pass, backward pass and update run, by the phase of new buffers.
 
-    Operations of several phases run at once, such as the update of one layer and the backward pass of another: a
-    stretch is of the phase that most of what is born then belongs to, and a short one is left out.
+    Operations of several phases run at once, such as the update of one layer and the backward pass of another. A
+    stretch has the phase of most buffers born in it, and short stretches are left out.
     """
     codes = [PHASES.index(phase) for phase in _SHOWN_PHASES]
     is_born = (timeline.birth >= 0) & (timeline.requested_bytes > 0)
@@ -104,12 +104,12 @@ def phase_spans(timeline: Timeline) -> list[PhaseSpan]:
         return []
     width = -(-timeline.num_events // _PHASE_BUCKETS)
     weights = np.zeros((-(-timeline.num_events // width), len(codes)))
-    # Roots, so that neither one large buffer nor many numbers of a few bytes each decide alone.
+    # Square roots, so that neither one large buffer nor many tiny ones decide alone.
     roots = np.sqrt(timeline.requested_bytes[born].astype(float))
     np.add.at(weights, (timeline.birth[born] // width, np.searchsorted(codes, timeline.phase[born])), roots)
     phase = _smoothed(weights, _CHANGE * float(weights.sum()))
     changes = [0, *(np.flatnonzero(np.diff(phase)) + 1).tolist(), len(phase)]
-    # A phase begins with its first buffer, and lasts until the next one does.
+    # A phase begins with its first buffer and lasts until the next phase begins.
     begins = [begin + int(np.flatnonzero(weights[begin:, phase[begin]])[0]) for begin in changes[:-1]]
     ends = [*begins[1:], len(phase)]
     spans = [
@@ -120,7 +120,7 @@ def phase_spans(timeline: Timeline) -> list[PhaseSpan]:
 
 
 def _smoothed(weights: NDArray[np.float64], change: float) -> NDArray[np.intp]:
-    """The phase of each bucket: those with most weight in all, less so much for each change (Viterbi's algorithm)."""
+    """The phase of each bucket: the sequence with most weight minus a cost per change (Viterbi's algorithm)."""
     best, came_from = weights[0].copy(), np.zeros(weights.shape, np.intp)
     for bucket in range(1, len(weights)):
         other = int(best.argmax())

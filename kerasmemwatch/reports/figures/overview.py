@@ -22,7 +22,7 @@ from kerasmemwatch.units import format_bytes
 __all__ = ["overview"]
 
 _MAX_POINTS = 3000
-# All curves together: a payload of 1 MiB has room for about three times as many.
+# Points of all curves together; a payload of 1 MiB has room for about three times as many.
 _MAX_POINTS_OF_ALL = 12_000
 _MAX_EPOCHS = 60
 # Libraries and Python are most of the RSS: on an axis from 0, changes in training would be invisible.
@@ -37,10 +37,10 @@ _SERIES = (
 
 
 def overview(report: Findings, *, theme: str = "light") -> Figure:
-    """Draw the run: device memory above, the host's below, over steps.
+    """Draw device memory (above) and host memory (below) over the steps of a run.
 
-    A long run is thinned out to what a screen shows; the highest point of each stretch stays. Limits are drawn once
-    the memory has come to half of them.
+    A long run is thinned out to a screen's resolution, keeping the highest point of each stretch. A limit is drawn
+    once memory has reached half of it.
 
     Args:
         report: The report.
@@ -98,7 +98,7 @@ def _device_curves(report: Findings, theme: Theme) -> list[_Curve]:
         for index in range(0 if values is None or values.ndim < 2 else values.shape[1]):
             known = report.run.devices[index].name if index < len(report.run.devices) else f"device {index}"
             name = (f"{shortened(known, 24)} {words}" if several else words) + in_part(report.run, known)
-            # A device has one colour, or, where there is but one, each of its series has.
+            # Each device has a colour; if there is only one device, each of its series has.
             colour = index if several else [one for one, *_ in _SERIES].index(column)
             own = values[:, index].astype(float)  # type: ignore[index]
             if not np.isnan(own).all():
@@ -163,7 +163,7 @@ def _peak(report: Findings, unit: ByteUnit, theme: Theme) -> Iterator[Figure]:
 
 
 def _epochs(samples: Samples, theme: Theme) -> Iterator[Figure]:
-    """Draw a line at the start of each epoch; with very many epochs, only every tenth or so."""
+    """Draw a line at the start of each epoch; with very many epochs, only about every tenth."""
     epochs, steps = samples["epoch"].astype(float), samples["step"]
     known = np.flatnonzero(~np.isnan(epochs))
     begins = known[1:][np.diff(epochs[known]) != 0]

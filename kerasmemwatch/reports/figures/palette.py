@@ -1,4 +1,4 @@
-"""Colours of figures: one per category everywhere, and two themes around them."""
+"""Colours of figures: one per category in all figures, and two themes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ CATEGORY_COLOURS = {
     "other": "#f0e442",
     "unattributed": "#999999",
 }
-# Paul Tol, "Colour Schemes", SRON/EPS/TN/09-002, 2021, "muted": not those of the categories, whose meaning they lack.
+# Paul Tol, "Colour Schemes", SRON/EPS/TN/09-002, 2021, "muted": distinct from the categories' colours.
 LAYER_COLOURS = ("#cc6677", "#88ccee", "#ddcc77", "#117733", "#aa4499", "#44aa99", "#999933", "#882255", "#6a5acd")
 OTHERS_COLOUR = "#a0a0a0"
 
 
 @dataclass(frozen=True)
 class Theme:
-    """What is around the data.
+    """Colours of everything around the data.
 
     Attributes:
         name: ``"light"`` or ``"dark"``.
-        background: Of the page and the plot.
-        text: Of labels.
-        faint: Of labels that matter less.
+        background: The page and the plot.
+        text: Labels.
+        faint: Less important labels.
         grid: Lines behind the data.
-        outline: Around areas, so that those of a light colour have an edge.
-        branch: What holds others in a tree.
+        outline: Edges of areas, so that light ones are visible.
+        branch: Inner nodes of a tree.
         mark: Peaks and limits.
-        series: Of lines, and of runs that are compared; thin lines need more contrast than areas do.
-        phases: Behind forward, backward and update.
+        series: Lines, and compared runs; thin lines need more contrast than areas.
+        phases: Background of forward, backward and update.
     """
 
     name: str
@@ -97,7 +97,7 @@ def theme_named(name: str) -> Theme:
 
 
 def text_on(background: str) -> str:
-    """Choose black or white text, whichever is more readable on a colour: the contrast is at least 4.5 to 1.
+    """Choose black or white text, whichever is more readable on a colour; the contrast is at least 4.5 to 1.
 
     Args:
         background: ``"#rrggbb"``.
@@ -108,5 +108,5 @@ def text_on(background: str) -> str:
     """
     parts = [int(background[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    # Relative luminance as WCAG 2.2 has it; where black and white have the same contrast, it is 0.179.
+    # Relative luminance as in WCAG 2.2; at 0.179, black and white have the same contrast.
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"

@@ -1,4 +1,4 @@
-"""Figure of the live set at the peak, as areas: layers within layers, coloured by category."""
+"""Treemap (or icicle) of the live set at the peak: layers within layers, coloured by category."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OTHERS = "others"
 
 @dataclass
 class _Node:
-    """A rectangle; its bytes are the sum of what is in it."""
+    """A rectangle; its bytes are the sum of the rectangles in it."""
 
     label: str
     parent: int
@@ -41,16 +41,16 @@ class _Node:
 
 
 def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", layer: str | None = None) -> Figure:
-    """Draw the live set of the traced peak.
+    """Draw the live set of the traced peak as a treemap or icicle.
 
-    Every byte of ``report.peak.by_layer`` is in exactly one innermost rectangle. Of very many, the small ones are
-    put together.
+    Every byte of ``report.peak.by_layer`` is in exactly one innermost rectangle. If there are very many, the small
+    ones are combined.
 
     Args:
         report: The report.
         theme: ``"light"`` or ``"dark"``.
         shape: ``"treemap"`` or ``"icicle"``.
-        layer: Draw what this layer and the layers in it hold only.
+        layer: Draw only what this layer and the layers in it hold.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a rectangle is the layer's path, unshortened.
@@ -80,7 +80,7 @@ def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", laye
         "textinfo": "label+text",
         "branchvalues": "total",
         "sort": True,
-        # Plotly's own choice is too faint on some of them.
+        # Plotly's default is too faint on some colours.
         "textfont": {"color": [text_on(colour) for colour in colour_of]},
         "marker": {
             "colors": colour_of,
@@ -91,7 +91,7 @@ def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", laye
         "root": {"color": colours.branch},
     }
     if shape == "treemap":
-        # Of many, what is around them would take more room than they do.
+        # With many rectangles, wide padding would take more room than they do.
         trace["marker"]["pad"] = dict(_WIDE_PAD if len(nodes) <= _MANY else _NARROW_PAD)
         # A category has the same colour at every depth.
         trace["marker"]["depthfade"] = False
@@ -119,7 +119,7 @@ def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", laye
 
 
 def is_within(path: str, layer: str) -> bool:
-    """Whether a path is a layer's or that of a layer in it.
+    """Whether a path is that of a layer or of one inside it.
 
     Example:
         >>> is_within("encoder/dense", "encoder"), is_within("encoder_2", "encoder")
@@ -129,7 +129,7 @@ def is_within(path: str, layer: str) -> bool:
 
 
 def _nodes(rows: Sequence[LayerMemory], root: str) -> list[_Node]:
-    """The rectangles, what holds others before them."""
+    """The rectangles, each after its parent."""
     tiles = [
         (size, index, name)
         for index, row in enumerate(rows)
@@ -154,14 +154,14 @@ def _nodes(rows: Sequence[LayerMemory], root: str) -> list[_Node]:
     for node in others.values():
         node.label = f"{node.category} of {counts[id(node)]} {_OTHERS}"
         nodes.append(node)
-    # A rectangle comes after what holds it, so from the last to the first all sums are complete when they are added.
+    # A rectangle comes after its parent, so in reverse order each sum is complete when it is added.
     for node in reversed(nodes[1:]):
         nodes[node.parent].size += node.size
     return nodes
 
 
 def _places(nodes: list[_Node], rows: Iterable[LayerMemory]) -> dict[Owner, int]:
-    """Add a rectangle for each layer and owner, and for what holds several layers; where each is."""
+    """Add a rectangle for each layer and owner, and for parents of several layers; return their indices."""
     rows = list(rows)
     classes = {row.path: row.class_name for row in rows if row.class_name}
     places: dict[Owner, int] = {}
@@ -180,7 +180,7 @@ def _places(nodes: list[_Node], rows: Iterable[LayerMemory]) -> dict[Owner, int]
 
 
 def _nearest(row: LayerMemory, places: dict[Owner, int]) -> int:
-    """The rectangle that a row is in, if it has none of its own."""
+    """The rectangle that contains a row, if the row has none of its own."""
     owner = row.owner
     while owner not in places:
         if not owner.is_layer or "/" not in owner.path:
@@ -208,7 +208,7 @@ def _colour(node: _Node, theme: Theme) -> str:
 
 
 def _key(name: str, theme: Theme) -> Figure:
-    """An entry of the legend: trees have none of their own."""
+    """Make a legend entry; trees have no legend of their own."""
     marker = {"color": CATEGORY_COLOURS[name], "symbol": "square", "size": 12}
     return {
         "type": "scatter",

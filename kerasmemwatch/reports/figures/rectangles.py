@@ -1,4 +1,4 @@
-"""Layout of single buffers as rectangles of address or slot against time: a window's largest, and a sum of the rest."""
+"""Layout of a window's largest buffers as rectangles of address or slot against time, with a sum of the rest."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Rectangles:
 
     Attributes:
         window: The first moment, and the first after the window.
-        index: ``int64[num_rectangles]``, which allocation of the timeline each is, the largest first.
-        begin: ``int64[num_rectangles]``, the first moment that it is alive at.
-        end: ``int64[num_rectangles]``, the first at which it is not.
-        low: ``int64[num_rectangles]``, its lower edge in bytes: its address, unused stretches left out, or a free slot
-            where the address is not known.
-        high: ``int64[num_rectangles]``, its upper edge: its requested bytes above.
+        index: ``int64[num_rectangles]``, index of each allocation in the timeline, largest first.
+        begin: ``int64[num_rectangles]``, the first moment at which it is alive.
+        end: ``int64[num_rectangles]``, the first moment at which it is no longer alive.
+        low: ``int64[num_rectangles]``, its lower edge in bytes: its address with unused stretches removed, or a free
+            slot if the address is unknown.
+        high: ``int64[num_rectangles]``, its upper edge: ``low`` plus its requested bytes.
         rest_at: ``int64[num_columns + 1]``, where the columns of the rest begin, and the end of the last.
-        rest_bytes: ``int64[num_columns]``, the most that all other buffers had alive at once, by column.
-        num_rest: How many others live in the window.
+        rest_bytes: ``int64[num_columns]``, the most bytes of all other buffers alive at once, by column.
+        num_rest: Number of other buffers alive in the window.
     """
 
     window: tuple[int, int]
@@ -57,9 +57,9 @@ def allocation_rectangles(
     Args:
         timeline: The step.
         window: The first moment and the first after it; all of the step if ``None``.
-        pixels: How wide it is drawn: so many columns the rest has at most.
-        most: How many buffers are drawn by themselves at most, those with most bytes.
-        mine: ``bool[num_allocations]``, of which ones to draw; all if ``None``.
+        pixels: Width of the drawing, and so the maximum number of columns of the rest.
+        most: Maximum number of buffers drawn individually; the largest are chosen.
+        mine: ``bool[num_allocations]``, which ones to draw; all if ``None``.
     """
     last = timeline.num_events + 1
     first, stop = (0, last) if window is None else (int(window[0]), int(window[1]))
@@ -84,7 +84,7 @@ def allocation_rectangles(
 
 
 def _places(addresses: NDArray[np.uint64], sizes: _Integers, begin: _Integers, end: _Integers) -> _Integers:
-    """The lower edge of each: those without an address in slots at the bottom, above them the addresses."""
+    """The lower edge of each: slots for those without an address at the bottom, addresses above."""
     low = np.zeros(len(sizes), np.int64)
     unknown = np.flatnonzero(addresses == 0)
     low[unknown] = slots(sizes[unknown], begin[unknown], end[unknown])
@@ -95,7 +95,7 @@ def _places(addresses: NDArray[np.uint64], sizes: _Integers, begin: _Integers, e
 
 
 def _compact(addresses: _Integers, sizes: _Integers) -> _Integers:
-    """Addresses counted from 0, with all stretches that nothing uses left out."""
+    """Addresses counted from 0, with unused stretches removed."""
     if not len(addresses):
         return addresses
     order = np.argsort(addresses, kind="stable")
@@ -108,7 +108,7 @@ def _compact(addresses: _Integers, sizes: _Integers) -> _Integers:
 
 
 def slots(sizes: _Integers, begin: _Integers, end: _Integers) -> _Integers:
-    """Lay buffers out so that no two that live at once overlap: each in the first gap that it fits, as they are born.
+    """Lay out buffers so that no two alive at once overlap: each, in order of birth, in the first gap that fits it.
 
     Example:
         >>> slots(np.array([4, 2, 3]), np.array([0, 0, 5]), np.array([5, 9, 9])).tolist()
@@ -145,7 +145,7 @@ def _give_back(free: list[tuple[int, int]], low: int, high: int) -> None:
 def _rest(
     begin: _Integers, end: _Integers, sizes: _Integers, window: tuple[int, int], columns: int
 ) -> tuple[_Integers, _Integers]:
-    """The most alive at once in each column of the window."""
+    """The most bytes alive at once in each column of the window."""
     first, stop = window
     change = np.zeros(stop - first + 1, np.int64)
     np.add.at(change, np.maximum(begin - first, 0), sizes)

@@ -41,14 +41,14 @@ def step_timeline(
     """Draw the requested bytes alive at every moment of a step.
 
     Args:
-        step: The step; ``None`` gives a figure that says there is none.
+        step: The step; ``None`` gives a figure that says so.
         theme: ``"light"`` or ``"dark"``.
         by: ``"category"``, or ``"layer"``: the layers and owners that hold most at the peak, and the others together.
-        x: ``"event"`` (births and deaths of buffers, counted from 0, before the first) or ``"time"`` (milliseconds).
+        x: ``"event"`` (births and deaths of buffers; 0 is before the first) or ``"time"`` (milliseconds).
         window: What to draw in full detail, in units of the x axis; all of the step if ``None``.
-        layer: Draw what this layer and the layers in it hold only.
-        top: How many layers are drawn by themselves.
-        points: About how many moments are drawn; the highest one of the window is among them.
+        layer: Draw only what this layer and the layers in it hold.
+        top: Number of layers drawn individually.
+        points: Approximate number of moments drawn, including the highest in the window.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a moment is the path of the layer whose buffer was
@@ -101,7 +101,7 @@ def step_timeline(
 
 
 def owners_within(timeline: Timeline, layer: str | None) -> NDArray[np.bool_]:
-    """Whether each allocation belongs to a layer or its sub-layers; all if it is ``None``."""
+    """Whether each allocation belongs to a layer or its sub-layers; all true if ``layer`` is ``None``."""
     if layer is None:
         return np.ones(timeline.num_allocations, bool)
     within = np.array([is_within(path, layer) for path in timeline.owners], bool)
@@ -111,7 +111,7 @@ def owners_within(timeline: Timeline, layer: str | None) -> NDArray[np.bool_]:
 def phase_marks(
     timeline: Timeline, at: NDArray[np.float64], window: tuple[float, float], theme: Theme
 ) -> tuple[list[Figure], list[Figure]]:
-    """Shaded stretches for forward, backward and update, and their names where there is room for them."""
+    """Shaded stretches for forward, backward and update, with their names if there is room."""
     colours = dict(theme.phases)
     shapes, words = [], []
     for phase in phase_spans(timeline):
@@ -144,7 +144,7 @@ def _by_category(timeline: Timeline, mine: NDArray[np.bool_]) -> Iterator[_Group
 
 
 def _by_layer(timeline: Timeline, mine: NDArray[np.bool_], top: int) -> Iterator[_Group]:
-    """The owners with most at the peak of what is drawn, and the others."""
+    """The owners that hold most at the peak of what is drawn, and the others together."""
     total = grouped_series(timeline, np.where(mine, 0, -1), 1)[0]
     event = int(np.argmax(total)) - 1
     alive = np.flatnonzero(mine & (timeline.birth <= event) & (timeline.death > event))
@@ -183,7 +183,7 @@ def _area(
         "hovertemplate": "%{text}",
         "stackgroup": "alive",
         "fillcolor": colour,
-        # What was alive after an event is alive until the next.
+        # Buffers alive after an event stay alive until the next.
         "line": {"width": 0.5, "color": theme.outline, "shape": "hv"},
     }
     return {**area, "meta": {"path": path}} if path is not None else area
@@ -197,9 +197,9 @@ def _total(
     unit: ByteUnit,
     theme: Theme,
 ) -> Figure:
-    """The upper edge, which carries what happened at each moment."""
+    """The upper edge; its hover text says what happened at each moment."""
     timeline = step.timeline
-    # The largest buffer that is born at an event stands for it.
+    # The largest buffer born at an event represents it.
     order = np.argsort(timeline.requested_bytes, kind="stable")
     born = np.full(timeline.num_events + 1, -1)
     born[timeline.birth[order] + 1] = order
@@ -221,7 +221,7 @@ def _total(
 
 
 def _happened(timeline: Timeline, born: Sequence[int]) -> tuple[list[str], list[str | None]]:
-    """For each moment which buffer was born, in words, and whose it is."""
+    """For each moment, the buffer that was born, in words, and its owner."""
     words: list[str] = []
     paths: list[str | None] = []
     for index in born:

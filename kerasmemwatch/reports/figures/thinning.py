@@ -1,4 +1,4 @@
-"""Selection of the points of a long series to draw: at most what a screen shows, with each stretch's highest."""
+"""Selects the points of a long series to draw: at most a screen's resolution, with each stretch's highest."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def drawn_points(values: NDArray[np.float64], most: int) -> NDArray[np.intp]:
 
     Args:
         values: ``[num_points]``.
-        most: About how many are drawn at most.
+        most: Approximate maximum number of points.
 
     Returns:
-        Indices, increasing: of each bucket its first, its last and its highest point. All if they are few.
+        Indices, increasing: each bucket's first, last and highest point; all if there are few.
 
     Example:
         >>> drawn_points(np.array([0.0, 1, 0, 0, 9, 0, 0, 2, 0]), 6).tolist()
@@ -36,16 +36,16 @@ def drawn_points(values: NDArray[np.float64], most: int) -> NDArray[np.intp]:
 def drawn_series(
     x: NDArray[np.float64], values: NDArray[np.float64], most: int, *, connect: bool = False
 ) -> tuple[list[float], list[float | None]]:
-    """The points of a series that may be unknown in places: those drawn, and a gap where something was not known.
+    """The points to draw of a series that may be unknown in places, with gaps there.
 
     Args:
         x: ``[num_points]``, increasing.
         values: ``[num_points]``; NaN where unknown.
-        most: About how many points are drawn at most.
-        connect: Whether to draw through what is unknown, as for what is read at epoch ends only.
+        most: Approximate maximum number of points.
+        connect: Whether to draw through unknown values, for example for a series that is only read at epoch ends.
 
     Returns:
-        Where the points are, and their values; ``None`` for a gap.
+        The points' positions and values; ``None`` for a gap.
     """
     known = np.flatnonzero(~np.isnan(values))
     kept = known[drawn_points(values[known], most)]

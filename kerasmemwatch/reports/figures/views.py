@@ -22,9 +22,9 @@ from kerasmemwatch.reports.figures.step_timeline import step_timeline
 __all__ = ["VIEWS", "traced_step", "view_figure"]
 
 
-# What a view takes besides the report; ``step`` is there where one traced step is drawn.
+# Views that draw one traced step; besides the report they take ``step``.
 _DRAWN: Mapping[str, Callable[..., Figure]] = {"step": step_timeline, "allocations": allocations}
-# Views of what was alive on one device.
+# Views of one device's live memory.
 _OF_DEVICE = ("peak", "step", "allocations", "layers")
 
 
@@ -57,7 +57,7 @@ def view_figure(report: Findings, view: str, *, device: str | None = None, **opt
     Args:
         report: The report.
         view: One of ``VIEWS``.
-        device: One of ``report.devices``, of which to show what was alive.
+        device: One of ``report.devices``, whose live memory to show.
         **options: Those of the view's function, such as ``theme``; ``step`` is the number of a traced step.
 
     Raises:
@@ -77,14 +77,14 @@ def view_figure(report: Findings, view: str, *, device: str | None = None, **opt
 
 
 def traced_step(report: Findings, number: float | None = None) -> TracedStep | None:
-    """A traced step or gap by its number (see ``TracedStep.number``); the one that the report shows if none is given.
+    """A traced step or gap by its number (see ``TracedStep.number``); the one the report shows if none is given.
 
     Raises:
         InvalidArgumentError: If the step of that number was not traced.
     """
     if number is None:
         return step_shown(report)
-    # Several workers may have traced the same one.
+    # Several workers may have traced the same step.
     found = highest_step([step for step in report.steps if step.number == number])
     if found is None:
         known = ", ".join(f"{number:g}" for number in sorted({step.number for step in report.steps})) or "none"

@@ -1,4 +1,4 @@
-"""Findings as one HTML file, which works without a network, and as a notebook's output.
+"""Findings as one HTML file that works without a network, and as notebook output.
 
 All text is escaped here; nothing is computed.
 """

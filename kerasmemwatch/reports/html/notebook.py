@@ -1,4 +1,4 @@
-"""A report as a notebook shows it: a piece of HTML without scripts, in the notebook's own colours."""
+"""A report for notebooks: an HTML fragment without scripts, in the notebook's own colours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TILE = f"flex:1 1 170px;border:{_LINE};border-radius:6px;padding:6px 10px;overf
 
 
 def report_html(report: Findings) -> str:
-    """The report's figures, its largest layers and its notes. Names in them are text."""
+    """The report's figures, its largest layers and its notes. Names in them are escaped."""
     parts = [
         '<div style="max-width:1100px;text-align:left">',
         f"<p><b>Memory of run {escape(printable(report.run.name) or '(none yet)')}</b></p>",
@@ -36,12 +36,12 @@ def report_html(report: Findings) -> str:
 
 
 def mime_bundle(value: Any, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    """What a notebook asks of a value, by MIME type: its text and its HTML; a recording's are its report's.
+    """A value's text and HTML for a notebook, by MIME type; a recording shows its report.
 
     Args:
-        value: A report, what has one, or anything with a text.
+        value: A report, an object with a report, or anything with a text.
         include: The types that are wanted; all if empty.
-        exclude: Those that are not.
+        exclude: The types that are not wanted.
     """
     report = value if isinstance(value, Findings) else getattr(value, "report", None)
     if isinstance(report, Findings):

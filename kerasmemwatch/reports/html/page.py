@@ -1,4 +1,4 @@
-"""The page itself: all text escaped, all figures inside, no address outside."""
+"""The page itself: all text is escaped, all figures are embedded, and nothing refers to an outside address."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_page(report: Findings, path: str | PathLike[str], *, theme: str = "aut
     check_working_dir(os.fsdecode(path), "the report's path")
     page = html_page(report, theme=theme)
     with open(path, "wb") as file:
-        # A name that is no proper text, as a file's may be, must not keep the report from being written.
+        # A name that is not valid text, such as some file names, must not prevent writing the report.
         file.write(page.encode("utf-8", "replace"))
 
 
@@ -54,11 +54,11 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
     assets = files("kerasmemwatch.reports.html")
     style, code = (assets.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     library = plotly_script()
-    # Only these two scripts run, whatever else should ever get into the page, and nothing is fetched from anywhere.
+    # Only these two scripts run, whatever else may get into the page, and nothing is fetched.
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in (library, code))
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
     name = report.run.name or "(no name)"
-    # Without JavaScript the theme is the system's, unless one was asked for.
+    # Without JavaScript, the theme is the system's unless one was requested.
     shown = "" if theme == "auto" else f' data-shown="{theme}"'
     return "\n".join(
         [
@@ -92,7 +92,7 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
 
 
 def plotly_script() -> str:
-    """The JavaScript library that draws the figures, from the plotly package; plotly itself is not imported."""
+    """The JavaScript library that draws the figures, read from the plotly package without importing it."""
     from importlib.metadata import distribution
 
     script = distribution("plotly").locate_file("plotly/package_data/plotly.min.js")

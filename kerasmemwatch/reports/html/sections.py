@@ -1,4 +1,4 @@
-"""What the page shows one after the other: figures, and the table of layers; of a traced step, by device."""
+"""The page's sections in order: figures and the table of layers; those of a traced step are per device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Section(NamedTuple):
 _RUN = (
     _Section("overview", "Over the steps", "Vertical lines are epochs; a diamond is the run's peak.", "overview", {}),
 )
-# Of a traced step on one device.
+# Sections of a traced step on one device.
 _STEP = (
     _Section(
         "peak",
@@ -76,8 +76,8 @@ _GROWTH = (
 def sections(report: Findings) -> Iterator[str]:
     """The sections of a report as HTML, in parts.
 
-    Where several devices held something in a traced step, there is a choice of them, and what is shown of each; all
-    but the report's own are hidden until they are chosen.
+    If several devices held memory in a traced step, there is a device selector and a set of sections for each. All but
+    the report's own device are hidden until chosen.
     """
     shown = [report, *(report.on_device(device) for device in report.devices[1:])]
     yield '<p class="help" id="script">The figures need JavaScript; the table and the text below do not.</p>'
@@ -100,7 +100,7 @@ def _choice(devices: Sequence[str]) -> Iterator[str]:
 
 
 def _of_device(index: int, count: int, parts: Iterator[str]) -> Iterator[str]:
-    """What is of one device, to be shown and hidden together if there are several."""
+    """One device's sections, shown and hidden together if there are several devices."""
     if count < 2:
         yield from parts
         return
@@ -110,10 +110,10 @@ def _of_device(index: int, count: int, parts: Iterator[str]) -> Iterator[str]:
 
 
 def _figures(report: Findings, wanted: Sequence[_Section], index: int = 0) -> Iterator[str]:
-    """Figures; the ids of those of other devices have a number behind them."""
+    """Figures; the ids of other devices' figures end in a number."""
     for section in wanted:
         if section.name in ("step-layers", "allocations") and not report.steps:
-            continue  # the section before says that no step was traced
+            continue  # the previous section says that no step was traced
         name = _numbered(section.name, index)
         light, dark = (view_figure(report, section.view, theme=theme, **section.options) for theme in ("light", "dark"))
         summary = light["layout"]["meta"]["summary"]
@@ -133,7 +133,7 @@ def _numbered(name: str, index: int) -> str:
 
 
 def theme_changes(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> list[list[Any]]:
-    """What differs between a figure in the light and in the dark theme, as ``[path, dark value]``.
+    """Differences between a figure's light and dark theme, as ``[path, dark value]``.
 
     Example:
         >>> theme_changes({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]})
@@ -150,7 +150,7 @@ def theme_changes(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> li
 
 
 def _inert_json(value: Any) -> str:
-    """JSON without a character that means something to HTML; NaN would be no JSON."""
+    """JSON without characters that are special in HTML; NaN is rejected, because it is not JSON."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

@@ -14,7 +14,7 @@ __all__ = ["table_html", "to_csv"]
 
 
 def table_html(rows: Sequence[LayerRow], columns: Sequence[LayerColumn]) -> Iterator[str]:
-    """The rows as an HTML table, in parts; names are text."""
+    """The rows as an HTML table, in parts; names are escaped."""
     yield "<table><thead><tr>"
     for column in columns:
         button = f'<button type="button">{escape(column.label)}</button>'
@@ -35,9 +35,9 @@ def _cell(value: str | float | None, kind: str) -> str:
 
 
 def to_csv(rows: Sequence[LayerRow], columns: Sequence[LayerColumn]) -> str:
-    """The rows in bytes, unknown ones empty, with a line of headings.
+    """The rows as CSV in bytes, with a line of headings; unknown values are empty.
 
-    A name that a spreadsheet would take for a formula has an apostrophe before it.
+    A name that a spreadsheet would treat as a formula is prefixed with an apostrophe.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")

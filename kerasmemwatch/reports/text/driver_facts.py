@@ -1,4 +1,4 @@
-"""What a GPU's driver counts, beside what this process's tensors take of it."""
+"""What a GPU's driver counts, compared with this process's tensors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["driver_facts"]
 
 
 def driver_facts(report: Findings) -> Iterator[tuple[str, str, str]]:
-    """For each GPU, what all processes use of it and what this one holds: name, figure and comment."""
+    """For each GPU, what all processes use and what this one holds: name, figure and comment."""
     drivers = report.run.drivers
     for index, driver in enumerate(drivers):
         used, total, own = (_column(report, f"nvml_{name}_bytes", index) for name in ("used", "total", "process"))
         comment = f"used of {format_bytes(_newest(total))}, by all processes"
         yield f"{driver.get('name', 'GPU')}", format_bytes(_newest(used)), comment
         comment, held = "held by this process, says the driver", _newest(own)
-        # The allocator's figure of the same moment: later it may hold more than the driver has been asked about.
+        # The allocator's figure from the same moment; later it may hold more than the driver's last reading covers.
         in_use = _newest(_in_use(report, index, len(drivers)), at=~np.isnan(own))
         if held is not None and in_use is not None and in_use <= held:
             comment += f": {format_bytes(in_use)} in use by tensors, the rest is the allocator's pool and CUDA itself"
@@ -29,9 +29,9 @@ def driver_facts(report: Findings) -> Iterator[tuple[str, str, str]]:
 
 
 def _in_use(report: Findings, index: int, count: int) -> NDArray[np.float64]:
-    """What is in use of one of the driver's GPUs in each row; NaN where nothing says which devices are on it."""
+    """Bytes in use on one of the driver's GPUs in each row; NaN if it is not known which devices are on it."""
     gpus = [number for number, device in enumerate(report.run.devices) if device.name.startswith("GPU")]
-    # Several workers' devices are not in the order of their GPUs. One GPU may be cut into several devices.
+    # Several workers' devices are not in the order of their GPUs. One GPU may be split into several devices.
     chosen = [] if report.workers else gpus if count == 1 else gpus[index : index + 1] if len(gpus) == count else []
     columns = [_column(report, "device_in_use_bytes", number) for number in chosen]
     return np.sum(columns, axis=0) if columns else np.full(report.samples.num_samples, np.nan)
@@ -46,6 +46,6 @@ def _column(report: Findings, name: str, index: int) -> NDArray[np.float64]:
 
 
 def _newest(values: NDArray[np.float64], at: NDArray[np.bool_] | None = None) -> float | None:
-    """The last that is known, or what stands in the last of the rows ``at``."""
+    """The last known value, or the value in the last of the rows ``at``."""
     rows = np.flatnonzero(~np.isnan(values) if at is None else at)
     return float(values[rows[-1]]) if len(rows) and not np.isnan(values[rows[-1]]) else None

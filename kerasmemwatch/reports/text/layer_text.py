@@ -1,4 +1,4 @@
-"""The traced peak for people: its moment in two sentences, and a table of the layers."""
+"""The traced peak as text: its moment in two sentences, and a table of the layers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MOST_INDENTS = 6
 _LARGEST_FIGURE = 10_000
 _SMALLEST_SHARE = 0.001
 _PEAKS = frozenset({"forward_peak_bytes", "backward_peak_bytes"})
-# Columns of the screen from which on the headings are whole words, there are the peaks, there are the categories.
+# Minimum screen widths for whole words as headings, for the peaks, and for the categories.
 _WIDE, _WIDEST, _MEDIUM = 108, 116, 72
 # Headings of one long word; of several words the last goes on a line of its own.
 _HYPHENATED = {
@@ -86,7 +86,7 @@ def _when(traced: TracedPeak, everything: bool) -> str:
     during = "between two batches" if traced.phase == "between" else f"during {traced.phase}"
     op = "an operation without a name"
     if traced.op:
-        # The owner tells the rest of the name.
+        # The owner shows the rest of the name.
         op = shortened(traced.op if everything else traced.op.rpartition("/")[2], 80)
     owner = f" of {shortened(traced.owner, 80)}" if traced.owner and traced.owner != UNATTRIBUTED else ""
     if traced.owner == AUTOTUNING and traced.phase == "between":
@@ -98,7 +98,7 @@ def _when(traced: TracedPeak, everything: bool) -> str:
 
 
 def layer_table(report: Findings, everything: bool, blocks: bool, width: int) -> Iterator[RenderableType]:
-    """The layers as a table: over the whole step, at the traced peak, and what each adds to it."""
+    """The layers as a table: over the whole step, at the traced peak, and what each adds to the peak."""
     figures = layer_columns(report, {*DETAILS, "path", "class_name", "total_bytes"} - _PEAKS)
     rows = _rows(report, figures)
     chosen = {row.layer.owner for row in (rows if everything else _top(rows, report))}
@@ -143,7 +143,7 @@ def layer_table(report: Findings, everything: bool, blocks: bool, width: int) ->
 
 
 def _rows(report: Findings, figures: Sequence[LayerColumn]) -> list[LayerRow]:
-    """A row for each layer and owner, without the layers that hold nothing but other layers."""
+    """A row for each layer and owner, without layers that hold only other layers."""
     rows = layer_rows(report)
     holding = {path for row in rows for path in _above(row.layer.owner)}
     has_figures = [any(cell is None or cell for cell in row.cells(figures)) for row in rows]
@@ -151,12 +151,12 @@ def _rows(report: Findings, figures: Sequence[LayerColumn]) -> list[LayerRow]:
 
 
 def _above(owner: Owner) -> list[str]:
-    """Paths of what holds a layer, the outermost first."""
+    """Paths of a layer's ancestors, outermost first."""
     return list(accumulate(owner.path.split("/"), "{}/{}".format))[:-1] if owner.is_layer else []
 
 
 def _top(rows: Sequence[LayerRow], report: Findings) -> list[LayerRow]:
-    """The rows with most at the peak, and those that hold them."""
+    """The rows with most bytes at the peak, and their ancestors."""
     ranked = sorted(rows, key=lambda row: -(row.at_peak_bytes or 0))
     enough = _SMALLEST_SHARE * (report.peak.requested_bytes or 0)
     top = [row for row in ranked[:_TOP_LAYERS] if (row.at_peak_bytes or 0) >= enough] or ranked[:1]
@@ -165,14 +165,14 @@ def _top(rows: Sequence[LayerRow], report: Findings) -> list[LayerRow]:
 
 
 def _unit(sizes: Sequence[int]) -> tuple[str, int]:
-    """One unit for all: the smallest in which the largest size has four digits before the point."""
+    """One unit for all sizes: the smallest in which the largest has at most four digits before the point."""
     largest = max(sizes, default=0)
     units = (("bytes", 1), ("KiB", KIB), ("MiB", MIB), ("GiB", GIB))
     return next((unit for unit in units if largest < _LARGEST_FIGURE * unit[1]), units[-1])
 
 
 def _sums_of_parents(lines: Sequence[TreeLine], rows: Sequence[LayerRow]) -> dict[str, int]:
-    """At the peak, what is below each line that is no layer itself, shown or not."""
+    """Peak bytes below each line that is not itself a layer, including rows that are not shown."""
     sums = {line.path: 0 for line in lines}
     for row in rows:
         if row.layer.owner.is_layer:

@@ -1,4 +1,4 @@
-"""A report for people: rich on a terminal, the same lines as plain text elsewhere."""
+"""A report as text: with rich on a terminal, and the same lines as plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _BRIEF_NOTES = 4
 def plain_text(
     report: Findings, *, everything: bool = False, title: str = "", width: int = 100, blocks: bool = False
 ) -> str:
-    """The report as plain text: the same wherever it is made, and but for the user's own names in ASCII.
+    """The report as plain text, the same on every system; in ASCII by default, except for the user's own names.
 
     Args:
         report: The report.
-        everything: All layers and figures, not the most important ones only.
-        title: What the report is of, in place of its run and of what its samples say.
-        width: Columns of the screen.
+        everything: Whether to show all layers and figures rather than only the most important ones.
+        title: A title that replaces the run and what its samples say.
+        width: Width of the text in columns.
         blocks: Whether characters beyond ASCII can be written, for lines and charts.
     """
     console = Console(
@@ -59,8 +59,8 @@ def plain_text(
 
 
 def print_report(report: Findings, file: TextIO, *, everything: bool = False, title: str = "") -> None:
-    """Write the report to a terminal or a file, of characters that it can write."""
-    # A file that holds text and not bytes can write anything.
+    """Write the report to a terminal or a file, using only characters that it can encode."""
+    # A file of text rather than bytes can write any character.
     encoding = getattr(file, "encoding", None) or "utf-8"
     blocks = _has_blocks(encoding)
     if file.isatty():
@@ -78,10 +78,10 @@ def renderable(
 
     Args:
         report: The report.
-        everything: All layers and figures, not the most important ones only.
-        title: What the report is of, in place of its run and of what its samples say.
+        everything: Whether to show all layers and figures rather than only the most important ones.
+        title: A title that replaces the run and what its samples say.
         blocks: Whether characters beyond ASCII can be written.
-        width: Columns of the screen, by which columns of tables are left out.
+        width: Width of the text in columns; tables omit columns that do not fit.
     """
     report = _printable(report)
     parts: list[RenderableType] = [Text(alert, style="bold") for alert in alerts(report)]
@@ -124,7 +124,7 @@ def _device_facts(report: Findings, everything: bool) -> Iterator[tuple[str, str
         place = peak_place(report) + peak_story(report)
         yield f"Device peak{in_part(report.run, peak.device)}", at_least(report.run, peak.device, peak.bytes), place
     yield from _worker_facts(report)
-    # Of several workers the devices are many.
+    # Several workers have many devices.
     for index, device in enumerate(report.run.devices if everything or not report.workers else ()):
         in_use = at_least(report.run, device.name, _newest(samples, "device_in_use_bytes", index))
         yield f"{device.name} in use", in_use, f"at the end; {counting(device)}"
@@ -262,10 +262,10 @@ def _share(part: float | None, whole: float) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """The same value without control characters in its strings: those must not reach a terminal."""
+    """The same value without control characters in its strings, because those must not reach a terminal."""
     if isinstance(value, str):
         return printable(value)
-    if isinstance(value, (Samples, TracedStep)):  # text says nothing of a step but what the report does
+    if isinstance(value, (Samples, TracedStep)):  # text shows only what the report says about a step
         return value
     if isinstance(value, Mapping):
         return {key: _printable(item) for key, item in value.items()}

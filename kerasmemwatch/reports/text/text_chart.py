@@ -1,4 +1,4 @@
-"""Small charts in text: a few rows of block characters, or ASCII where the terminal knows no others."""
+"""Small text charts: a few rows of block characters, or ASCII if the terminal supports nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLAIN = " .-=#"
 def chart(
     steps: NDArray[np.float64], values: NDArray[np.float64], *, width: int = 60, height: int = 4, ramp: str = BLOCKS
 ) -> list[str]:
-    """Draw a series as columns, each the maximum of its share of the steps; gaps where nothing is known.
+    """Draw a series as columns, each the maximum over its share of the steps; unknown values are gaps.
 
     Args:
         steps: ``[num_samples]``, increasing.
@@ -41,7 +41,7 @@ def chart(
             columns = columns[filled[np.maximum(np.searchsorted(filled, np.arange(width), side="right") - 1, 0)]]
     low, high = (np.nanmin(columns), np.nanmax(columns)) if known.any() else (0.0, 1.0)
     low = 0.0 if low == high else low
-    # At least one eighth, so that the lowest column shows, too.
+    # At least one eighth, so that the lowest column is visible too.
     share = np.nan_to_num((columns - low) / max(high - low, 1e-12), nan=-1.0)
     levels = np.where(share < 0, 0, np.maximum(1, np.round(share * height * (len(ramp) - 1)))).astype(int)
     lines = []
