@@ -1,4 +1,4 @@
-"""Reading one of TensorFlow's allocators in as few calls as possible, as that is done twice a batch."""
+"""Reads one of TensorFlow's allocators in as few calls as possible, because this happens twice per batch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _Read = Callable[[], tuple[int, int]]
 
 
 def direct_reads(device: str) -> tuple[_Read, _Read]:
-    """What ``tf.config`` calls, without two layers of checks, which take half the time.
+    """The calls behind ``tf.config``, without two layers of checks, which take half the time.
 
-    The context's handle is looked up on each call: that of a context that is reset is ``None``, which is an error and
-    not a crash.
+    The context's handle is looked up on each call. After a reset it is ``None``, which raises an error rather than
+    crashing.
 
     Args:
         device: Its short name: ``"GPU:0"``.
 
     Returns:
-        What reads the bytes in use and the peak, and what also resets the peak.
+        A function that reads the bytes in use and the peak, and one that also resets the peak.
 
     Raises:
-        MissingNameError: If this TensorFlow has another way.
+        MissingNameError: If this TensorFlow lacks these calls.
     """
     context, get, reset = CONTEXT.get()(), GET_MEMORY_INFO.get(), RESET_MEMORY_STATS.get()
     CONTEXT_HANDLE.owner()

@@ -34,7 +34,7 @@ __all__ = [
     "VARIABLE_VALUE",
 ]
 
-# Layers, and the variables that they and optimizers list.
+# Layers, and the variables that layers and optimizers list.
 LAYERS = Attribute("keras", "Layer._layers", "Layers within layers that are no models count as a part of them.")
 _LISTED = "Variables are attributed by the lists of whole models, so shared ones may have another layer."
 VARIABLE_LISTS = (
@@ -54,7 +54,7 @@ VARIABLE_VALUE = Attribute("keras", "Variable._value", "Of a variable on several
 VARIABLE_SHAPE = Attribute("keras", "Variable._shape", "A variable that has no value yet may be of unknown size.")
 VARIABLE_DTYPE = Attribute("keras", "Variable._dtype", "Sizes of variables under autocast may be wrong.")
 
-# The loop of a fit.
+# A fit's loop.
 EPOCH_ITERATOR = Local(
     "keras", "Model.fit.epoch_iterator", "The end of a loop that an exception leaves is known from the next batch on."
 )
@@ -72,7 +72,7 @@ INITIAL_EPOCH = Attribute(
 )
 LIST_MODEL = Attribute("keras.callbacks", "CallbackList._model", "On JAX, joining a fit copies its state once.")
 
-# Who is at work.
+# Which layer or model is at work.
 COMPUTE_LOSS = Name("keras", "Model._compute_loss", "What a compiled loss makes counts as the model's own.")
 OPERATIONS = Attribute(
     "keras.src.models.functional",
@@ -81,7 +81,7 @@ OPERATIONS = Attribute(
 )
 FUNCTIONAL = Attribute("keras", "Sequential._functional", "Sequential models that are found in memory may show twice.")
 
-# What a summary leaves as it was.
+# State that a summary restores.
 GLOBAL_STATE = Name(
     "keras.src.backend.common.global_state",
     "GLOBAL_STATE_TRACKER",
@@ -99,7 +99,7 @@ STEP_FUNCTIONS = (
     Local(_TRAINER, "TensorFlowTrainer._make_function.multi_step_on_iterator", _GRAPHS),
 )
 
-# Names that are looked up where nothing can be told: whoever begins to record, trace and so on tells of them.
+# These names are looked up where a missing one cannot be reported; the code that starts recording reports it instead.
 RECORDING = (
     LAYERS,
     *VARIABLE_LISTS,
@@ -119,8 +119,8 @@ RECORDING = (
 TRACING = (DATA_ADAPTER, ADAPTER_DATASET, COMPUTE_LOSS, OPERATIONS, FUNCTIONAL)
 SUMMARY = (GLOBAL_STATE, TRACKER, *STEP_FUNCTIONS)
 
-# Attributes in which Keras, TensorFlow and PyTorch index what is also somewhere else: children, graphs, checkpoints.
-# Where a release has none of that name, there is nothing to leave out.
+# Attributes in which Keras, TensorFlow and PyTorch index objects held elsewhere: children, graphs, checkpoints.
+# A release without one of these has nothing to leave out there.
 BOOKKEEPING = frozenset(
     {
         "_buffers",

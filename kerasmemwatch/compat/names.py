@@ -1,6 +1,6 @@
-"""A private name of a library: looked up once, when it is first needed, and then found or missing for good.
+"""A private name of a library: looked up once, when first needed, and found or missing from then on.
 
-The package's ``__init__`` loads this module, so it loads nothing but what Python has loaded already.
+The package's ``__init__`` loads this module, so it imports only what Python has loaded already.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Name:
 
     Args:
         module: The module that holds it.
-        path: The name in there: ``"function"``, ``"Class._method"``.
+        path: The name within it: ``"function"``, ``"Class._method"``.
         lost: What is lost without it, as a sentence for users.
 
     Example:
@@ -53,7 +53,7 @@ class Name:
         return self._owner
 
     def get(self) -> Any:
-        """Its value now: others may have replaced it since it was looked up.
+        """Its current value, which other code may have replaced since the lookup.
 
         Raises:
             MissingNameError: If it is not there.
@@ -61,7 +61,7 @@ class Name:
         return getattr(self.owner(), self.attribute)
 
     def set(self, value: Any) -> None:
-        """Give it another value.
+        """Set its value.
 
         Raises:
             MissingNameError: If it is not there.
@@ -69,7 +69,7 @@ class Name:
         setattr(self.owner(), self.attribute, value)
 
     def if_loaded(self) -> Any:
-        """Its value now; ``None`` if its module is not loaded, or lacks it."""
+        """Its current value; ``None`` if its module is not loaded or lacks it."""
         return self.get() if self.module in sys.modules and self.exists else None
 
     @property
@@ -79,7 +79,7 @@ class Name:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is known not to be there; nothing is imported to tell."""
+        """Whether it is known to be missing; checking imports nothing."""
         return bool(self._reason) or (self._owner is None and self.module in sys.modules and not self.exists)
 
     def error(self) -> MissingNameError | None:
@@ -92,7 +92,7 @@ class Name:
         return MissingNameError(repr(self), self._reason, self.lost) if self._reason else None
 
     def holder(self, module: Any) -> Any:
-        """What the name is in.
+        """The module or class that contains the name.
 
         Raises:
             AttributeError: If it is not there.
@@ -103,10 +103,10 @@ class Name:
 
 
 class ClassName(Name):
-    """A class that is told by its name: to compare with costs no look at its bases."""
+    """A class identified by its name, so that comparing does not search its bases."""
 
     def holder(self, module: Any) -> Any:
-        """As ``Name.holder``, of a class that carries this very name."""
+        """As ``Name.holder``, if the class has exactly this name."""
         found = super().holder(module)
         if getattr(found, self.attribute).__name__ != self.attribute:
             raise AttributeError(self.attribute)
@@ -122,7 +122,7 @@ class ClassName(Name):
 
 
 class Attribute(Name):
-    """An attribute of a class's objects, which its methods set.
+    """An attribute of a class's instances, set by its methods.
 
     Example:
         >>> name = Attribute("threading", "Timer.interval", "Timers have no interval.")
@@ -131,11 +131,11 @@ class Attribute(Name):
     """
 
     def of(self, value: Any, default: Any = None) -> Any:
-        """What an object has there; the default if it has no such attribute, as other classes' objects."""
+        """An object's value; the default if the object lacks the attribute, for example one of another class."""
         return default if self.is_missing else getattr(value, self.attribute, default)
 
     def holder(self, module: Any) -> Any:
-        """As ``Name.holder``, of a class one of whose methods mentions the attribute."""
+        """As ``Name.holder``, for a class with the attribute, or with a method that mentions it."""
         found = _walk(module, self.path.split(".")[:-1])
         if not hasattr(found, self.attribute) and not any(self.attribute in code.co_names for code in _codes(found)):
             raise AttributeError(self.attribute)
@@ -143,7 +143,7 @@ class Attribute(Name):
 
 
 class Local(Name):
-    """A variable of a function's, which its frames show.
+    """A local variable of a function, visible in its frames.
 
     Args:
         module: The module that holds the function.
@@ -152,7 +152,7 @@ class Local(Name):
     """
 
     def holder(self, module: Any) -> Any:
-        """As ``Name.holder``, of the function."""
+        """As ``Name.holder``, for the function."""
         found = _unwrapped(_walk(module, self.path.split(".")[:-1]))
         if self.attribute not in (*found.__code__.co_varnames, *found.__code__.co_cellvars):
             raise AttributeError(self.attribute)
@@ -160,7 +160,7 @@ class Local(Name):
 
 
 def find(name: Name) -> Any:
-    """What holds a name.
+    """Import a name's module and return what holds the name.
 
     Raises:
         ImportError: If there is no such module.
@@ -172,7 +172,7 @@ def find(name: Name) -> Any:
 
 
 def missing(names: Iterable[Name]) -> list[MissingNameError]:
-    """The names that cannot be used, of libraries that are loaded already.
+    """Errors for the names that cannot be used, among those of libraries already loaded.
 
     Args:
         names: The names to look up.

@@ -1,4 +1,4 @@
-"""TensorBoard's private names, and those of its interface for plugins that plugins do not derive from."""
+"""TensorBoard's private names, and names of its plugin interface other than base classes."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ RESPOND = Name("tensorboard.backend.http_util", "Respond", _NO_TAB)
 PUBLIC_ERROR = Name("tensorboard.errors", "PublicError", _NO_TAB)
 RUN_TAG_FILTER = Name("tensorboard.data.provider", "RunTagFilter", _NO_TAB)
 
-# Names that are looked up where nothing can be told.
+# These names are looked up where a missing one cannot be reported.
 SCALARS = (SCALAR_METADATA,)

@@ -77,10 +77,10 @@ _NO_TRACE = "No step is traced."
 PROFILER_SESSION = Name("tensorflow.python.profiler.internal._pywrap_profiler", "ProfilerSession", _NO_TRACE)
 PROFILER_OF_V2 = Name("tensorflow.python.profiler.profiler_v2", "_profiler", _NO_TRACE)
 XPLANE = Name("tensorflow.tsl.profiler.protobuf.xplane_pb2", "XSpace", _NO_TRACE)
-# Beside another process's operations a capture may end this one.
+# A capture may end this process if another process's operations run at the same time.
 IN_CLUSTER = Attribute(_CONTEXT, "Context._collective_ops_server_def", _NO_TRACE)
 
-# Hooks around the making of graphs, and around gradients.
+# Hooks around graph construction and gradients.
 CREATE_OPERATION = Name(
     "tensorflow.python.framework.func_graph",
     "FuncGraph._create_op_internal",
@@ -126,7 +126,7 @@ EAGER_TENSOR = ClassName(_OPS, "EagerTensor", "Tensors that your code holds are 
 FUNC_GRAPH = ClassName(CREATE_OPERATION.module, "FuncGraph", "What functions of earlier models hold is unattributed.")
 HANDLE_DATA = Attribute(_OPS, "EagerTensor._handle_data", FUNC_GRAPH.lost)
 
-# What input pipelines hold.
+# Contents of input pipelines.
 _WAITING = "Batches that wait in an input pipeline are unattributed."
 OWNED_ITERATOR = ClassName(f"{_DATA}.iterator_ops", "OwnedIterator", _WAITING)
 ITERATOR_RESOURCE = Attribute(OWNED_ITERATOR.module, "OwnedIterator._iterator_resource", _WAITING)
@@ -151,7 +151,7 @@ FUNCTION_CALL = Name(
 TAPE = Attribute(f"{_EAGER}.backprop", "GradientTape._tape", "What persistent tapes keep is unattributed.")
 TAPE_RECORDS = Attribute(TAPE.module, "GradientTape._recording", "What a tape's gradients take is unknown.")
 
-# What a summary leaves as it was.
+# State that a summary restores.
 _DRAWN = "Random numbers drawn after a summary may differ."
 CONTEXT_SEEDS = Attribute(_CONTEXT, "Context._rng", _DRAWN)
 GLOBAL_GENERATOR = Name("tensorflow.python.ops.stateful_random_ops", "global_generator", _DRAWN)
@@ -164,7 +164,7 @@ TRACKABLE_CONTAINER = Name(
     "What a summary changes in containers of modules stays changed.",
 )
 
-# Names that are looked up where nothing can be told: whoever begins to record, trace and so on tells of them.
+# These names are looked up where a missing one cannot be reported; the code that starts recording reports it instead.
 RECORDING = (CONTEXT, CONTEXT_HANDLE, GET_MEMORY_INFO, RESET_MEMORY_STATS, CURRENT_CONTEXT, IS_INITIALIZED)
 TRACING = (
     STOP_RECORDING,
