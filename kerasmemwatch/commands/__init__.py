@@ -1,4 +1,4 @@
-"""Commands with work of their own, behind ``cli``.
+"""Commands that do more than show a recording, called by ``cli``.
 
-``cli`` parses and prints; nothing here parses arguments.
+``cli`` parses the command line. ``run.launch`` splits off the script's arguments; ``demo`` and ``launch`` print.
 """

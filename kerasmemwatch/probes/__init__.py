@@ -1,4 +1,4 @@
-"""Probes: one source of measurements per module, listed in an explicit tuple, not a registry.
+"""Probes, which measure memory. ``host``, ``nvml`` and ``tensorflow`` have one each; the other modules support them.
 
 A probe never sees the recorder, and never returns 0 for a value that it cannot read.
 """

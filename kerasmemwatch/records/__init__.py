@@ -1,4 +1,5 @@
 """Frozen values that everything else is built from: runs, samples, peaks, timelines, owners.
 
-Nothing here computes, reads a file or imports a framework; an unknown value is ``None`` or NaN, never 0.
+``rows`` also joins recorded rows and converts them to samples. Nothing here reads a file or imports a framework; an
+unknown value is ``None`` or NaN, never 0.
 """

@@ -1,4 +1,4 @@
-"""Entry point for TensorBoard, which starts whatever is wrong with this plugin."""
+"""Entry point for TensorBoard, which must start even if this plugin is broken."""
 
 from __future__ import annotations
 
