@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from kerasmemwatch.compat import tensorflow as private
+from kerasmemwatch.compat.names import Name
 from kerasmemwatch.records.rows import Layout, to_samples
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Column
@@ -210,3 +213,10 @@ def newer(version: int, *, of_rows: bool) -> bytes:
     """What a later version might write as a chunk of rows, or as the description of a run."""
     raw = f'{{"version": {version}}}'.encode()
     return zlib.compress(len(raw).to_bytes(4, "little") + raw if of_rows else raw)
+
+
+def look_up_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have TensorFlow's private names looked up anew in this test, in which a stand-in takes TensorFlow's place."""
+    for name in [value for value in vars(private).values() if isinstance(value, Name)]:
+        monkeypatch.setattr(name, "_owner", None)
+        monkeypatch.setattr(name, "_reason", "")

@@ -40,7 +40,7 @@ class Witness(keras.callbacks.Callback):
 def test_the_guard_can_fail(run_forked_python: Any) -> None:
     script = f"""
         import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
         from conftest import counts_exactly
         print(counts_exactly())
     """

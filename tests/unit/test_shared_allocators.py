@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from fakes import look_up_anew
 
 from kerasmemwatch.probes.allocators import allocators
 from kerasmemwatch.probes.tensorflow import TensorFlowProbe
@@ -37,7 +38,9 @@ def tensorflow(monkeypatch: pytest.MonkeyPatch) -> Lists:
         )
         monkeypatch.setitem(sys.modules, "tensorflow", fake)
         # Where the real one has been loaded, its private parts are not the fake's.
-        monkeypatch.setitem(sys.modules, "tensorflow.python", None)
+        for name in [name for name in sys.modules if name.startswith("tensorflow.")]:
+            monkeypatch.delitem(sys.modules, name)
+        look_up_anew(monkeypatch)
 
     return install
 

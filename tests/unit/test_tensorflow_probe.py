@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from fakes import look_up_anew
 
 from kerasmemwatch.errors import ProbeUnavailableError
 from kerasmemwatch.exact_cpu import exact_variables
@@ -102,6 +103,7 @@ def tensorflow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTensorFlow]
     def load(*args: object, **kwargs: object) -> FakeTensorFlow:
         fake = FakeTensorFlow(*args, **kwargs)  # type: ignore[arg-type]
         monkeypatch.setitem(sys.modules, "tensorflow", fake)
+        look_up_anew(monkeypatch)
         return fake
 
     return load
