@@ -122,7 +122,7 @@ class MemorySession(LoopWatcher):
     ) -> None:
         self._open = False
         with self._faults.guard("end", "What was recorded last may be missing."):
-            # A kept iterator leaves its step open, however its loop was left; without an error, nothing raised.
+            # A kept iterator leaves its step open, however its loop was left. StopIteration is not an error.
             self._leave(self._running, error or StopIteration(), UNKNOWN)
             self._end()
 

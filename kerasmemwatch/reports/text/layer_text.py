@@ -40,7 +40,7 @@ _SMALLEST_SHARE = 0.001
 _PEAKS = frozenset({"forward_peak_bytes", "backward_peak_bytes"})
 # Minimum screen widths for whole words as headings, for the peaks, and for the categories.
 _WIDE, _WIDEST, _MEDIUM = 108, 116, 72
-# Headings of one long word; of several words the last goes on a line of its own.
+# Long one-word headings, hyphenated; in headings of several words, the last goes on its own line.
 _HYPHENATED = {
     "gradients": "gradi-\nents",
     "optimizer": "opti-\nmizer",
