@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-_JOIN_S = 30.0
+_JOIN_S, _MAX_JOINS = 1.0, 30
 _METHODS = {
     "callback list": ("on_train_begin", "on_test_begin", "on_predict_begin"),
     "trainer": ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"),
@@ -34,10 +34,13 @@ def _nothing_is_left() -> Iterator[None]:
         gc.collect()
         if not our_threads():  # else what has them is kept by a failure's traceback, and goes with that
             gc.freeze()
-    if our_threads():
-        gc.collect()  # a recorder that is garbage closes its files, which ends its thread
+    for _ in range(_MAX_JOINS):
+        if not our_threads():
+            break
+        # A recorder that is garbage closes its files, which ends its thread. While the thread analyses a step, that
+        # keeps the recorder, so it may be garbage only afterwards.
+        gc.collect()
         for thread in our_threads():
-            # It has been told to end and may be in the middle of a flush.
             thread.join(_JOIN_S)
     after = global_state()
     # A module that is loaded during the test has no state to compare with.

@@ -58,7 +58,14 @@ def test_every_view_is_drawn(opened: Callable[..., Tab], screenshots: Path | Non
         plots = tab.frame.locator(".plot .main-svg")
         plots.first.wait_for(timeout=60_000)
         assert not tab.frame.locator(".problem").count()
-        assert tab.frame.locator("body").evaluate("body => body.scrollWidth <= innerWidth")
+        # A figure takes the width of its box once that is laid out.
+        assert tab.frame.locator("body").evaluate(
+            """async body => {
+                for (let frames = 0; frames < 300 && body.scrollWidth > innerWidth; frames++)
+                    await new Promise(requestAnimationFrame);
+                return body.scrollWidth <= innerWidth;
+            }"""
+        )
         if screenshots:
             tab.page.screenshot(path=screenshots / f"tab-{view}-{theme}-{width}.png")
     assert tab.wrong == []
