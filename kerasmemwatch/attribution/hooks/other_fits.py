@@ -36,12 +36,20 @@ def elsewhere(training: Any) -> Callable[[], bool]:
     fits, watched or not, or prepare batches.
     """
     # Weakly: functions that the step makes keep what is returned, and must not keep a recorder by it.
-    own = weakref.ref(training)
-    before = {thread.ident for thread in threading.enumerate()} - {get_ident()}
+    own, mine = weakref.ref(training), get_ident()
+    before = {thread.ident: weakref.ref(thread) for thread in threading.enumerate()}
+
+    def ran_before(here: int) -> bool:
+        # A thread that the step starts may get the number of one that has ended.
+        thread = before[here]() if here in before else None
+        return thread is not None and thread.is_alive()
 
     def is_elsewhere() -> bool:
         here = get_ident()
-        return here in before or any(thread == here and other is not own() for other, thread in list(_threads.items()))
+        if here == mine:
+            return False  # nearly every call
+        others = (other for other, thread in list(_threads.items()) if thread == here)
+        return ran_before(here) or any(other is not own() for other in others)
 
     return is_elsewhere
 
