@@ -53,7 +53,7 @@ def _limit(report: Findings) -> Tile:
     label = "Share of the device limit"
     limit = next((device.limit_bytes for device in report.run.devices if device.name == report.peak.device), None)
     if report.peak.bytes is None or not limit:
-        return Tile(label, "unknown", "the allocator tells no limit")
+        return Tile(label, "unknown", "limit not reported")
     if in_part(report.run, report.peak.device):
         return Tile(label, "unknown", f"of {format_bytes(limit)}; the peak is counted in part", "warning")
     share = report.peak.bytes / limit
@@ -65,13 +65,13 @@ def _host(report: Findings) -> Tile:
     highest, limit = report.samples.highest("host_rss_bytes"), report.run.host.get("limit_bytes")
     if highest is None:
         return Tile("Host RSS", "unknown", "the process's resident memory could not be read", "warning")
-    worker = ", of one worker" if report.workers else ""
+    peak = "peak of one worker" if report.workers else "peak"
     if not isinstance(limit, (int, float)) or limit <= 0:
-        return Tile("Host RSS", format_bytes(highest), f"resident at most{worker}")
+        return Tile("Host RSS", format_bytes(highest), peak)
     share = highest / limit
     source = report.run.host.get("limit_source")
     of = f"{share:.1%} of {format_bytes(limit)}" + (f" ({source})" if source else "")
-    return Tile("Host RSS", format_bytes(highest), f"resident at most{worker}, {of}", _tone(share))
+    return Tile("Host RSS", format_bytes(highest), f"{peak}, {of}", _tone(share))
 
 
 def _growth(report: Findings) -> Iterator[Tile]:
@@ -106,9 +106,8 @@ def _coverage(report: Findings) -> Tile:
 def _warnings(report: Findings) -> Tile:
     notes = all_notes(report)
     if not notes:
-        return Tile("To mind", "nothing", "everything was measured as it should be", "good")
-    count = f"{len(notes)} note{'s' if len(notes) > 1 else ''}"
-    return Tile("To mind", count, notes[0], "warning" if report.leaks else "")
+        return Tile("Notes", "none", "everything was measured as it should be", "good")
+    return Tile("Notes", str(len(notes)), notes[0], "warning" if report.leaks else "")
 
 
 def _tone(share: float) -> str:

@@ -24,7 +24,9 @@ __all__ = ["Report", "make_report"]
 class Report(NotebookValue, Findings):
     """What a recording says; ``print`` it.
 
-    Its values are the attributes of ``Findings``.
+    Its values are the attributes of ``Findings``, among them ``peak`` (the run's highest moment, and what was alive
+    at the traced one by category and by layer), ``layers``, ``growth``, ``coverage``, ``samples``, ``steps``
+    and ``notes``.
     """
 
     def plot(self, view: str = "overview", *, theme: str = "light", **options: Any) -> Any:

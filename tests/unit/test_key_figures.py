@@ -30,14 +30,14 @@ def grows(series: str, low: float = 50.0, slope: float = 100.0, high: float = 20
 
 
 def test_every_report_has_the_same_tiles() -> None:
-    labels = ["Device peak", "Share of the device limit", "Host RSS", "Growth a step", "Known by layer", "To mind"]
+    labels = ["Device peak", "Share of the device limit", "Host RSS", "Growth a step", "Known by layer", "Notes"]
     for report in (small_report(), untraced_report(), empty_report()):
         assert [one.label for one in headline(report)] == labels
 
 
 def test_what_is_unknown_is_called_unknown() -> None:
     found = {one.label: one.value for one in headline(empty_report())}
-    assert found.pop("To mind") == "nothing"
+    assert found.pop("Notes") == "none"
     assert set(found.values()) == {"unknown"}
 
 
@@ -53,9 +53,9 @@ def test_the_peak_and_its_share_of_the_limit(peak: int, share: str, tone: str) -
 
 def test_host_rss_stands_beside_its_limit() -> None:
     report = make_report(run_info(), samples(5, rss=np.full(5, 512 * MIB)))
-    assert tile(report, "Host RSS") == ("512.0 MiB", "resident at most, 50.0% of 1.0 GiB (cgroup)", "good")
+    assert tile(report, "Host RSS") == ("512.0 MiB", "peak, 50.0% of 1.0 GiB (cgroup)", "good")
     unlimited = make_report(replace(run_info(), host={}), samples(5, rss=np.full(5, 512 * MIB)))
-    assert tile(unlimited, "Host RSS") == ("512.0 MiB", "resident at most", "")
+    assert tile(unlimited, "Host RSS") == ("512.0 MiB", "peak", "")
     assert tile(make_report(run_info(), samples(5, rss=np.full(5, NAN))), "Host RSS")[0] == "unknown"
 
 
@@ -67,8 +67,8 @@ def test_coverage_is_never_rounded_up() -> None:
 
 def test_causes_of_growth_come_before_notes() -> None:
     leak = LeakFinding("graphs are kept", "", None, None, None, "", "")
-    value, detail, tone = tile(replace(small_report(), leaks=(leak,), notes=("a", "b")), "To mind")
-    assert (value, detail, tone) == ("3 notes", "graphs are kept", "warning")
+    value, detail, tone = tile(replace(small_report(), leaks=(leak,), notes=("a", "b")), "Notes")
+    assert (value, detail, tone) == ("3", "graphs are kept", "warning")
 
 
 def test_a_partial_count_is_no_headline() -> None:

@@ -67,7 +67,7 @@ def test_the_moment_is_told_in_two_sentences() -> None:
     made = replace(STEP, in_use_bytes=STEP.in_use_bytes * 0 + 1194, in_use_before_bytes=1000)
     text = words(report(step(made, 7)))
     assert (
-        "At the traced peak (training step 7, graph): 170 B requested, of it weights 100 B, activations 40 B, "
+        "At the traced peak (training step 7, graph): 170 B requested: weights 100 B, activations 40 B, "
         "gradients 30 B; coverage 100.0%" in text
     )
     assert "It was highest during backward, when MatMulGrad of dense allocated 30 B." in text

@@ -141,6 +141,7 @@ def _expect(function: Callable[..., Any], count: int, last: str) -> None:
 
 @contextmanager
 def tape_gradients(stack: OwnerStack) -> Iterator[None]:
+    """Hook tapes, whose gradient computations are the backward pass."""
     from tensorflow import GradientTape
 
     nothing_records = NO_TAPE_RECORDS.get()

@@ -29,7 +29,7 @@ def report_html(report: Findings) -> str:
         *(_figures(report) if report.samples.num_samples else _nothing()),
         *_layers(report),
         *_notes(report),
-        "<p><small>More of it: <code>print(report)</code>, <code>report.plot()</code>, "
+        "<p><small>More: <code>print(report)</code>, <code>report.plot()</code>, "
         "<code>report.to_html(path)</code></small></p></div>",
     ]
     return "".join(parts)
@@ -101,6 +101,6 @@ def _cell_style(index: int) -> str:
 def _notes(report: Findings) -> Iterator[str]:
     notes = all_notes(report)
     if notes:
-        yield '<p style="margin:10px 0 4px"><b>To mind</b></p><ul>'
+        yield '<p style="margin:10px 0 4px"><b>Notes</b></p><ul>'
         yield from (f"<li>{escape(printable(note))}</li>" for note in notes)
         yield "</ul>"

@@ -153,7 +153,7 @@ def _leaks(report: Findings) -> Iterator[str]:
 def _notes(report: Findings) -> Iterator[str]:
     notes = all_notes(report)
     if notes:
-        yield '<section id="notes"><h2>To mind</h2><ul>'
+        yield '<section id="notes"><h2>Notes</h2><ul>'
         yield from (f"<li>{escape(printable(note))}</li>" for note in notes)
         yield "</ul></section>"
 

@@ -61,7 +61,7 @@ def moment(report: Findings, everything: bool) -> Iterator[RenderableType]:
     yield Text.assemble(
         (f"\nAt the {'planned' if planned else 'traced'} peak{in_part(report.run, traced.device)}", "bold"),
         f" ({place}): {format_bytes(traced.requested_bytes)} requested",
-        f", of it {parts}" if parts else "",
+        f": {parts}" if parts else "",
         "" if report.coverage is None else f"; coverage {floored_percent(report.coverage)}",
     )
     slack = traced.in_use_bytes - traced.requested_bytes

@@ -156,7 +156,7 @@ def _host_facts(report: Findings, everything: bool) -> Iterator[tuple[str, str, 
     if "host_rss_bytes" not in samples:
         return
     highest, limit = samples.highest("host_rss_bytes"), host.get("limit_bytes")
-    comment = "resident at most, of one worker" if report.workers else "resident at most"
+    comment = "" if highest is None else "peak of one worker" if report.workers else "peak"
     if isinstance(limit, (int, float)) and highest is not None:
         comment += f", {_share(highest, limit)} of {format_bytes(limit)} ({host.get('limit_source')})"
     yield "Host RSS", format_bytes(highest), comment
@@ -168,7 +168,7 @@ def _host_facts(report: Findings, everything: bool) -> Iterator[tuple[str, str, 
         yield (
             "  at the end",
             format_bytes(newest),
-            f"{format_bytes(in_use)} of it tensors; {rest} libraries, Python, arrays, caches",
+            f"of which {format_bytes(in_use)} tensors and {rest} libraries, Python, arrays, caches",
         )
     if everything:
         for name, words in _SLOW_HOST:
