@@ -12,7 +12,7 @@ from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedS
 
 # requested bytes, birth, death, owner, category, phase, and the operation
 Line = tuple[int, int, int, str, str, str, str]
-NAMED = ("input pipeline", "loss", "metrics", "optimizer", "unattributed")
+NAMED = ("input pipeline", "loss", "metrics", "optimizer", "unattributed", "kept tapes")
 
 
 def timeline(lines: Sequence[Line], num_events: int, *, owners: Sequence[str] = (), **changed: Any) -> Timeline:

@@ -57,6 +57,11 @@ class Frame(NamedTuple):
     class_name: str
     phase: str
 
+    @property
+    def named(self) -> str:
+        """The owner if it is no layer, else ``""``: a layer may be called "metrics"."""
+        return "" if self.class_name else self.owner
+
 
 BASE = Frame(INPUT_PIPELINE, "", "input")
 AFTER_LAYERS = Frame(LOSS, "", "forward")

@@ -87,6 +87,12 @@ class Timeline:
         """Number of births and deaths."""
         return len(self.time_ns)
 
+    def is_of(self, name: str) -> NDArray[np.bool_]:
+        """``bool[num_allocations]``, which ones a named owner has that is no layer: a layer may be called alike."""
+        pairs = zip(self.owners, self.classes, strict=True)
+        found: NDArray[np.bool_] = np.array([pair == (name, "") for pair in pairs], np.bool_)[self.owner]
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class TracedStep:

@@ -69,6 +69,11 @@ class KnownBuffer:
     before: int = 0
     device: str = "CPU:0"
 
+    @property
+    def named(self) -> str:
+        """The owner if it is no layer, else ``""``, as ``Frame.named``."""
+        return "" if self.class_name else self.owner
+
 
 class Sighting(NamedTuple):
     """Sighting of a variable within a step.

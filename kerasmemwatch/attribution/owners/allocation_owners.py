@@ -69,7 +69,7 @@ def row_frames(
     of_layers = np.flatnonzero([bool(frame.class_name) for frame in codes])
     for birth, frame in (told or {}).items():
         # A program that a layer calls belongs to the layer.
-        if frame.owner != FUNCTIONS or which[row_of[birth]] not in of_layers:
+        if frame.named != FUNCTIONS or which[row_of[birth]] not in of_layers:
             which[row_of[birth]] = codes.setdefault(frame, len(codes))
     which[rows.birth < 0] = 0
     # A frame may give only the phase.

@@ -42,8 +42,7 @@ def batch_ahead(events: AllocationEvents, rows: Allocations, batch: Sequence[Bat
 def ahead_note(timeline: Timeline) -> str:
     """Note that says which bytes of a timeline count as batches waiting on its device; empty without any."""
     whole = (timeline.birth < 0) & (timeline.death >= timeline.num_events) & (timeline.address == 0)
-    from_pipeline = np.array([owner == INPUT_PIPELINE for owner in timeline.owners], bool)[timeline.owner]
-    size = int(timeline.requested_bytes[whole & from_pipeline].sum())
+    size = int(timeline.requested_bytes[whole & timeline.is_of(INPUT_PIPELINE)].sum())
     if not size or timeline.device.startswith("CPU"):
         return ""
     return (

@@ -55,7 +55,7 @@ def baseline_parts(
     """
     places = variable_places(events, rows, known, assigned, sightings)
     left_of = dict(held or {})
-    kept = [buffer for buffer in known if buffer.owner == INPUT_PIPELINE and not buffer.address]
+    kept = [buffer for buffer in known if buffer.named == INPUT_PIPELINE and not buffer.address]
     died = tuple(_died(events, rows, {part.row for part in places.parts}, batch, left_of, kept))
     gone = {id(part.buffer) for part in died}
     known = [buffer for buffer in known if id(buffer) not in gone]
@@ -192,7 +192,7 @@ def _doubt(buffer: KnownBuffer, places: ChunkPlaces) -> int:
         return 0
     if not buffer.address:
         return 1  # known to be nowhere else
-    if buffer.owner == INPUT_PIPELINE:
+    if buffer.named == INPUT_PIPELINE:
         return 2
     if buffer.constant:
         return 4  # alive at the first call of its function

@@ -91,8 +91,8 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
     requested = events.requested_bytes[rows.event]
     owner = np.array([owners.code(frame.owner, frame.class_name) for frame in frames], np.int32)[which]
     phase = np.array([PHASE_CODES[frame.phase] for frame in frames], np.int8)[which]
-    is_metric = np.array([frame.owner == METRICS for frame in frames])[which]
-    is_loss = np.array([frame.owner == LOSS for frame in frames])[which]
+    is_metric = np.array([frame.named == METRICS for frame in frames])[which]
+    is_loss = np.array([frame.named == LOSS for frame in frames])[which]
     category = by_life(
         phase,
         rows.birth,

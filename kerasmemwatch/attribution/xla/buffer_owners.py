@@ -127,11 +127,11 @@ class XlaCategories:
 
     def _category(self, buffer: XlaBuffer, module: XlaModule, frame: Frame) -> str:
         """Return the category of a buffer that holds no variable's gradient."""
-        if frame.owner == _UNKNOWN.owner:
+        if frame.named == _UNKNOWN.owner:
             return "unattributed"
         if frame.phase == "input":
             return "inputs"
-        if frame.owner == METRICS or (frame.owner == LOSS and buffer.bytes <= _SCALAR_BYTES):
+        if frame.named == METRICS or (frame.named == LOSS and buffer.bytes <= _SCALAR_BYTES):
             return "other"
         if frame.phase == "forward" and buffer.copy_of is None:
             needed = module.backward_from is not None and buffer.last >= module.backward_from > buffer.first

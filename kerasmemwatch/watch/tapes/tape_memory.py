@@ -58,7 +58,7 @@ def traced_memory(steps: Sequence[TracedStep]) -> TapeMemory | None:
 
 def _held_by_others(timeline: Timeline) -> NDArray[np.int64]:
     """Bytes that tapes of earlier steps hold at each moment; entry ``e`` is the moment before event ``e``."""
-    kept = np.array([owner == KEPT_TAPES for owner in timeline.owners], np.bool_)[timeline.owner]
+    kept = timeline.is_of(KEPT_TAPES)
     kept &= timeline.category == CATEGORIES.index("activations")
     change = np.zeros(timeline.num_events + 2, np.int64)
     np.add.at(change, timeline.birth[kept] + 1, timeline.requested_bytes[kept])
@@ -69,7 +69,7 @@ def _held_by_others(timeline: Timeline) -> NDArray[np.int64]:
 
 def _backward_births(timeline: Timeline) -> NDArray[np.int64]:
     """Events at which the backward pass allocated; without an owner, an allocation's phase is a guess."""
-    owned = np.array([owner != "unattributed" for owner in timeline.owners], np.bool_)[timeline.owner]
+    owned = ~timeline.is_of("unattributed")
     births: NDArray[np.int64] = timeline.birth[(timeline.phase == PHASES.index("backward")) & owned]
     return births
 
