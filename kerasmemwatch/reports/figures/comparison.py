@@ -26,7 +26,8 @@ _MAX_POINTS = 12_000
 _MAX_LAYERS = 15
 _ROW_HEIGHT, _PEAK_HEIGHT = 20, 34
 # Pixels above the peaks' bars (for their legend), and above the layers' bars.
-_LEGEND_HEIGHT, _GAP = 44, 16
+# A narrow window breaks the legend of all categories into three rows.
+_LEGEND_HEIGHT, _GAP = 70, 16
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
