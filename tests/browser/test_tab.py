@@ -40,11 +40,34 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert status == 0, errors
     write_run(log_dir, "hostile", batches=30)
     lines = [(1000 * (i + 1), -1, 4, name, "weights", "between", "") for i, name in enumerate(HOSTILE)]
-    append_payload(log_dir / "hostile", f"{STEPS_TAG}000000", encode_step(step(timeline(lines, 4))))
+    append_payload(
+        log_dir / "hostile", f"{STEPS_TAG}000000", encode_step(step(timeline(lines, 4), reason="long " * 60))
+    )
     write_run(log_dir, "large", batches=30)
     append_payload(log_dir / "large", f"{STEPS_TAG}000000", encode_step(realistic_step(100_000)))
     with tensorboard(log_dir) as found:
         yield found
+
+
+def fits(tab: Tab) -> bool:
+    """Whether the page is no wider than its window; a figure takes the width of its box once that is laid out."""
+    return bool(
+        tab.frame.locator("body").evaluate(
+            """async body => {
+                for (let frames = 0; frames < 300 && body.scrollWidth > innerWidth; frames++)
+                    await new Promise(requestAnimationFrame);
+                return body.scrollWidth <= innerWidth;
+            }"""
+        )
+    )
+
+
+def test_long_names_and_reasons_fit_a_narrow_window(opened: Callable[..., Tab]) -> None:
+    tab = opened(linked(run="hostile"), width=600)
+    for view in VIEWS:
+        tab.show(view)
+        tab.settled()
+        assert fits(tab), view
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 600), ("dark", 1280)])
@@ -58,14 +81,7 @@ def test_every_view_is_drawn(opened: Callable[..., Tab], screenshots: Path | Non
         plots = tab.frame.locator(".plot .main-svg")
         plots.first.wait_for(timeout=60_000)
         assert not tab.frame.locator(".problem").count()
-        # A figure takes the width of its box once that is laid out.
-        assert tab.frame.locator("body").evaluate(
-            """async body => {
-                for (let frames = 0; frames < 300 && body.scrollWidth > innerWidth; frames++)
-                    await new Promise(requestAnimationFrame);
-                return body.scrollWidth <= innerWidth;
-            }"""
-        )
+        assert fits(tab), view
         if screenshots:
             tab.page.screenshot(path=screenshots / f"tab-{view}-{theme}-{width}.png")
     assert tab.wrong == []
