@@ -111,6 +111,7 @@ def traced_fit(
         "optimizer_bytes": zoo.optimizer_bytes,
         "layers_weights_bytes": _sum(layer.weights_bytes for layer in report.layers),
         "layers_optimizer_bytes": _sum(layer.optimizer_bytes for layer in report.layers),
+        "report_step": report.traced.step if report.traced else None,
         "report_requested_bytes": report.peak.requested_bytes,
         "report_by_category": dict(report.peak.by_category),
         "report_by_layer_bytes": _sum(row.total_bytes for row in report.peak.by_layer),

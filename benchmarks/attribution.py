@@ -92,11 +92,12 @@ class Row:
 
     @property
     def categories(self) -> bool:
-        """Whether the report's categories and rows at the peak sum to the total that was counted."""
-        highest = max(self.steps, key=lambda step: step["peak_bytes"])
+        """Whether the report's categories and rows at the peak sum to the total counted in the step that it shows."""
+        # That of the run's peak, which need not be the one that asked for most.
+        shown = next(step for step in self.steps if step["step"] == self.found["report_step"])
         reported = self.found["report_by_category"]
         totals = {sum(reported.values()), self.found["report_requested_bytes"], self.found["report_by_layer_bytes"]}
-        return totals == {highest["peak_bytes"]} and reported == highest["by_category"]
+        return totals == {shown["peak_bytes"]} and reported == shown["by_category"]
 
     @property
     def seconds(self) -> float:
