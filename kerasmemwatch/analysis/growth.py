@@ -17,27 +17,16 @@ _DEVICE, _HOST = "device_in_use_bytes", "host_rss_bytes"
 
 @dataclass(frozen=True)
 class Outlook:
-    """A trend, and where it leads.
+    """A trend, and where it leads."""
 
-    Attributes:
-        growth: The trend.
-        name: What grows, in words: ``"CPU:0 in use"``, ``"host RSS"``.
-        newest_bytes: The newest value; ``None`` if unknown.
-        newest_step: Its step.
-        limit_bytes: The limit; ``None`` if unknown.
-        limit_step: The step that reaches the limit at this pace; ``None`` without known growth or a limit.
-        earliest_step: The same at the upper end of the interval.
-        latest_step: The same at the lower end.
-    """
-
-    growth: Growth
-    name: str
-    newest_bytes: int | None
-    newest_step: int | None
-    limit_bytes: int | None
-    limit_step: int | None
-    earliest_step: int | None
-    latest_step: int | None
+    growth: Growth  # the trend
+    name: str  # what grows, in words: `"CPU:0 in use"`, `"host RSS"`
+    newest_bytes: int | None  # the newest value; `None` if unknown
+    newest_step: int | None  # its step
+    limit_bytes: int | None  # the limit; `None` if unknown
+    limit_step: int | None  # the step that reaches the limit at this pace; `None` without known growth or a limit
+    earliest_step: int | None  # the same at the upper end of the interval
+    latest_step: int | None  # the same at the lower end
 
     @property
     def is_growing(self) -> bool:

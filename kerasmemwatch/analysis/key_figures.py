@@ -18,19 +18,12 @@ _HIGH, _TIGHT = 0.9, 0.75
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure.
+    """One figure."""
 
-    Attributes:
-        label: What it is.
-        value: The figure, with its unit; ``"unknown"`` if it is.
-        detail: What it means.
-        tone: ``""``, ``"good"`` or ``"warning"``.
-    """
-
-    label: str
-    value: str
-    detail: str
-    tone: str = ""
+    label: str  # what it is
+    value: str  # the figure, with its unit; `"unknown"` if it is
+    detail: str  # what it means
+    tone: str = ""  # `""`, `"good"` or `"warning"`
 
 
 def headline(report: Findings) -> tuple[Tile, ...]:

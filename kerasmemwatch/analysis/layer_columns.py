@@ -23,19 +23,12 @@ __all__ = [
 
 
 class LayerColumn(NamedTuple):
-    """One column.
+    """One column."""
 
-    Attributes:
-        key: The attribute of ``LayerMemory`` or ``LayerRow`` that it shows.
-        label: Its heading.
-        kind: ``"text"``, ``"bytes"`` or ``"share"``.
-        help: What it means.
-    """
-
-    key: str
-    label: str
-    kind: str
-    help: str = ""
+    key: str  # the attribute of `LayerMemory` or `LayerRow` that it shows
+    label: str  # its heading
+    kind: str  # `"text"`, `"bytes"` or `"share"`
+    help: str = ""  # what it means
 
 
 # Categories that most layers have come first.
@@ -61,17 +54,11 @@ _OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "back
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer or other owner.
+    """One layer or other owner."""
 
-    Attributes:
-        layer: Its bytes.
-        at_peak_bytes: What it held at the traced peak; ``None`` if unknown.
-        share: That as a share of all live bytes.
-    """
-
-    layer: LayerMemory
-    at_peak_bytes: int | None
-    share: float | None
+    layer: LayerMemory  # its bytes
+    at_peak_bytes: int | None  # what it held at the traced peak; `None` if unknown
+    share: float | None  # that as a share of all live bytes
 
     def cell(self, column: LayerColumn) -> str | float | None:
         """The value in a column; ``None`` if unknown."""

@@ -30,40 +30,24 @@ __all__ = ["DeviceAttribution", "StepFacts", "attributed_device"]
 
 @dataclass(frozen=True)
 class StepFacts:
-    """Knowledge of a step besides the allocators' events.
+    """Knowledge of a step besides the allocators' events."""
 
-    Attributes:
-        captured: The step.
-        noted: The hooks' records.
-        kept: Buffers that functions' first calls left.
-        owners: Owner of each operation.
-        modules: Compiled programs that are opened, by id.
-        guessed: Whether most of ``owners`` are guessed from the operations' names.
-    """
-
-    captured: CapturedStep
-    noted: HookNotes
-    kept: Sequence[Kept]
-    owners: OpOwners
-    modules: Mapping[int, XlaModule]
-    guessed: bool
+    captured: CapturedStep  # the step
+    noted: HookNotes  # the hooks' records
+    kept: Sequence[Kept]  # buffers that functions' first calls left
+    owners: OpOwners  # owner of each operation
+    modules: Mapping[int, XlaModule]  # compiled programs that are opened, by id
+    guessed: bool  # whether most of `owners` are guessed from the operations' names
 
 
 @dataclass(frozen=True)
 class DeviceAttribution:
-    """A device's part of a traced step.
+    """A device's part of a traced step."""
 
-    Attributes:
-        timeline: Its allocations with their owners.
-        gradient_bytes: Bytes of gradients by layer.
-        notes: Notes on uncertainties; may contain empty strings.
-        is_compiled: Whether it shows the buffers of compiled programs.
-    """
-
-    timeline: Timeline
-    gradient_bytes: dict[str, int]
-    notes: tuple[str, ...]
-    is_compiled: bool
+    timeline: Timeline  # its allocations with their owners
+    gradient_bytes: dict[str, int]  # bytes of gradients by layer
+    notes: tuple[str, ...]  # notes on uncertainties; may contain empty strings
+    is_compiled: bool  # whether it shows the buffers of compiled programs
 
 
 def attributed_device(

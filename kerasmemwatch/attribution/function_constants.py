@@ -40,19 +40,12 @@ _SMALL_BYTES = 256
 
 
 class Kept(NamedTuple):
-    """A buffer that a function's first call left.
+    """A buffer that a function's first call left."""
 
-    Attributes:
-        address: Its address.
-        bytes: The requested size.
-        op: The operation that requested it, ``""`` without one.
-        device: The device of ``address``.
-    """
-
-    address: int
-    bytes: int
-    op: str
-    device: str = "CPU:0"
+    address: int  # its address
+    bytes: int  # the requested size
+    op: str  # the operation that requested it, `""` without one
+    device: str = "CPU:0"  # the device of `address`
 
 
 class FirstCalls:

@@ -19,22 +19,16 @@ __all__ = ["HookNotes", "hook_notes"]
 
 @dataclass(frozen=True)
 class HookNotes:
-    """Records by the hooks.
+    """Records by the hooks."""
 
-    Attributes:
-        owners: Owner of each operation.
-        assigned: By name of an operation that assigns, or whose result is assigned, the variable's buffer.
-        gradients: The gradients of variables.
-        outputs: By layer path, a record of each tensor that a layer's call returns.
-        missing: Consequences of hooks that could not be installed.
-        calls: By name of an operation that calls a function, the function's name.
-    """
-
-    owners: OpOwners
+    owners: OpOwners  # owner of each operation
+    # By name of an operation that assigns, or whose result is assigned, the variable's buffer.
     assigned: Mapping[str, KnownBuffer] = field(default_factory=dict)
-    gradients: Sequence[GradientBuffer] = ()
+    gradients: Sequence[GradientBuffer] = ()  # the gradients of variables
+    # By layer path, a record of each tensor that a layer's call returns.
     outputs: Mapping[str, Iterable[Spec]] = field(default_factory=dict)
-    missing: Sequence[str] = ()
+    missing: Sequence[str] = ()  # consequences of hooks that could not be installed
+    # By name of an operation that calls a function, the function's name.
     calls: Mapping[str, str] = field(default_factory=dict)
 
 

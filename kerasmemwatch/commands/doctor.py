@@ -14,19 +14,12 @@ __all__ = ["Finding", "diagnose"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that can or cannot be measured.
+    """One thing that can or cannot be measured."""
 
-    Attributes:
-        what: Name of the measurement.
-        state: ``"yes"``, ``"partly"`` or ``"no"``.
-        detail: The finding.
-        remedy: How to close the gap; empty if there is none, or if nothing helps.
-    """
-
-    what: str
-    state: str
-    detail: str
-    remedy: str = ""
+    what: str  # name of the measurement
+    state: str  # `"yes"`, `"partly"` or `"no"`
+    detail: str  # the finding
+    remedy: str = ""  # how to close the gap; empty if there is none, or if nothing helps
 
 
 def diagnose() -> list[Finding]:

@@ -33,21 +33,13 @@ _UNCOUNTED_CONSTANTS = (
 
 @dataclass(frozen=True)
 class Allocator:
-    """One allocator that keeps statistics.
+    """One allocator that keeps statistics."""
 
-    Attributes:
-        info: Its name and what it counts.
-        read: Returns bytes in use and the peak.
-        read_and_reset: The same, and resets the peak to the bytes in use.
-        shared_by: Names of all devices that allocate from it, if several.
-        note: Caveat about its figures; empty if there is none.
-    """
-
-    info: DeviceInfo
-    read: Reading
-    read_and_reset: Reading
-    shared_by: tuple[str, ...] = ()
-    note: str = ""
+    info: DeviceInfo  # its name and what it counts
+    read: Reading  # returns bytes in use and the peak
+    read_and_reset: Reading  # the same, and resets the peak to the bytes in use
+    shared_by: tuple[str, ...] = ()  # names of all devices that allocate from it, if several
+    note: str = ""  # caveat about its figures; empty if there is none
 
 
 def allocators() -> list[Allocator]:

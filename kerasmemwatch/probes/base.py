@@ -21,20 +21,15 @@ def begin_nothing() -> None:
 
 
 class Probe(Protocol):
-    """One source of measurements. The recorder opens it, reads it, and closes it.
+    """One source of measurements. The recorder opens it, reads it, and closes it."""
 
-    Attributes:
-        name: Short name, used in messages: ``"host"``, ``"tensorflow"``, ``"nvml"``.
-        columns: Columns that ``batch_end`` returns, one ``float`` each (``width`` floats for a column with a width).
-            Known once ``open`` has returned.
-        slow_columns: Columns that ``epoch_end`` returns, likewise. Read rarely, because reading is slow.
-        facts: Constant facts about the source, JSON-able: device names, limits, how exactly it counts.
-    """
-
-    name: str
+    name: str  # short name, used in messages: `"host"`, `"tensorflow"`, `"nvml"`
+    # Columns that `batch_end` returns, one `float` each (`width` floats for a column with a width). Known once
+    # `open` has returned.
     columns: tuple[Column, ...]
+    # Columns that `epoch_end` returns, likewise. Read rarely, because reading is slow.
     slow_columns: tuple[Column, ...]
-    facts: dict[str, object]
+    facts: dict[str, object]  # constant facts about the source, JSON-able: device names, limits, how exactly it counts
 
     def open(self) -> None:
         """Prepare for reading. May be called again for each stage, and must then be cheap.

@@ -13,17 +13,11 @@ LimitSource = Literal["cgroup v2", "cgroup v1", "physical memory"]
 
 @dataclass(frozen=True)
 class HostLimit:
-    """Memory limit of the process, and its source.
+    """Memory limit of the process, and its source."""
 
-    Attributes:
-        limit_bytes: Beyond this, the kernel kills the process (or the machine swaps).
-        source: Where the limit comes from.
-        physical_bytes: Memory of the machine, excluding swap.
-    """
-
-    limit_bytes: int
-    source: LimitSource
-    physical_bytes: int
+    limit_bytes: int  # beyond this, the kernel kills the process (or the machine swaps)
+    source: LimitSource  # where the limit comes from
+    physical_bytes: int  # memory of the machine, excluding swap
 
 
 def host_limit(

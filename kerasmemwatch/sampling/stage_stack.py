@@ -14,19 +14,12 @@ __all__ = ["Stage", "Stages", "num_executions"]
 
 @dataclass(slots=True)
 class Stage:
-    """One fit, evaluate or predict.
+    """One fit, evaluate or predict."""
 
-    Attributes:
-        code: Its index in ``STAGES``.
-        epoch: The epoch of training that it belongs to; NaN if none.
-        last_batch: 0-based number within the epoch of the last batch that ended; -1 before the first.
-        per_execution: Batches per execution.
-    """
-
-    code: int
-    epoch: float = UNKNOWN
-    last_batch: int = -1
-    per_execution: int = 1
+    code: int  # its index in `STAGES`
+    epoch: float = UNKNOWN  # the epoch of training that it belongs to; NaN if none
+    last_batch: int = -1  # 0-based number within the epoch of the last batch that ended; -1 before the first
+    per_execution: int = 1  # batches per execution
 
 
 class Stages(list[Stage]):

@@ -26,25 +26,17 @@ _MAX_NAME_BYTES = 255
 
 @dataclass(frozen=True)
 class Store:
-    """The opened storage of one run.
+    """The opened storage of one run."""
 
-    Attributes:
-        name: The run's name.
-        sinks: Receivers of its chunks.
-        journal_path: The file that holds the newest rows; ``None`` if they stay in memory.
-        previous: The earlier recording of this name, if this run continues it.
-        directory: The run's directory; ``None`` if it has none.
-        claim: Prevents others from continuing the run while it is recorded; ``None`` where locking is impossible.
-        occupied: Name of the run to continue, if it is already being recorded; this run is then a new one.
-    """
-
-    name: str
-    sinks: tuple[Sink, ...] = ()
-    journal_path: Path | None = None
+    name: str  # the run's name
+    sinks: tuple[Sink, ...] = ()  # receivers of its chunks
+    journal_path: Path | None = None  # the file that holds the newest rows; `None` if they stay in memory
+    # The earlier recording of this name, if this run continues it.
     previous: StoredRun = field(default_factory=StoredRun)
-    directory: str | None = None
+    directory: str | None = None  # the run's directory; `None` if it has none
+    # Prevents others from continuing the run while it is recorded; `None` where locking is impossible.
     claim: RunClaim | None = None
-    occupied: str = ""
+    occupied: str = ""  # name of the run to continue, if it is already being recorded; this run is then a new one
 
     def unlock(self) -> None:
         """Let others continue the run. May be called twice."""

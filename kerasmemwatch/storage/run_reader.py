@@ -31,27 +31,16 @@ _READS = 5
 
 @dataclass(frozen=True)
 class StoredRun:
-    """Contents of a run's directory.
+    """Contents of a run's directory."""
 
-    Attributes:
-        run: The newest description; ``None`` if nothing was written yet.
-        layers: The model's variables by layer.
-        chunks: Encoded chunks of rows, in order.
-        fresh: Rows that are only in the journal.
-        problems: What could not be read, in words.
-        next_index: Number of the next chunk to write; higher than the number of chunks if some cannot be read.
-        steps: Encoded traced steps, in order.
-        next_step: Number of the next step to write, likewise.
-    """
-
-    run: RunInfo | None = None
-    layers: tuple[LayerMemory, ...] = ()
-    chunks: tuple[bytes, ...] = ()
-    fresh: tuple[Layout, Rows] | None = None
-    problems: tuple[str, ...] = ()
-    next_index: int = 0
-    steps: tuple[bytes, ...] = ()
-    next_step: int = 0
+    run: RunInfo | None = None  # the newest description; `None` if nothing was written yet
+    layers: tuple[LayerMemory, ...] = ()  # the model's variables by layer
+    chunks: tuple[bytes, ...] = ()  # encoded chunks of rows, in order
+    fresh: tuple[Layout, Rows] | None = None  # rows that are only in the journal
+    problems: tuple[str, ...] = ()  # what could not be read, in words
+    next_index: int = 0  # number of the next chunk to write; higher than the number of chunks if some cannot be read
+    steps: tuple[bytes, ...] = ()  # encoded traced steps, in order
+    next_step: int = 0  # number of the next step to write, likewise
 
 
 def run_dirs(log_dir: str) -> list[str]:

@@ -25,17 +25,11 @@ _OWN = {
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of a package.
+    """A file of a package."""
 
-    Attributes:
-        package: The package that contains it.
-        path: Its path within the package.
-        content_type: Its media type; not guessed, because some Windows set-ups guess wrongly.
-    """
-
-    package: str
-    path: str
-    content_type: str
+    package: str  # the package that contains it
+    path: str  # its path within the package
+    content_type: str  # its media type; not guessed, because some Windows set-ups guess wrongly
 
     def compressed(self) -> bytes:
         """Its content, compressed by gzip: the plotting library is large, and its transfer delays the first paint."""

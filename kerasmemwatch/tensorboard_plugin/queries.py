@@ -28,14 +28,10 @@ _MAX_DECODED, _MAX_RECORDINGS = 4096, 16
 
 @dataclass(frozen=True)
 class StoredTags:
-    """What the data provider lists of one run.
+    """What the data provider lists of one run."""
 
-    Attributes:
-        run: Its name.
-        tags: Each tag of ours, with the step and the time of its newest event: they change when it is written again.
-    """
-
-    run: str
+    run: str  # its name
+    # Each tag of ours, with the step and the time of its newest event: they change when it is written again.
     tags: Mapping[str, tuple[int, float]]
 
     @property

@@ -26,33 +26,19 @@ class FitDiffersError(MemWatchError):
 
 @dataclass
 class TracedStage:
-    """One fit, evaluate or predict, or the batches outside all of them.
+    """One fit, evaluate or predict, or the batches outside all of them."""
 
-    Attributes:
-        name: ``"train"``, ``"test"`` or ``"predict"``.
-        schedule: Decides which of its steps are traced.
-        single: Whether it is one of many batches that run outside a fit.
-        callbacks: Returns the running callback list, ``None`` if there is none.
-        count: Number of its executions that have begun.
-        due: The execution before which to decide next.
-        reason: Why the current execution is traced.
-        fit: Its entry among equivalent fits, once known.
-        is_judged: Whether its peaks were compared with those of the steps it shows.
-        differs: How they differ.
-        since: Number of executions that had begun when it was last entered.
-    """
-
-    name: str
-    schedule: TraceSchedule
-    single: bool
-    callbacks: Callable[[], Any] = lambda: None
-    count: int = 0
-    due: int = 1
-    reason: str = ""
-    fit: Fit | None = None
-    is_judged: bool = False
-    differs: str = ""
-    since: int = 0
+    name: str  # `"train"`, `"test"` or `"predict"`
+    schedule: TraceSchedule  # decides which of its steps are traced
+    single: bool  # whether it is one of many batches that run outside a fit
+    callbacks: Callable[[], Any] = lambda: None  # returns the running callback list, `None` if there is none
+    count: int = 0  # number of its executions that have begun
+    due: int = 1  # the execution before which to decide next
+    reason: str = ""  # why the current execution is traced
+    fit: Fit | None = None  # its entry among equivalent fits, once known
+    is_judged: bool = False  # whether its peaks were compared with those of the steps it shows
+    differs: str = ""  # how they differ
+    since: int = 0  # number of executions that had begun when it was last entered
 
     @property
     def may_trace_more(self) -> bool:

@@ -17,21 +17,13 @@ _WINDOWS = ("device_peak_bytes", "device_between_peak_bytes")
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Consecutive executions, each with the gap before it.
+    """Consecutive executions, each with the gap before it."""
 
-    Attributes:
-        step: ``int64[num_rows]``, the execution's last step.
-        stage: ``int64[num_rows]``, index into ``STAGES``.
-        epoch: ``float64[num_rows]``, NaN outside training.
-        within: ``float64[num_rows]``, its peak over devices, in bytes; NaN where unknown.
-        between: ``float64[num_rows]``, the same for the gap.
-    """
-
-    step: NDArray[np.int64]
-    stage: NDArray[np.int64]
-    epoch: NDArray[np.float64]
-    within: NDArray[np.float64]
-    between: NDArray[np.float64]
+    step: NDArray[np.int64]  # `int64[num_rows]`, the execution's last step
+    stage: NDArray[np.int64]  # `int64[num_rows]`, index into `STAGES`
+    epoch: NDArray[np.float64]  # `float64[num_rows]`, NaN outside training
+    within: NDArray[np.float64]  # `float64[num_rows]`, its peak over devices, in bytes; NaN where unknown
+    between: NDArray[np.float64]  # `float64[num_rows]`, the same for the gap
 
 
 def recent_peaks(layout: Layout, rows: Rows) -> list[tuple[float, float]]:

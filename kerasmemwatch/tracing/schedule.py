@@ -32,13 +32,9 @@ Peaks = Sequence[tuple[float, float]]
 
 @dataclass
 class TraceBudget:
-    """Traces spent on a fit, including its validations and gaps; steps that were asked for do not count.
+    """Traces spent on a fit, including its validations and gaps; steps that were asked for do not count."""
 
-    Attributes:
-        spent: Number of steps and gaps.
-    """
-
-    spent: int = 0
+    spent: int = 0  # number of steps and gaps
 
     @property
     def has_plans(self) -> bool:
@@ -60,23 +56,17 @@ class TraceBudget:
 class TraceSchedule:
     """Decides for one fit, evaluate or predict.
 
-    Args:
-        wanted: ``"auto"``, or the ``step``s to trace.
-        total_steps: Number of steps, if known.
-        budget: Shared by all traces of the fit.
-        first: Whether to trace the first step, too: on a GPU, it holds the peak.
-
     Example:
         >>> schedule = TraceSchedule("auto", total_steps=100)
         >>> [count for count in range(1, 101) if schedule.reason(count, step=count)]
         [2, 10]
     """
 
-    wanted: str | Collection[int]
-    total_steps: int | None = None
+    wanted: str | Collection[int]  # `"auto"`, or the `step`s to trace
+    total_steps: int | None = None  # number of steps, if known
     traced: int = 0
-    budget: TraceBudget = field(default_factory=TraceBudget)
-    first: bool = False
+    budget: TraceBudget = field(default_factory=TraceBudget)  # shared by all traces of the fit
+    first: bool = False  # whether to trace the first step, too: on a GPU, it holds the peak
     _levels: NDArray[np.float64] | None = None
     _retry: str = ""
     _shows: bool = False

@@ -120,20 +120,15 @@ class TracedBefore:
 
 @dataclass(eq=False)
 class Fit:
-    """One stage of a fit, among equivalent ones.
-
-    Attributes:
-        reuses: Whether to show an equivalent fit's steps rather than trace this one.
-        run: Name of its recording, ``""`` if it has none.
-    """
+    """One stage of a fit, among equivalent ones."""
 
     _all: TracedBefore
     _kind: _Kind
     _number: int
     _paths: tuple[str, ...]
     _source: object
-    reuses: bool
-    run: str = ""
+    reuses: bool  # whether to show an equivalent fit's steps rather than trace this one
+    run: str = ""  # name of its recording, `""` if it has none
 
     def expect(self) -> None:
         """Announce a captured step; ``add`` is called once it has been analysed."""

@@ -18,29 +18,21 @@ __all__ = ["Chance", "UntracedPeaks"]
 
 
 class Chance(NamedTuple):
-    """A kind of step, or of gap between steps, that may occur again.
+    """A kind of step, or of gap between steps, that may occur again."""
 
-    Attributes:
-        begins: ``"step"`` for a step. For a gap, what precedes it: ``"batch"`` if another batch of the same loop
-            follows, ``"loop"`` after the loop of an epoch or validation, ``"begin"`` before the first step of a fit.
-        stage: Stage of the step, or of the step before the gap; for a fit's first gap, of the step after it.
-    """
-
+    # `"step"` for a step. For a gap, what precedes it: `"batch"` if another batch of the same loop follows,
+    # `"loop"` after the loop of an epoch or validation, `"begin"` before the first step of a fit.
     begins: str
-    stage: str
+    stage: str  # stage of the step, or of the step before the gap; for a fit's first gap, of the step after it
 
 
 @dataclass
 class UntracedPeaks:
-    """The highest traced peak, and the untraced steps and gaps that have exceeded it.
+    """The highest traced peak, and the untraced steps and gaps that have exceeded it."""
 
-    Attributes:
-        traced_bytes: The highest peak of all traced steps and gaps, from the samples; NaN if none was traced.
-        seen: The ``step`` of the newest row examined.
-    """
-
+    # The highest peak of all traced steps and gaps, from the samples; NaN if none was traced.
     traced_bytes: float = float("nan")
-    seen: int = 0
+    seen: int = 0  # the `step` of the newest row examined
     _stage: int = -1
     _epoch: float = float("nan")
     _wanted: dict[Chance, tuple[float, str]] = field(default_factory=dict)

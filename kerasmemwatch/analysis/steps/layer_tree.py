@@ -10,17 +10,11 @@ __all__ = ["TreeLine", "tree_lines"]
 
 @dataclass(frozen=True)
 class TreeLine:
-    """One line.
+    """One line."""
 
-    Attributes:
-        depth: Number of its ancestors' lines.
-        label: The part of its path below its parent line's.
-        path: Its path.
-    """
-
-    depth: int
-    label: str
-    path: str
+    depth: int  # number of its ancestors' lines
+    label: str  # the part of its path below its parent line's
+    path: str  # its path
 
 
 @dataclass

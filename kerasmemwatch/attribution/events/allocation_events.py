@@ -34,44 +34,27 @@ _STATS = (
 
 @dataclass(frozen=True, eq=False)
 class AllocationEvents:
-    """Births and deaths of one allocator, ordered by time.
+    """Births and deaths of one allocator, ordered by time."""
 
-    Attributes:
-        allocator: Its name, ``"cpu"`` or ``"GPU_0_bfc"``.
-        births: ``bool[num_events]``.
-        time_ns: ``int64[num_events]``, UNIX time.
-        address: ``uint64[num_events]``.
-        requested_bytes: ``int64[num_events]``.
-        reserved_bytes: ``int64[num_events]``, size of the chunk.
-        in_use_bytes: ``int64[num_events]``, the allocator's total after the event.
-        op: ``int32[num_events]``, index into ``ops``.
-        run: ``int64[num_events]``, id of the function run that the operation belongs to; 0 if unknown.
-        thread: ``int32[num_events]``, index into ``threads``.
-        ops: Names of operations; the first is ``""``.
-        threads: Names of threads; those that TensorFlow started end in ``/number``.
-        began_ns: UNIX time of the capture's start.
-        of_kernel: ``bool[num_events]``, whether an operation's kernel requested it, as an output, a copy or scratch
-            memory, rather than a library that the kernel calls. Empty if unknown.
-        span: ``int64[num_events]``, index into ``spans``; -1 if it lies in no span. Empty if unknown.
-        spans: Activities of the host.
-    """
-
-    allocator: str
-    births: NDArray[np.bool_]
-    time_ns: NDArray[np.int64]
-    address: NDArray[np.uint64]
-    requested_bytes: NDArray[np.int64]
-    reserved_bytes: NDArray[np.int64]
-    in_use_bytes: NDArray[np.int64]
-    op: NDArray[np.int32]
-    run: NDArray[np.int64]
-    thread: NDArray[np.int32]
-    ops: tuple[str, ...]
-    threads: tuple[str, ...]
-    began_ns: int = 0
+    allocator: str  # its name, `"cpu"` or `"GPU_0_bfc"`
+    births: NDArray[np.bool_]  # `bool[num_events]`
+    time_ns: NDArray[np.int64]  # `int64[num_events]`, UNIX time
+    address: NDArray[np.uint64]  # `uint64[num_events]`
+    requested_bytes: NDArray[np.int64]  # `int64[num_events]`
+    reserved_bytes: NDArray[np.int64]  # `int64[num_events]`, size of the chunk
+    in_use_bytes: NDArray[np.int64]  # `int64[num_events]`, the allocator's total after the event
+    op: NDArray[np.int32]  # `int32[num_events]`, index into `ops`
+    run: NDArray[np.int64]  # `int64[num_events]`, id of the function run that the operation belongs to; 0 if unknown
+    thread: NDArray[np.int32]  # `int32[num_events]`, index into `threads`
+    ops: tuple[str, ...]  # names of operations; the first is `""`
+    threads: tuple[str, ...]  # names of threads; those that TensorFlow started end in `/number`
+    began_ns: int = 0  # UNIX time of the capture's start
+    # `bool[num_events]`, whether an operation's kernel requested it, as an output, a copy or scratch memory, rather
+    # than a library that the kernel calls. Empty if unknown.
     of_kernel: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    # `int64[num_events]`, index into `spans`; -1 if it lies in no span. Empty if unknown.
     span: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span, ...] = ()  # activities of the host
 
     def __len__(self) -> int:
         return len(self.births)

@@ -26,17 +26,11 @@ _SENT_EAGERLY = "_Send input "
 
 
 class Span(NamedTuple):
-    """One activity of the host.
+    """One activity of the host."""
 
-    Attributes:
-        kind: ``AUTOTUNING``, ``RUN`` or ``COPY``.
-        name: Name of the program that runs, or of the operation whose result is copied; ``""`` if unknown.
-        number: Distinguishes spans.
-    """
-
-    kind: str
-    name: str
-    number: int
+    kind: str  # `AUTOTUNING`, `RUN` or `COPY`
+    name: str  # name of the program that runs, or of the operation whose result is copied; `""` if unknown
+    number: int  # distinguishes spans
 
 
 class SpanReader:

@@ -14,17 +14,11 @@ __all__ = ["Allocations", "pair"]
 
 @dataclass(frozen=True, eq=False)
 class Allocations:
-    """One row per allocation: those made within the step in order of birth, then those that only died in it.
+    """One row per allocation: those made within the step in order of birth, then those that only died in it."""
 
-    Attributes:
-        birth: ``int64[n]``, index of the event; -1 if it was alive before.
-        death: ``int64[n]``, index of the event; the number of events if it outlives the step.
-        event: ``int64[n]``, index of the event that describes it: its birth if known, else its death.
-    """
-
-    birth: NDArray[np.int64]
-    death: NDArray[np.int64]
-    event: NDArray[np.int64]
+    birth: NDArray[np.int64]  # `int64[n]`, index of the event; -1 if it was alive before
+    death: NDArray[np.int64]  # `int64[n]`, index of the event; the number of events if it outlives the step
+    event: NDArray[np.int64]  # `int64[n]`, index of the event that describes it: its birth if known, else its death
 
 
 def pair(events: AllocationEvents) -> Allocations:

@@ -16,21 +16,16 @@ Reference = Callable[[], Any]
 
 @dataclass
 class TracedGraph:
-    """Records of a function's graph; they keep neither the graph nor a variable alive.
+    """Records of a function's graph; they keep neither the graph nor a variable alive."""
 
-    Attributes:
-        stage: The stage in which it was traced.
-        ops: By name of the operation, its owner.
-        variables: By name of an operation that assigns, a reference to the variable's handle.
-        gradients: By name of a tensor, a reference to the variable whose gradient it is, whether that is sparse, and
-            the operations whose buffer it may share.
-        calls: By name of an operation that calls a function, the function's name.
-    """
-
-    stage: str
-    ops: dict[str, Frame] = field(default_factory=dict)
+    stage: str  # the stage in which it was traced
+    ops: dict[str, Frame] = field(default_factory=dict)  # by name of the operation, its owner
+    # By name of an operation that assigns, a reference to the variable's handle.
     variables: dict[str, Reference] = field(default_factory=dict)
+    # By name of a tensor, a reference to the variable whose gradient it is, whether that is sparse, and the operations
+    # whose buffer it may share.
     gradients: dict[str, tuple[Reference, bool, tuple[str, ...]]] = field(default_factory=dict)
+    # By name of an operation that calls a function, the function's name.
     calls: dict[str, str] = field(default_factory=dict)
 
 

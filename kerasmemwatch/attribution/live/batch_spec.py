@@ -27,15 +27,10 @@ Spec = tuple[tuple[int | None, ...], int]
 
 
 class BatchPart(NamedTuple):
-    """One tensor of a batch.
+    """One tensor of a batch."""
 
-    Attributes:
-        bytes: Its size, or the size of one row if the number of rows is not known beforehand.
-        per_row: Whether ``bytes`` is the size of one row.
-    """
-
-    bytes: int
-    per_row: bool
+    bytes: int  # its size, or the size of one row if the number of rows is not known beforehand
+    per_row: bool  # whether `bytes` is the size of one row
 
     def rows(self, size: int) -> int:
         """Number of rows of a buffer of this size; 0 if it cannot be this tensor.

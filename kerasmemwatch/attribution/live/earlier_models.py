@@ -38,15 +38,10 @@ _settled: weakref.WeakKeyDictionary[Any, list[KnownBuffer]] = weakref.WeakKeyDic
 
 @dataclass(frozen=True)
 class Unwatched:
-    """Live buffers other than the variables of watched models.
+    """Live buffers other than the variables of watched models."""
 
-    Attributes:
-        buffers: Those that Python can name, earlier models' first.
-        constant_bytes: Maximum bytes of the constants in earlier models' graphs, at unknown addresses.
-    """
-
-    buffers: tuple[KnownBuffer, ...]
-    constant_bytes: int
+    buffers: tuple[KnownBuffer, ...]  # those that Python can name, earlier models' first
+    constant_bytes: int  # maximum bytes of the constants in earlier models' graphs, at unknown addresses
 
 
 def unwatched_buffers(alive: defaultdict[str, list[Any]] | None, watched: set[int]) -> Unwatched:

@@ -43,31 +43,18 @@ _EAGER_TENSORS, _OTHER_VARIABLES = "eager tensors", "other variables"
 
 @dataclass(frozen=True)
 class KnownBuffer:
-    """A buffer with a name.
+    """A buffer with a name."""
 
-    Attributes:
-        owner: A layer's path or a named owner.
-        class_name: Class of the layer.
-        category: One of ``timeline.CATEGORIES``.
-        bytes: The requested size.
-        address: Its address on its device; 0 if unknown.
-        before: A variable's address before the step; 0 if unknown.
-        key: ``id`` of the variable's resource handle; 0 for a tensor.
-        trainable: Whether it is a variable that has a gradient.
-        constant: Whether a function has kept it since the function's first call.
-        device: The device of ``address`` and ``before``, such as ``"CPU:0"`` or ``"GPU:1"``.
-    """
-
-    owner: str
-    class_name: str
-    category: str
-    bytes: int
-    address: int = 0
-    key: int = 0
-    trainable: bool = False
-    constant: bool = False
-    before: int = 0
-    device: str = "CPU:0"
+    owner: str  # a layer's path or a named owner
+    class_name: str  # class of the layer
+    category: str  # one of `timeline.CATEGORIES`
+    bytes: int  # the requested size
+    address: int = 0  # its address on its device; 0 if unknown
+    key: int = 0  # `id` of the variable's resource handle; 0 for a tensor
+    trainable: bool = False  # whether it is a variable that has a gradient
+    constant: bool = False  # whether a function has kept it since the function's first call
+    before: int = 0  # a variable's address before the step; 0 if unknown
+    device: str = "CPU:0"  # the device of `address` and `before`, such as `"CPU:0"` or `"GPU:1"`
 
     @property
     def named(self) -> str:
@@ -76,17 +63,11 @@ class KnownBuffer:
 
 
 class Sighting(NamedTuple):
-    """Sighting of a variable within a step.
+    """Sighting of a variable within a step."""
 
-    Attributes:
-        key: ``id`` of the variable's resource handle.
-        address: Its address.
-        time_ns: UNIX time of the sighting.
-    """
-
-    key: int
-    address: int
-    time_ns: int
+    key: int  # `id` of the variable's resource handle
+    address: int  # its address
+    time_ns: int  # UNIX time of the sighting
 
 
 def variable_addresses(account: Ledger, mode: str = "", *, in_step: bool = False) -> dict[int, int]:

@@ -33,15 +33,10 @@ _OF_PYTHON = frozenset({"EagerPyFunc", "PyFunc", "PyFuncStateless"})
 
 
 class _Arrays(NamedTuple):
-    """Arrays that a dataset's function makes.
+    """Arrays that a dataset's function makes."""
 
-    Attributes:
-        constants: Bytes of each array that depends on constants alone.
-        results: Bytes of each array of known size that it returns and makes anew for each element.
-    """
-
-    constants: tuple[int, ...]
-    results: tuple[int, ...]
+    constants: tuple[int, ...]  # bytes of each array that depends on constants alone
+    results: tuple[int, ...]  # bytes of each array of known size that it returns and makes anew for each element
 
 
 _of_graph: weakref.WeakKeyDictionary[Any, _Arrays] = weakref.WeakKeyDictionary()

@@ -48,15 +48,10 @@ _scattered: dict[int, weakref.ref[Any]] = {}
 
 
 class Place(NamedTuple):
-    """Place of a buffer.
+    """Place of a buffer."""
 
-    Attributes:
-        device: ``"CPU:0"`` for all host memory, ``"GPU:1"``.
-        address: 0 if unknown.
-    """
-
-    device: str = "CPU:0"
-    address: int = 0
+    device: str = "CPU:0"  # `"CPU:0"` for all host memory, `"GPU:1"`
+    address: int = 0  # 0 if unknown
 
 
 def tensor_place(tensor: Any, *, in_step: bool = False) -> Place:

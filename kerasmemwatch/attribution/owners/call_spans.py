@@ -24,19 +24,12 @@ _NAME_STAT = "name"
 
 @dataclass(frozen=True)
 class CallSpan:
-    """One call of an operation.
+    """One call of an operation."""
 
-    Attributes:
-        op: Name of the operation.
-        thread: Name of the thread.
-        begin_ns: Time of its beginning, since the capture began.
-        end_ns: Time of its end.
-    """
-
-    op: str
-    thread: str
-    begin_ns: int
-    end_ns: int
+    op: str  # name of the operation
+    thread: str  # name of the thread
+    begin_ns: int  # time of its beginning, since the capture began
+    end_ns: int  # time of its end
 
 
 def call_spans(space: Any) -> Iterator[CallSpan]:

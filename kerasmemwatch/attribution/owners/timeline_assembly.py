@@ -29,33 +29,21 @@ _SCALAR_BYTES = 8
 
 @dataclass(frozen=True)
 class Evidence:
-    """Knowledge of a step from the hooks and from Python.
+    """Knowledge of a step from the hooks and from Python."""
 
-    Attributes:
-        device: Name of the device.
-        begun_ns: UNIX time at which the step began.
-        owners: Owner of each operation.
-        log: Times, and the top of the stack from then on, on Python's thread.
-        assigned: By name of an operation that assigns, or whose result is assigned, the variable's buffer.
-        gradients: The gradients of variables.
-        known: Variables and live tensors after the step.
-        batch: The tensors of a batch.
-        calls: Times of the beginning and end of functions that Python's thread called.
-        held: By owner, the bytes that it is known to have held when the step began, at unknown addresses.
-        sightings: Addresses of variables seen within the step.
-    """
-
-    device: str
-    begun_ns: int
-    owners: OpOwners = field(default_factory=lambda: OpOwners({}))
-    log: Sequence[tuple[int, Frame]] = ()
+    device: str  # name of the device
+    begun_ns: int  # UNIX time at which the step began
+    owners: OpOwners = field(default_factory=lambda: OpOwners({}))  # owner of each operation
+    log: Sequence[tuple[int, Frame]] = ()  # times, and the top of the stack from then on, on Python's thread
+    # By name of an operation that assigns, or whose result is assigned, the variable's buffer.
     assigned: Mapping[str, KnownBuffer] = field(default_factory=dict)
-    gradients: Sequence[GradientBuffer] = ()
-    known: Sequence[KnownBuffer] = ()
-    batch: Sequence[BatchPart] = ()
-    calls: Sequence[tuple[int, int]] = ()
+    gradients: Sequence[GradientBuffer] = ()  # the gradients of variables
+    known: Sequence[KnownBuffer] = ()  # variables and live tensors after the step
+    batch: Sequence[BatchPart] = ()  # the tensors of a batch
+    calls: Sequence[tuple[int, int]] = ()  # times of the beginning and end of functions that Python's thread called
+    # By owner, the bytes that it is known to have held when the step began, at unknown addresses.
     held: Mapping[str, int] = field(default_factory=dict)
-    sightings: Sequence[Sighting] = ()
+    sightings: Sequence[Sighting] = ()  # addresses of variables seen within the step
 
 
 class _Owners:

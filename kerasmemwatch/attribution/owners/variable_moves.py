@@ -23,15 +23,10 @@ __all__ = ["VariablePlaces", "variable_places"]
 
 @dataclass(frozen=True)
 class VariablePlaces:
-    """Buffers of variables.
+    """Buffers of variables."""
 
-    Attributes:
-        parts: Allocations that hold a variable for a part of their life.
-        lasting: Other buffers that hold a variable.
-    """
-
-    parts: tuple[Part, ...]
-    lasting: tuple[Lasting, ...]
+    parts: tuple[Part, ...]  # allocations that hold a variable for a part of their life
+    lasting: tuple[Lasting, ...]  # other buffers that hold a variable
 
 
 def variable_places(

@@ -15,32 +15,20 @@ NUMBER_BYTES = 16
 
 @dataclass(frozen=True)
 class Part:
-    """Contents of a buffer for a part of its life.
+    """Contents of a buffer for a part of its life."""
 
-    Attributes:
-        row: Its allocation; -1 for one without an event, which lived throughout the step.
-        begin: The first event of the part; -1 for before the step.
-        end: The event at which the part ends; the number of events for after the step.
-        buffer: The contents.
-    """
-
-    row: int
-    begin: int
-    end: int
-    buffer: KnownBuffer
+    row: int  # its allocation; -1 for one without an event, which lived throughout the step
+    begin: int  # the first event of the part; -1 for before the step
+    end: int  # the event at which the part ends; the number of events for after the step
+    buffer: KnownBuffer  # the contents
 
 
 @dataclass(frozen=True)
 class Lasting:
-    """A buffer that lived throughout the step, without an event.
+    """A buffer that lived throughout the step, without an event."""
 
-    Attributes:
-        buffer: Its contents and address.
-        parts: Its contents over time, if they change.
-    """
-
-    buffer: KnownBuffer
-    parts: tuple[Part, ...] = ()
+    buffer: KnownBuffer  # its contents and address
+    parts: tuple[Part, ...] = ()  # its contents over time, if they change
 
     @property
     def is_number(self) -> bool:

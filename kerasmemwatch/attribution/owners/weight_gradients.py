@@ -17,25 +17,15 @@ __all__ = ["GradientBuffer", "gradient_bytes", "gradient_rows"]
 
 @dataclass(frozen=True)
 class GradientBuffer:
-    """A sighting of a variable's gradient.
+    """A sighting of a variable's gradient."""
 
-    Attributes:
-        owner: The variable's layer.
-        class_name: The layer's class.
-        bytes: Its size; ``None`` if it is sparse.
-        key: Key of the variable.
-        ops: In a graph, the operation that returns it, then those whose buffer it may share.
-        address: In eager mode, its address.
-        time_ns: UNIX time of the sighting.
-    """
-
-    owner: str
-    class_name: str
-    bytes: int | None
-    key: int
-    ops: tuple[str, ...] = ()
-    address: int = 0
-    time_ns: int = 0
+    owner: str  # the variable's layer
+    class_name: str  # the layer's class
+    bytes: int | None  # its size; `None` if it is sparse
+    key: int  # key of the variable
+    ops: tuple[str, ...] = ()  # in a graph, the operation that returns it, then those whose buffer it may share
+    address: int = 0  # in eager mode, its address
+    time_ns: int = 0  # UNIX time of the sighting
 
 
 def gradient_rows(

@@ -23,19 +23,12 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class PathedLayer:
-    """A layer with its place in the model.
+    """A layer with its place in the model."""
 
-    Attributes:
-        path: ``"encoder/block_3/attention"``; the watched model itself has its own name.
-        layer: The Keras layer, or the ``tf.Module``.
-        depth: Number of levels under the watched model, which is at 0.
-        held: What the layer holds in its attributes.
-    """
-
-    path: str
-    layer: Any
-    depth: int
-    held: tuple[Held, ...] = ()
+    path: str  # `"encoder/block_3/attention"`; the watched model itself has its own name
+    layer: Any  # the Keras layer, or the `tf.Module`
+    depth: int  # number of levels under the watched model, which is at 0
+    held: tuple[Held, ...] = ()  # what the layer holds in its attributes
 
 
 def layer_paths(model: Any) -> tuple[PathedLayer, ...]:

@@ -30,17 +30,11 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """One thing found in an object's attributes.
+    """One thing found in an object's attributes."""
 
-    Attributes:
-        where: Its path from the object: ``"tables[0]"``, ``"helper.scale"``.
-        value: The thing itself.
-        kind: ``"variable"``, ``"layer"``, ``"metric"``, ``"optimizer"`` or ``"seed"``.
-    """
-
-    where: str
-    value: Any
-    kind: str
+    where: str  # its path from the object: `"tables[0]"`, `"helper.scale"`
+    value: Any  # the thing itself
+    kind: str  # `"variable"`, `"layer"`, `"metric"`, `"optimizer"` or `"seed"`
 
 
 @dataclass(frozen=True)

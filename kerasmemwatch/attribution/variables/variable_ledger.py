@@ -15,41 +15,26 @@ __all__ = ["Ledger", "VariableMemory"]
 
 @dataclass(frozen=True)
 class VariableMemory:
-    """Bytes of one variable.
+    """Bytes of one variable."""
 
-    Attributes:
-        path: The owner's path and the variable's name; for a slot, its variable's path and the role.
-        owner: The layer's path, or ``"optimizer"`` or ``"metrics"``.
-        class_name: Class of the layer; ``""`` for an owner that is not a layer.
-        category: ``"weights"``, ``"optimizer"`` or ``"other"``.
-        bytes: Bytes of one replica; ``None`` if the shape or the size of an item is unknown.
-        shape: Its dimensions, ``None`` where unknown; ``(None,)`` if even their number is.
-        dtype: Name of the type it is stored in.
-        replicas: Number of copies, one per device, under a ``tf.distribute`` strategy.
-        role: ``"trainable"``, ``"non_trainable"``, ``"raw"`` (a variable that Keras does not list), ``"seed"``,
-            ``"metric"``, ``"slot:momentums"`` or ``"state"`` (of an optimizer, for no single variable).
-    """
-
-    path: str
-    owner: str
-    class_name: str
-    category: str
-    bytes: int | None
-    shape: tuple[int | None, ...]
-    dtype: str
-    replicas: int = 1
+    path: str  # the owner's path and the variable's name; for a slot, its variable's path and the role
+    owner: str  # the layer's path, or `"optimizer"` or `"metrics"`
+    class_name: str  # class of the layer; `""` for an owner that is not a layer
+    category: str  # `"weights"`, `"optimizer"` or `"other"`
+    bytes: int | None  # bytes of one replica; `None` if the shape or the size of an item is unknown
+    shape: tuple[int | None, ...]  # its dimensions, `None` where unknown; `(None,)` if even their number is
+    dtype: str  # name of the type it is stored in
+    replicas: int = 1  # number of copies, one per device, under a `tf.distribute` strategy
+    # `"trainable"`, `"non_trainable"`, `"raw"` (a variable that Keras does not list), `"seed"`, `"metric"`,
+    # `"slot:momentums"` or `"state"` (of an optimizer, for no single variable).
     role: str = ""
 
 
 @dataclass
 class Ledger:
-    """Variables counted so far, each once, by :func:`variable_key`.
+    """Variables counted so far, each once, by :func:`variable_key`."""
 
-    Attributes:
-        reserved: Variables of optimizers and metrics, which are not weights.
-    """
-
-    reserved: set[int] = field(default_factory=set)
+    reserved: set[int] = field(default_factory=set)  # variables of optimizers and metrics, which are not weights
     _counted: dict[int, tuple[VariableMemory, PathedLayer | None]] = field(default_factory=dict)
     _variables: dict[int, Any] = field(default_factory=dict)
 

@@ -18,19 +18,12 @@ _BITS = re.compile(r"(?:q?u?int|b?float|complex)([0-9]+)(?:_\w+)?")
 
 @dataclass(frozen=True)
 class VariableSize:
-    """Shape, type and size of a variable.
+    """Shape, type and size of a variable."""
 
-    Attributes:
-        shape: Its dimensions, ``None`` where unknown; ``(None,)`` if even their number is.
-        dtype: Name of its storage type: ``"float32"``.
-        bytes: Bytes of one replica; ``None`` if the shape or the size of an item is unknown.
-        replicas: Number of copies, one per device, under a ``tf.distribute`` strategy.
-    """
-
-    shape: tuple[int | None, ...]
-    dtype: str
-    bytes: int | None
-    replicas: int = 1
+    shape: tuple[int | None, ...]  # its dimensions, `None` where unknown; `(None,)` if even their number is
+    dtype: str  # name of its storage type: `"float32"`
+    bytes: int | None  # bytes of one replica; `None` if the shape or the size of an item is unknown
+    replicas: int = 1  # number of copies, one per device, under a `tf.distribute` strategy
 
 
 def item_bytes(dtype: str) -> int | None:

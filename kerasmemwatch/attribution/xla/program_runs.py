@@ -32,15 +32,10 @@ _FUNCTIONS = ("__inference_", "__forward_")
 
 @dataclass(frozen=True)
 class XlaRun:
-    """One run of a program.
+    """One run of a program."""
 
-    Attributes:
-        program_id: Id of the program.
-        births: By index of each allocation that it requested, the allocation's event.
-    """
-
-    program_id: int
-    births: Mapping[int, int]
+    program_id: int  # id of the program
+    births: Mapping[int, int]  # by index of each allocation that it requested, the allocation's event
 
 
 class Programs:

@@ -24,19 +24,12 @@ _NOBODY = "unattributed"
 
 @dataclass(frozen=True)
 class CompiledRun:
-    """A run of a compiled program within a timeline.
+    """A run of a compiled program within a timeline."""
 
-    Attributes:
-        module: The program.
-        rows: By index of the program's allocation, the timeline's row.
-        event: The event after which its schedule begins.
-        end: The event before which its schedule has ended.
-    """
-
-    module: XlaModule
-    rows: Mapping[int, int]
-    event: int
-    end: int
+    module: XlaModule  # the program
+    rows: Mapping[int, int]  # by index of the program's allocation, the timeline's row
+    event: int  # the event after which its schedule begins
+    end: int  # the event before which its schedule has ended
 
 
 def compiled_runs(timeline: Timeline, runs: Sequence[XlaRun], modules: Mapping[int, XlaModule]) -> list[CompiledRun]:

@@ -21,15 +21,10 @@ _UNITS = (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 
 @dataclass(frozen=True)
 class ByteUnit:
-    """Unit of an axis: a power of two, so that division is exact.
+    """Unit of an axis: a power of two, so that division is exact."""
 
-    Attributes:
-        name: ``"MiB"``.
-        size: Its bytes.
-    """
-
-    name: str
-    size: int
+    name: str  # `"MiB"`
+    size: int  # its bytes
 
     def of(self, values: Iterable[Any]) -> list[float | None]:
         """Bytes in this unit; ``None`` where unknown."""

@@ -22,17 +22,11 @@ _CHANGE = 0.02
 
 @dataclass(frozen=True)
 class PhaseSpan:
-    """A stretch of a step in which most buffers were born in one phase.
+    """A stretch of a step in which most buffers were born in one phase."""
 
-    Attributes:
-        phase: ``"forward"``, ``"backward"`` or ``"update"``.
-        begin: Number of its first moment.
-        end: Number of the first moment after it.
-    """
-
-    phase: str
-    begin: int
-    end: int
+    phase: str  # `"forward"`, `"backward"` or `"update"`
+    begin: int  # number of its first moment
+    end: int  # number of the first moment after it
 
 
 def grouped_series(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> NDArray[np.int64]:

@@ -26,31 +26,18 @@ OTHERS_COLOUR = "#a0a0a0"
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of everything around the data.
+    """Colours of everything around the data."""
 
-    Attributes:
-        name: ``"light"`` or ``"dark"``.
-        background: The page and the plot.
-        text: Labels.
-        faint: Less important labels.
-        grid: Lines behind the data.
-        outline: Edges of areas, so that light ones are visible.
-        branch: Inner nodes of a tree.
-        mark: Peaks and limits.
-        series: Lines, and compared runs; thin lines need more contrast than areas.
-        phases: Background of forward, backward and update.
-    """
-
-    name: str
-    background: str
-    text: str
-    faint: str
-    grid: str
-    outline: str
-    branch: str
-    mark: str
-    series: tuple[str, ...]
-    phases: tuple[tuple[str, str], ...]
+    name: str  # `"light"` or `"dark"`
+    background: str  # the page and the plot
+    text: str  # labels
+    faint: str  # less important labels
+    grid: str  # lines behind the data
+    outline: str  # edges of areas, so that light ones are visible
+    branch: str  # inner nodes of a tree
+    mark: str  # peaks and limits
+    series: tuple[str, ...]  # lines, and compared runs; thin lines need more contrast than areas
+    phases: tuple[tuple[str, str], ...]  # background of forward, backward and update
 
 
 THEMES = {

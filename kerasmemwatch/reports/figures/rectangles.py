@@ -18,30 +18,19 @@ _Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Rectangles:
-    """The buffers of a window; a moment is numbered by the events before it.
+    """The buffers of a window; a moment is numbered by the events before it."""
 
-    Attributes:
-        window: The first moment, and the first after the window.
-        index: ``int64[num_rectangles]``, index of each allocation in the timeline, largest first.
-        begin: ``int64[num_rectangles]``, the first moment at which it is alive.
-        end: ``int64[num_rectangles]``, the first moment at which it is no longer alive.
-        low: ``int64[num_rectangles]``, its lower edge in bytes: its address with unused stretches removed, or a free
-            slot if the address is unknown.
-        high: ``int64[num_rectangles]``, its upper edge: ``low`` plus its requested bytes.
-        rest_at: ``int64[num_columns + 1]``, where the columns of the rest begin, and the end of the last.
-        rest_bytes: ``int64[num_columns]``, the most bytes of all other buffers alive at once, by column.
-        num_rest: Number of other buffers alive in the window.
-    """
-
-    window: tuple[int, int]
-    index: _Integers
-    begin: _Integers
-    end: _Integers
+    window: tuple[int, int]  # the first moment, and the first after the window
+    index: _Integers  # `int64[num_rectangles]`, index of each allocation in the timeline, largest first
+    begin: _Integers  # `int64[num_rectangles]`, the first moment at which it is alive
+    end: _Integers  # `int64[num_rectangles]`, the first moment at which it is no longer alive
+    # `int64[num_rectangles]`, its lower edge in bytes: its address with unused stretches removed, or a free slot if
+    # the address is unknown.
     low: _Integers
-    high: _Integers
-    rest_at: _Integers
-    rest_bytes: _Integers
-    num_rest: int
+    high: _Integers  # `int64[num_rectangles]`, its upper edge: `low` plus its requested bytes
+    rest_at: _Integers  # `int64[num_columns + 1]`, where the columns of the rest begin, and the end of the last
+    rest_bytes: _Integers  # `int64[num_columns]`, the most bytes of all other buffers alive at once, by column
+    num_rest: int  # number of other buffers alive in the window
 
 
 def allocation_rectangles(

@@ -14,28 +14,17 @@ __all__ = ["Sink", "Update"]
 
 @dataclass(frozen=True)
 class Update:
-    """Data recorded since the last update.
+    """Data recorded since the last update."""
 
-    Attributes:
-        index: 0-based number of the chunk within the run; ``None`` if there are no new rows.
-        layout: The columns of ``rows``.
-        rows: ``float64[num_rows, values]``, decimated as stored.
-        chunk: The same rows, encoded by ``row_codec.encode_rows``.
-        step: The newest step.
-        time_s: UNIX time of the newest row.
-        run: The run's description, if it changed.
-        layers: The model's variables by layer, with ``run``.
-        traced: Traced steps: number within the run, and bytes from ``step_codec.encode_step``.
-    """
-
-    index: int | None
-    layout: Layout
-    rows: Rows
-    chunk: bytes
-    step: int
-    time_s: float
-    run: RunInfo | None = None
-    layers: tuple[LayerMemory, ...] = ()
+    index: int | None  # 0-based number of the chunk within the run; `None` if there are no new rows
+    layout: Layout  # the columns of `rows`
+    rows: Rows  # `float64[num_rows, values]`, decimated as stored
+    chunk: bytes  # the same rows, encoded by `row_codec.encode_rows`
+    step: int  # the newest step
+    time_s: float  # UNIX time of the newest row
+    run: RunInfo | None = None  # the run's description, if it changed
+    layers: tuple[LayerMemory, ...] = ()  # the model's variables by layer, with `run`
+    # Traced steps: number within the run, and bytes from `step_codec.encode_step`.
     traced: tuple[tuple[int, bytes], ...] = ()
 
 
