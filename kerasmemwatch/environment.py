@@ -46,17 +46,9 @@ def versions() -> dict[str, str]:
 def worker(environ: Mapping[str, str]) -> WorkerInfo | None:
     """Read which worker of a cluster this process is from ``TF_CONFIG``, as TensorFlow's strategies do.
 
-    Args:
-        environ: Environment variables.
-
     Returns:
         ``None`` if it trains alone, serves parameters, evaluates alongside the training, or if ``TF_CONFIG`` does not
         describe a cluster.
-
-    Example:
-        >>> tasks = '"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]'
-        >>> worker({"TF_CONFIG": f'{{"cluster": {{{tasks}}}, "task": {{"type": "worker", "index": 1}}}}'}).name
-        'worker:1'
     """
     try:
         described = json.loads(environ.get("TF_CONFIG", ""))

@@ -52,12 +52,6 @@ def exact_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
     Returns:
         Variables to add; none if the user has turned exact counting off.
-
-    Example:
-        >>> exact_variables({"TF_CPU_ALLOCATOR_USE_BFC": "0"})
-        {}
-        >>> exact_variables({"TF_CPU_BFC_MEM_LIMIT_IN_MB": "100"})["TF_CPU_ALLOCATOR_USE_BFC"]
-        '1'
     """
     if disabled(environ) or leaves_cpu_alone(environ):
         return {}
@@ -74,21 +68,12 @@ def exact_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_ours(name: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this package set a variable's current value, here or in a parent process.
-
-    Args:
-        name: The variable.
-        environ: Environment variables.
-    """
+    """Whether this package set a variable's current value, here or in a parent process."""
     return name in environ and f"{name}={environ[name]}" in environ.get(_OURS_VARIABLE, "").split()
 
 
 def remedy(environ: Mapping[str, str] = os.environ) -> str:
-    """How to count every allocation on a CPU, for a process that does not.
-
-    Args:
-        environ: Environment variables.
-    """
+    """How to count every allocation on a CPU, for a process that does not."""
     if leaves_cpu_alone(environ):
         return f"Start Python without {EXACT_CPU_VARIABLE}={environ[EXACT_CPU_VARIABLE]}."
     value = environ.get(ALLOCATOR_VARIABLE, "1")

@@ -18,18 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Faults:
-    """Collects faults; ``with faults.guard(...)`` swallows an error of the block.
-
-    Args:
-        strict: Whether to raise errors instead.
-
-    Example:
-        >>> faults = Faults()
-        >>> with faults.guard("log dir", "The run is kept in memory only."):
-        ...     raise OSError("No space left")
-        >>> faults.notes
-        ['log dir: No space left. The run is kept in memory only.']
-    """
+    """Collects faults; ``with faults.guard(...)`` swallows an error of the block."""
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
@@ -41,7 +30,6 @@ class Faults:
 
         Args:
             where: What failed, in a word or two; faults at the same place are reported once.
-            error: The reason.
             consequence: What it means for the user, and what to do.
         """
         if self.strict and not isinstance(error, MissingNameError):
@@ -65,11 +53,7 @@ class Faults:
         )
 
     def tell_missing(self, names: Iterable[Name]) -> None:
-        """Remark what is lost without private names that the installed libraries lack.
-
-        Args:
-            names: The names to look up.
-        """
+        """Remark what is lost without private names that the installed libraries lack."""
         for error in missing(names):
             self.remark(error.full_name, error, error.lost)
 

@@ -6,24 +6,14 @@ __all__ = ["printable", "shortened"]
 
 
 def printable(text: str) -> str:
-    r"""A text without control characters, which must reach neither a terminal nor HTML.
-
-    Example:
-        >>> printable("line\nbreak\x1b[31m")
-        'line break?[31m'
-    """
+    r"""A text without control characters, which must reach neither a terminal nor HTML."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
 
 
 def shortened(name: str, most: int = 32) -> str:
-    """Shorten a name by dropping its middle, which says less than its end.
-
-    Example:
-        >>> shortened("encoder/block_11/attention/query", 20)
-        'encode...ntion/query'
-    """
+    """Shorten a name by dropping its middle, which says less than its end."""
     if len(name) <= most:
         return name
     head = most // 3

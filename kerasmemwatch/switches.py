@@ -19,18 +19,10 @@ _NO = ("0", "false", "no", "off")
 
 
 def disabled(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether ``KERASMEMWATCH_DISABLE`` turns every watch into a no-op (set, and neither empty nor 0).
-
-    Args:
-        environ: Environment variables.
-    """
+    """Whether ``KERASMEMWATCH_DISABLE`` turns every watch into a no-op (set, and neither empty nor 0)."""
     return environ.get(DISABLE_VARIABLE, "").strip() not in ("", "0")
 
 
 def leaves_cpu_alone(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether ``KERASMEMWATCH_EXACT_CPU=0`` keeps TensorFlow's default allocator on a CPU.
-
-    Args:
-        environ: Environment variables.
-    """
+    """Whether ``KERASMEMWATCH_EXACT_CPU=0`` keeps TensorFlow's default allocator on a CPU."""
     return environ.get(EXACT_CPU_VARIABLE, "").strip().lower() in _NO

@@ -30,21 +30,7 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 def format_bytes(value: float | None, *, signed: bool = False) -> str:
-    """Format bytes with a binary prefix and three or four digits.
-
-    Args:
-        value: Bytes, or ``None``/NaN where unknown.
-        signed: Whether to write ``+`` before a value that is not negative.
-
-    Returns:
-        For example ``"78.6 MiB"``; ``"unknown"`` where the value is unknown.
-
-    Example:
-        >>> format_bytes(82_418_073)
-        '78.6 MiB'
-        >>> format_bytes(512), format_bytes(None), format_bytes(2048, signed=True)
-        ('512 B', 'unknown', '+2.0 KiB')
-    """
+    """Format bytes with a binary prefix and three or four digits."""
     if value is None or math.isnan(value):
         return "unknown"
     sign = "-" if value < 0 else "+" if signed else ""
@@ -84,20 +70,10 @@ def parse_bytes(text: str | int, *, name: str = "size") -> int:
     Args:
         text: Bytes as an ``int``, or a number with a unit. ``KiB``, ``MiB``, ``GiB`` and ``TiB`` are
             powers of 1024 (IEC 80000-13); ``kB``, ``MB``, ``GB`` and ``TB`` are powers of 1000.
-        name: Name of the value in error messages.
-
-    Returns:
-        Bytes, greater than 0.
 
     Raises:
         InvalidTypeError: If ``text`` is neither a string nor an integer.
         InvalidArgumentError: If it is not a size, or not positive.
-
-    Example:
-        >>> parse_bytes("12 GiB")
-        12884901888
-        >>> parse_bytes("1.5kB")
-        1500
     """
     if isinstance(text, bool) or not isinstance(text, (str, int)):
         raise InvalidTypeError(

@@ -48,23 +48,12 @@ def alerts(report: Findings) -> tuple[str, ...]:
 
 
 def in_part(run: RunInfo, device: str | None) -> str:
-    """Suffix for the label of a device's figure: ``" (partial)"`` if the count omits allocations, else ``""``.
-
-    Args:
-        run: The run's description.
-        device: The device's name.
-    """
+    """Suffix for the label of a device's figure: ``" (partial)"`` if the count omits allocations, else ``""``."""
     return " (partial)" if any(one.name == device and one.counting == "partial" for one in run.devices) else ""
 
 
 def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
-    """A device's bytes in words: ``"at least 1.0 MiB"`` if the count is partial; a partial count of 0 says nothing.
-
-    Args:
-        run: The run's description.
-        device: The device's name.
-        size: Its bytes; ``None`` if unknown.
-    """
+    """A device's bytes in words: ``"at least 1.0 MiB"`` if the count is partial; a partial count of 0 says nothing."""
     if not in_part(run, device):
         return format_bytes(size)
     return f"at least {format_bytes(size)}" if size else format_bytes(None)

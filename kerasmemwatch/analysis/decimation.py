@@ -18,12 +18,7 @@ DENSE_ROWS = 4096
 
 
 def bucket_width(rows_before: int, dense_rows: int = DENSE_ROWS) -> int:
-    """Number of rows a bucket spans once ``rows_before`` rows have been recorded: a power of two.
-
-    Example:
-        >>> [bucket_width(n) for n in (0, 4095, 8191, 8192, 20_000, 1_000_000)]
-        [1, 1, 1, 2, 4, 128]
-    """
+    """Number of rows a bucket spans once ``rows_before`` rows have been recorded: a power of two."""
     return int(1 << max(0, (rows_before // dense_rows).bit_length() - 1))
 
 
@@ -46,11 +41,6 @@ def decimate(
 
     Returns:
         ``float64[num_kept, num_values]``, in order of time.
-
-    Example:
-        >>> rows = np.array([[1, 5.0], [2, 9.0], [3, 5.0], [4, 4.0], [5, 1.0]])
-        >>> decimate(rows, 4, tracked=[[1]])[:, 0].tolist()
-        [1.0, 2.0, 4.0, 5.0]
     """
     num_rows = len(rows)
     if width <= 1 or num_rows <= 2:

@@ -31,30 +31,42 @@ ENOUGH_COVERAGE = 0.99
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a recording says, as values from which text, HTML, figures and the tab are made."""
+    """What a recording says, as values from which text, HTML, figures and the tab are made.
 
-    run: RunInfo  # the run's description
-    samples: Samples  # the rows, by column
-    peak: Peak  # the run's highest moment
-    # Each layer over the whole traced step that `traced` describes, from `layer_table`. Without a trace, the
-    # model's variables by layer; values that need a trace are `None`.
+    Attributes:
+        run: The run's description.
+        samples: The rows, by column.
+        peak: The run's highest moment.
+        layers: Each layer over the whole traced step that ``traced`` describes, from ``layer_table``. Without a trace,
+            the model's variables by layer; values that need a trace are ``None``.
+        growth: Trends at step end, device first.
+        coverage: Share of ``peak.requested_bytes`` with a known owner and category; ``None`` without a trace.
+        leaks: Causes of growth; this version does not look for any.
+        notes: What could not be measured, and what went wrong.
+        traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace. Its
+            device is the one that the peak names, if that allocated anything in a traced step.
+        traced_steps: The numbers of this run's traced steps.
+        workers: The highest figures of each worker, if several trained together; empty for an ordinary run.
+        steps: The traced steps and gaps themselves, for figures, including those of an equivalent fit.
+        inventory: The model's variables by layer, on any device.
+        device: The device that was asked for; ``None`` if none was.
+        everywhere: The rows of ``layers`` before a device was asked for.
+    """
+
+    run: RunInfo
+    samples: Samples
+    peak: Peak
     layers: tuple[LayerMemory, ...] = ()
-    growth: tuple[Growth, ...] = ()  # trends at step end, device first
-    # Share of `peak.requested_bytes` with a known owner and category; `None` without a trace.
+    growth: tuple[Growth, ...] = ()
     coverage: float | None = None
-    leaks: tuple[LeakFinding, ...] = ()  # causes of growth; this version does not look for any
-    notes: tuple[str, ...] = ()  # what could not be measured, and what went wrong
-    # The moment that `peak.by_category` and `peak.by_layer` describe; `None` without a trace. Its device is the
-    # one that the peak names, if that allocated anything in a traced step.
+    leaks: tuple[LeakFinding, ...] = ()
+    notes: tuple[str, ...] = ()
     traced: TracedPeak | None = None
-    traced_steps: tuple[int, ...] = ()  # the numbers of this run's traced steps
-    # The highest figures of each worker, if several trained together; empty for an ordinary run.
+    traced_steps: tuple[int, ...] = ()
     workers: tuple[WorkerMemory, ...] = ()
-    # The traced steps and gaps themselves, for figures, including those of an equivalent fit.
     steps: tuple[TracedStep, ...] = field(default=(), repr=False)
-    inventory: tuple[LayerMemory, ...] = field(default=(), repr=False)  # the model's variables by layer, on any device
-    device: str | None = None  # the device that was asked for; `None` if none was
-    # The rows of `layers` before a device was asked for.
+    inventory: tuple[LayerMemory, ...] = field(default=(), repr=False)
+    device: str | None = None
     everywhere: tuple[LayerMemory, ...] = field(default=(), repr=False)
 
     @property

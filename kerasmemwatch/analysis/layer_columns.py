@@ -75,10 +75,6 @@ def layer_columns(report: Findings, without: Container[str] = DETAILS) -> list[L
     """The columns of a report's table of layers.
 
     Columns that only training fills are omitted if the step shown did not train and has nothing in them.
-
-    Args:
-        report: The report.
-        without: Keys of columns to leave out.
     """
     is_training = report.traced is None or (report.traced.stage == "train" and report.traced.after is None)
     idle = {key for key in _OF_TRAINING if not is_training and not any(getattr(row, key) for row in report.layers)}
@@ -94,12 +90,7 @@ def live_columns(report: Findings) -> list[LayerColumn]:
 
 
 def layer_rows(report: Findings, layers: Sequence[LayerMemory] | None = None) -> list[LayerRow]:
-    """A row for each layer and owner, in order, with what each held at the traced peak.
-
-    Args:
-        report: The report.
-        layers: The layers to show; ``report.layers`` if ``None``.
-    """
+    """A row for each layer and owner, in order, with what each held at the traced peak."""
     shown = report.layers if layers is None else layers
     if report.traced is None:
         return [LayerRow(layer, None, None) for layer in shown]
@@ -118,8 +109,6 @@ def cell_words(value: str | float | None, kind: str, divisor: int | None = None)
     """A cell as text: ``"unknown"`` for ``None``, a dash for 0.
 
     Args:
-        value: The cell's value.
-        kind: The kind of its column.
         divisor: Bytes of the table's unit; ``None`` if each cell chooses its own.
 
     Example:

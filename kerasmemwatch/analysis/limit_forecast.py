@@ -21,16 +21,6 @@ class Forecast:
     A step's peak jitters by up to 20 % without any growth (the allocator places chunks differently), so the highest
     value so far is followed. It rises steadily if at least half of the last 16 steps raised it. It also does if each
     of the last 4 did; many trainings begin like that, so this counts only where the limit is near.
-
-    Args:
-        limit_bytes: The limit.
-
-    Example:
-        >>> forecast = Forecast(2000)
-        >>> for used in range(100, 1000, 50):
-        ...     forecast.add(used)
-        >>> forecast.bytes_per_step, forecast.steps_left
-        (50.0, 21)
     """
 
     def __init__(self, limit_bytes: int) -> None:

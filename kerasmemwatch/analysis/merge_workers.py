@@ -50,12 +50,7 @@ _P = TypeVar("_P", bound=Parts)
 
 
 def group_name(run: RunInfo) -> str:
-    """The common part of the workers' run names.
-
-    Example:
-        >>> group_name(RunInfo("mine-worker-1", 0.0, worker=WorkerInfo("c0ffee", "worker", 1, 2)))
-        'mine'
-    """
+    """The common part of the workers' run names."""
     return run.name.removesuffix(run.worker.suffix) if run.worker else run.name
 
 
@@ -68,7 +63,6 @@ def gather(
     ``group_name`` takes precedence, because one training may have two watches.
 
     Args:
-        chosen: The one worker's run.
         others: Runs of the log dir, and how to read each; read one by one, and only where needed.
 
     Returns:
@@ -116,9 +110,6 @@ def merge(recordings: Sequence[Parts]) -> tuple[RunInfo, Samples, tuple[LayerMem
     There is a row for each ``step`` of any worker. Device columns are put side by side, each device named after its
     worker; values that a worker did not record are unknown. Other columns have the maximum over the workers: their
     processes may be on different machines, so a sum would describe no machine.
-
-    Args:
-        recordings: One of each worker, in order of the workers.
 
     Returns:
         The run's description, the rows, the first worker's layers (variables are mirrored), and all traced steps.

@@ -18,12 +18,7 @@ _LEAST_SHARE = 0.05
 
 
 def peak_place(report: Findings, *, brief: bool = False) -> str:
-    """Where the run's peak was: ``"GPU:0, step 1 (train, epoch 1)"``, or ``"GPU:0 at step 1, epoch 1"`` if brief.
-
-    Args:
-        report: The report; its peak is known.
-        brief: Whether to omit the stage.
-    """
+    """Where the run's peak was: ``"GPU:0, step 1 (train, epoch 1)"``, or ``"GPU:0 at step 1, epoch 1"`` if brief."""
     peak, traced = report.peak, report.traced
     device = peak.device or "device"
     if traced is not None and traced.after is not None and is_very_peak(report):

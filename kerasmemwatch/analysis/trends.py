@@ -67,12 +67,7 @@ def _slope(series: str, steps: NDArray[Any], values: NDArray[Any]) -> Growth | N
 
 
 def median_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float] | None:
-    """The Theil-Sen slope and the two ends of its 95 % interval; ``None`` if values of ``x`` repeat too much.
-
-    Example:
-        >>> median_slope(np.arange(5.0), np.array([0.0, 2.0, 4.0, 6.0, 99.0]))
-        (2.0, 2.0, 93.0)
-    """
+    """The Theil-Sen slope and the two ends of its 95 % interval; ``None`` if values of ``x`` repeat too much."""
     rise, run = y[:, np.newaxis] - y, x[:, np.newaxis] - x
     slopes = np.sort(rise[run > 0] / run[run > 0])
     # Sen's equation 2.6: the variance of the number of rising pairs, less the share of ties.

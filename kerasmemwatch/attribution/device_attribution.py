@@ -53,14 +53,7 @@ class DeviceAttribution:
 def attributed_device(
     facts: StepFacts, device: str, events: AllocationEvents, runs: Sequence[XlaRun]
 ) -> DeviceAttribution:
-    """Attribute one device's allocations.
-
-    Args:
-        facts: Knowledge besides the events.
-        device: The device.
-        events: Its allocations.
-        runs: Its runs of compiled programs.
-    """
+    """Attribute one device's allocations."""
     captured, noted, owners, modules = facts.captured, facts.noted, facts.owners, facts.modules
     # With two allocators on one device, the busier one holds these buffers.
     known = [buffer for buffer in captured.known if buffer.device == device]

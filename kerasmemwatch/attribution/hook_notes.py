@@ -33,13 +33,7 @@ class HookNotes:
 
 
 def hook_notes(captured: CapturedStep, stack: OwnerStack, owners: OpOwners) -> HookNotes:
-    """Collect the hooks' records of a captured step.
-
-    Args:
-        captured: The step.
-        stack: The hooks' records.
-        owners: Owner of each operation of its stage.
-    """
+    """Collect the hooks' records of a captured step."""
     by_key = {buffer.key: buffer for buffer in captured.known if buffer.key}
     return HookNotes(
         owners=owners,

@@ -25,10 +25,6 @@ class NoAllocationsError(MemWatchError):
 def silent_device(known: Iterable[KnownBuffer], told: Collection[str]) -> str:
     """Return the GPU that holds most of a step's variables, if its allocator reported nothing; ``""`` otherwise.
 
-    Args:
-        known: Buffers that are alive after the step.
-        told: The devices whose allocators reported something.
-
     Example:
         >>> variable = KnownBuffer("a", "Dense", "weights", 1024, key=1, device="GPU:0")
         >>> silent_device([variable], ["CPU:0"]), silent_device([variable], ["CPU:0", "GPU:0"])
@@ -57,12 +53,7 @@ def planned_note(device: str) -> str:
 
 
 def remark(faults: Faults, known: Iterable[KnownBuffer]) -> None:
-    """Warn once that a captured step has no allocations to attribute, with the reason.
-
-    Args:
-        faults: Receives the warning.
-        known: Buffers that are alive after the step.
-    """
+    """Warn once that a captured step has no allocations to attribute, with the reason."""
     device = silent_device(known, ())
     if device:
         exact = "The bytes of its peaks are exact; the layers that hold them are unknown."

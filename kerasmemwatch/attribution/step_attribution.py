@@ -57,10 +57,7 @@ def analysed(
     """Attribute a captured step's memory.
 
     Args:
-        captured: The step.
-        stack: The hooks' records.
         cache: Results from earlier steps; this step's results are added.
-        kept: Buffers that functions' first calls left.
 
     Returns:
         The traced step; ``None`` if the capture has no allocation of the device that the step ran on, as with a silent
@@ -76,13 +73,7 @@ def attributed(
     """Attribute a captured step's memory from values alone, which may come from a file.
 
     Args:
-        captured: The step.
-        noted: The hooks' records.
         programs: Compiled programs of earlier steps; this step's programs are added.
-        kept: Buffers that functions' first calls left.
-
-    Returns:
-        As ``analysed``.
     """
     space = XPLANE.get().FromString(captured.space)
     if _shows_programs(captured):

@@ -22,10 +22,6 @@ __all__ = ["reading", "run_demo"]
 def run_demo(log_dir: str = "logs", *, epochs: int = 5) -> None:
     """Train, then print the report and next steps.
 
-    Args:
-        log_dir: Where to record.
-        epochs: Number of epochs.
-
     Raises:
         MissingDependencyError: If TensorFlow or scikit-learn is not installed.
         LogDirError: If ``log_dir`` cannot be used.

@@ -22,14 +22,8 @@ class Name:
     """A name in a module, or in a class of one.
 
     Args:
-        module: The module that holds it.
         path: The name within it: ``"function"``, ``"Class._method"``.
         lost: What is lost without it, as a sentence for users.
-
-    Example:
-        >>> name = Name("json.decoder", "JSONDecoder.decode", "JSON is not read.")
-        >>> name.owner().__name__, name.attribute, name.exists
-        ('JSONDecoder', 'decode', True)
     """
 
     def __init__(self, module: str, path: str, lost: str) -> None:
@@ -42,11 +36,7 @@ class Name:
         return f"{self.module}.{self.path}"
 
     def owner(self) -> Any:
-        """The module or class that holds it.
-
-        Raises:
-            MissingNameError: If it is not there.
-        """
+        """The module or class that holds it. Raises ``MissingNameError`` if it is not there."""
         error = self.error()
         if error is not None:
             raise error
@@ -61,11 +51,7 @@ class Name:
         return getattr(self.owner(), self.attribute)
 
     def set(self, value: Any) -> None:
-        """Set its value.
-
-        Raises:
-            MissingNameError: If it is not there.
-        """
+        """Set its value. Raises ``MissingNameError`` if it is not there."""
         setattr(self.owner(), self.attribute, value)
 
     def if_loaded(self) -> Any:
@@ -92,11 +78,7 @@ class Name:
         return MissingNameError(repr(self), self._reason, self.lost) if self._reason else None
 
     def holder(self, module: Any) -> Any:
-        """The module or class that contains the name.
-
-        Raises:
-            AttributeError: If it is not there.
-        """
+        """The module or class that contains the name. Raises ``AttributeError`` if it is not there."""
         found = _walk(module, self.path.split(".")[:-1])
         getattr(found, self.attribute)
         return found
@@ -122,13 +104,7 @@ class ClassName(Name):
 
 
 class Attribute(Name):
-    """An attribute of a class's instances, set by its methods.
-
-    Example:
-        >>> name = Attribute("threading", "Timer.interval", "Timers have no interval.")
-        >>> name.exists, Attribute("threading", "Timer.nothing", "").exists
-        (True, False)
-    """
+    """An attribute of a class's instances, set by its methods."""
 
     def of(self, value: Any, default: Any = None) -> Any:
         """An object's value; the default if the object lacks the attribute, for example one of another class."""
@@ -146,9 +122,7 @@ class Local(Name):
     """A local variable of a function, visible in its frames.
 
     Args:
-        module: The module that holds the function.
         path: The function and the variable: ``"Class.method.variable"``.
-        lost: What is lost without it.
     """
 
     def holder(self, module: Any) -> Any:
@@ -172,11 +146,7 @@ def find(name: Name) -> Any:
 
 
 def missing(names: Iterable[Name]) -> list[MissingNameError]:
-    """Errors for the names that cannot be used, among those of libraries already loaded.
-
-    Args:
-        names: The names to look up.
-    """
+    """Errors for the names that cannot be used, among those of libraries already loaded."""
     loaded = (name for name in names if name.module.partition(".")[0] in sys.modules)
     return [error for error in (name.error() for name in loaded) if error is not None]
 

@@ -11,13 +11,7 @@ __all__ = ["default_probes"]
 
 
 def default_probes(backend: str, *, reset_peak: bool = True, whole_window: bool = False) -> tuple[Probe, ...]:
-    """Make the default probes.
-
-    Args:
-        backend: Keras' backend. Unless it is TensorFlow, TensorFlow's allocators say nothing about the model.
-        reset_peak: See ``TensorFlowProbe``.
-        whole_window: See ``TensorFlowProbe``.
-    """
+    """Make the default probes."""
     from kerasmemwatch.probes.host import HostProbe
     from kerasmemwatch.probes.nvml import NvmlProbe
     from kerasmemwatch.probes.tensorflow import TensorFlowProbe

@@ -22,13 +22,6 @@ def visible_devices(value: str | None, uuids: Sequence[str]) -> list[int | str]:
 
     Returns:
         Indices into ``uuids``, or the one MIG id, not yet looked up.
-
-    Example:
-        >>> uuids = ["GPU-aa11", "GPU-ab22", "GPU-cc33"]
-        >>> visible_devices(None, uuids), visible_devices("2,0", uuids), visible_devices("GPU-ab,GPU-c", uuids)
-        ([0, 1, 2], [2, 0], [1, 2])
-        >>> visible_devices("0,9,1", uuids), visible_devices("-1", uuids), visible_devices("1,1", uuids)
-        ([0], [], [])
     """
     if value is None:
         return list(range(len(uuids)))

@@ -33,21 +33,10 @@ class HostProbe:
 
     Args:
         proc_root: Where procfs is mounted. Without it (macOS, Windows), psutil is used instead.
-        cgroup_root: Where the cgroup file systems are mounted.
 
     Attributes:
         batch_end: Reads ``columns``. Each ``open`` in a new process replaces it: look it up again after ``open``, and
             do not call one obtained before ``close``.
-
-    Example:
-        >>> probe = HostProbe()
-        >>> probe.open()
-        >>> [rss_bytes] = probe.batch_end()
-        >>> rss_bytes > 1_000_000
-        True
-        >>> probe.close()
-        >>> probe.batch_end()
-        (nan,)
     """
 
     name = "host"
@@ -130,11 +119,7 @@ _open_files: weakref.WeakValueDictionary[tuple[int, Path], _Descriptor] = weakre
 
 
 def _statm(path: Path) -> _Descriptor:
-    """This process's ``statm``, opened once.
-
-    Raises:
-        OSError: If it cannot be opened.
-    """
+    """This process's ``statm``, opened once. Raises ``OSError`` if it cannot be opened."""
     key = os.getpid(), path
     found = _open_files.get(key)
     with suppress(OSError, IndexError):

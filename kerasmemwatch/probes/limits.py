@@ -26,17 +26,10 @@ def host_limit(
     """Find the limit that applies to this process; without a readable cgroup, the machine's memory.
 
     Args:
-        proc_root: Where procfs is mounted.
-        cgroup_root: Where the cgroup file systems are mounted.
         physical_bytes: Memory of the machine; ``None`` asks psutil.
 
     Returns:
         The smallest limit; the machine's memory if two are equal.
-
-    Example:
-        >>> limit = host_limit(physical_bytes=1024)
-        >>> limit.limit_bytes, limit.source
-        (1024, 'physical memory')
     """
     if physical_bytes is None:
         import psutil

@@ -26,15 +26,6 @@ class PeakWindow:
         read: Returns in-use bytes and peak.
         read_and_reset: The same, and resets the peak to the bytes in use. With ``None``, this reader never resets, and
             its peak is the highest that it has seen, even if others reset the counter.
-
-    Example:
-        >>> stats = [10, 50]
-        >>> def read_and_reset():
-        ...     found, stats[1] = tuple(stats), stats[0]
-        ...     return found
-        >>> window = PeakWindow("toy", lambda: tuple(stats), read_and_reset)
-        >>> window.take(), window.take()
-        ((10, 50), (10, 10))
     """
 
     __slots__ = ("__weakref__", "_carried", "_name", "_others", "_raw", "_read", "_resets", "take")

@@ -18,19 +18,6 @@ class CostShare:
 
     Args:
         share: Largest share of the elapsed time.
-        clock: Returns seconds.
-
-    Example:
-        >>> now = [0.0]
-        >>> share = CostShare(0.005, clock=lambda: now[0])
-        >>> with share.taken():
-        ...     now[0] += 0.1
-        >>> now[0] += 19
-        >>> share.is_due
-        False
-        >>> now[0] += 1
-        >>> share.is_due
-        True
     """
 
     def __init__(self, share: float, clock: Callable[[], float] = time.monotonic) -> None:

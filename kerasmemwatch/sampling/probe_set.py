@@ -31,7 +31,6 @@ class ProbeSet:
     """Opens probes and reads them together.
 
     Args:
-        probes: In the order of their columns.
         on_fault: Called with a key, the probe's error and a sentence for the user, once per failure; may raise.
     """
 

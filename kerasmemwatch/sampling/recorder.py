@@ -24,11 +24,9 @@ class Recorder(RunRecorder):
     """Records a row at the end of each batch.
 
     Args:
-        probes: The probes to read.
         open_store: Called at the first sample with its UNIX time and whether to continue an earlier run.
         clock: Returns UNIX time in seconds, and also measures intervals; by default a monotonic clock measures those.
         sample_every: Executions per row.
-        strict: Whether to raise our own faults.
         about: Fields of ``RunInfo`` known in advance.
         slow_reads: Limit on slow reads; by default one of its own.
     """
@@ -67,12 +65,7 @@ class Recorder(RunRecorder):
         return None if epoch != epoch else int(epoch)
 
     def begin_stage(self, stage: str, per_execution: int = 1) -> None:
-        """Begin a fit, evaluate or predict, perhaps within another.
-
-        Args:
-            stage: One of ``STAGES``.
-            per_execution: Batches per execution.
-        """
+        """Begin a fit, evaluate or predict, perhaps within another."""
         self._stages.begin(STAGES.index(stage), per_execution=per_execution)
         if len(self._stages) == 1:
             with self.faults.guard("probes", "Nothing is recorded."):
@@ -139,7 +132,6 @@ class Recorder(RunRecorder):
 
         Args:
             batch: 0-based number within its epoch of the last batch it ran.
-            code: Index of its stage in ``STAGES``.
         """
         self._under_way = False
         if self.dropped:

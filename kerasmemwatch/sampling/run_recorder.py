@@ -28,13 +28,6 @@ __all__ = ["RunRecorder"]
 class RunRecorder:
     """Records what belongs to a run as a whole, which may be known before its first row; opens, stores and closes it.
 
-    Args:
-        probes: The probes to read.
-        open_store: Called at the first sample with its UNIX time and whether to continue an earlier run.
-        clock: Returns UNIX time in seconds, and also measures intervals; by default a monotonic clock measures those.
-        strict: Whether to raise our own faults.
-        about: Fields of ``RunInfo`` known in advance.
-
     Attributes:
         faults: Our own faults; they are the run's notes.
         dropped: Whether nothing more is recorded.

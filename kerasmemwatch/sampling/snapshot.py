@@ -29,10 +29,6 @@ class Snapshot:
 def epoch_bytes(highest: Mapping[str, float], newest: Mapping[str, float]) -> dict[str, float]:
     """Figures of an epoch; unknown ones are left out.
 
-    Args:
-        highest: Highest value over the epoch's rows, by column.
-        newest: Value of the newest row, by column.
-
     Returns:
         The device's peak (within batches or between them) and the newest in-use bytes and RSS.
     """

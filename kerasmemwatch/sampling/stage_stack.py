@@ -55,12 +55,7 @@ class Stages(list[Stage]):
         return stage
 
     def executed(self, batch: int, code: int) -> tuple[Stage, int]:
-        """Find the stage to which an execution belongs, and the number of batches it ran.
-
-        Args:
-            batch: 0-based number within its epoch of the last batch it ran.
-            code: Code of the stage.
-        """
+        """Find the stage to which an execution belongs, and the number of batches it ran."""
         if get_ident() != self.thread:
             # Keras on JAX ends batches in a thread pool: in any order, possibly after the next stage has begun.
             stage = next((stage for stage in reversed(self) if stage.code == code), Stage(code))
@@ -84,13 +79,7 @@ class Stages(list[Stage]):
 
 
 def num_executions(params: Mapping[str, Any], model: Any, stage: str) -> int | None:
-    """Number of calls of the step function in a stage; ``None`` if unknown.
-
-    Args:
-        params: Parameters that Keras passes to its callbacks.
-        model: The model.
-        stage: ``"train"``, ``"test"`` or ``"predict"``.
-    """
+    """Number of calls of the step function in a stage; ``None`` if unknown."""
     steps = params.get("steps")
     if steps is None:
         return None

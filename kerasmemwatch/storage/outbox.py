@@ -11,12 +11,7 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Updates that not all sinks have accepted yet. Used by one thread at a time.
-
-    Args:
-        sinks: Receivers of the updates.
-        faults: Where faults are reported.
-    """
+    """Updates that not all sinks have accepted yet. Used by one thread at a time."""
 
     def __init__(self, sinks: Sequence[Sink], faults: Faults) -> None:
         self._sinks, self._faults = tuple(sinks), faults

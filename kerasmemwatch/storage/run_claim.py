@@ -13,9 +13,6 @@ __all__ = ["RunClaim"]
 class RunClaim:
     """Prevents others from continuing a run. Between fits it holds no descriptor, and then detects if another did.
 
-    Args:
-        directory: The run's directory, which exists.
-
     Raises:
         BlockingIOError: If it is locked already.
         OSError: If it cannot be locked.

@@ -100,11 +100,7 @@ class Allowance:
         self._num_rows, self._columns = num_rows, columns
 
     def step(self, step: TracedStep) -> None:
-        """Count a traced step.
-
-        Raises:
-            RecordingFormatError: If the limit is exceeded.
-        """
+        """Count a traced step. Raises ``RecordingFormatError`` if the limit is exceeded."""
         size = 0
         for timeline in step.timelines.values():
             size += _STEP_NUMBER_BYTES * (timeline.num_allocations + timeline.num_events)

@@ -57,7 +57,6 @@ def read_run(directory: str, *, rows: bool = True) -> StoredRun:
     """Read a run's directory, even while it is being written or after its process was killed.
 
     Args:
-        directory: The run's directory.
         rows: Whether to read the rows and traced steps as well as the description.
 
     Raises:

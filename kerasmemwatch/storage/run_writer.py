@@ -41,11 +41,7 @@ class RowLog:
     """Accepts rows without I/O and stores them from a thread of its own.
 
     Args:
-        store: The run's storage.
-        layout: The columns of a row.
         slow_size: Number of values at the end of a row that are mostly unknown.
-        faults: Where faults are reported.
-        clock: Returns UNIX time in seconds.
         timer: Returns monotonic seconds; by default the clock.
 
     Attributes:

@@ -24,7 +24,6 @@ class StepLog:
     """Accepts traced steps from any thread without blocking, and keeps them small.
 
     Args:
-        faults: Where faults are reported.
         previous: Steps that an earlier process stored, encoded, in order.
         next_number: Number of the next step within the run.
     """

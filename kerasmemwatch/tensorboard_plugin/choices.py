@@ -23,7 +23,6 @@ def chosen_report(recording: Recording, asked: Mapping[str, str]) -> Report:
 
     Args:
         recording: The recording, which may lack the device if another run has it.
-        asked: The request's parameters.
     """
     report, device = recording.report, asked.get("device", "")
     return report.on_device(device) if device in report.devices else report
@@ -40,12 +39,7 @@ def chosen_step(recording: Recording, asked: Mapping[str, str]) -> TracedStep | 
 
 
 def device_choice(steps: Sequence[TracedStep], shown: Timeline | TracedPeak | None) -> Iterator[dict[str, Any]]:
-    """Yield a choice of device, if several had allocations in some steps: each with its highest live bytes.
-
-    Args:
-        steps: The steps.
-        shown: The timeline or peak shown, which has a device.
-    """
+    """Yield a choice of device, if several had allocations in some steps: each with its highest live bytes."""
     names = device_names(steps)
     if len(names) < 2 or shown is None:
         return
@@ -58,11 +52,7 @@ def device_choice(steps: Sequence[TracedStep], shown: Timeline | TracedPeak | No
 
 
 def number(asked: Mapping[str, str], name: str, default: float) -> float:
-    """Parse a parameter as a number.
-
-    Raises:
-        InvalidArgumentError: If it is not a number.
-    """
+    """Parse a parameter as a number. Raises ``InvalidArgumentError`` if it is not a number."""
     text = asked.get(name, "")
     try:
         value = float(text) if text else default

@@ -16,11 +16,7 @@ class MemoryLoader(base_plugin.TBLoader):
     """Creates the plugin."""
 
     def load(self, context: Any) -> Any:
-        """Create the plugin; ``None``, with a log line, if it does not work with this TensorBoard.
-
-        Args:
-            context: A ``tensorboard.plugins.base_plugin.TBContext``.
-        """
+        """Create the plugin; ``None``, with a log line, if it does not work with this TensorBoard."""
         try:
             from kerasmemwatch.tensorboard_plugin.plugin import MemoryPlugin
 

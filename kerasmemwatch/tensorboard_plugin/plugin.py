@@ -27,11 +27,7 @@ _Route = Callable[[Any, Any], Any]
 
 
 class MemoryPlugin(base_plugin.TBPlugin):
-    """The Memory tab.
-
-    Args:
-        context: A ``tensorboard.plugins.base_plugin.TBContext``.
-    """
+    """The Memory tab."""
 
     plugin_name = PLUGIN_NAME
 

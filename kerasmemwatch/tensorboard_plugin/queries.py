@@ -41,11 +41,7 @@ class StoredTags:
 
 
 class Queries:
-    """Reads recordings through a data provider.
-
-    Args:
-        provider: A ``tensorboard.data.provider.DataProvider``.
-    """
+    """Reads recordings through a data provider."""
 
     def __init__(self, provider: Any) -> None:
         self._provider, self._filter = provider, RUN_TAG_FILTER.get()
@@ -53,12 +49,7 @@ class Queries:
         self._recordings = _Newest(_MAX_RECORDINGS)
 
     def stored(self, context: Any, experiment: str) -> dict[str, StoredTags]:
-        """What there is of each run that has a recording, by name.
-
-        Args:
-            context: The request's ``RequestContext``.
-            experiment: The experiment's id.
-        """
+        """What there is of each run that has a recording, by name."""
         listed = self._provider.list_tensors(context, experiment_id=experiment, plugin_name=PLUGIN_NAME)
         return {
             run: StoredTags(run, {tag: (series.max_step, series.max_wall_time) for tag, series in tags.items()})
@@ -72,9 +63,6 @@ class Queries:
         """What a function makes of the recordings of some runs, up to what their event files hold by now.
 
         Args:
-            context: The request's ``RequestContext``.
-            experiment: The experiment's id.
-            runs: Names of the runs.
             make: Takes the recordings, by name.
 
         Raises:

@@ -31,13 +31,7 @@ Section = dict[str, Any]
 
 
 def run_list(queries: Queries, context: Any, experiment: str) -> dict[str, Any]:
-    """List every run, newest first, with values that change when data is added to it.
-
-    Args:
-        queries: Source of the recordings.
-        context: The request's ``RequestContext``.
-        experiment: The experiment's id.
-    """
+    """List every run, newest first, with values that change when data is added to it."""
     found = []
     for name, stored in queries.stored(context, experiment).items():
         created, problem = 0.0, ""

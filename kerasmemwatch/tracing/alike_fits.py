@@ -50,11 +50,6 @@ class AlikeFits:
     """Decides for the stages of one watch whether to show an equivalent fit's steps.
 
     Args:
-        wanted: ``"auto"`` or the steps to trace.
-        tracer: Traces steps.
-        watched: The watched models.
-        faults: Where faults are reported.
-        peaks: Returns the newest peaks, as for ``TraceSchedule.reason``.
         take: Takes a function that returns traced steps, for another thread to call.
     """
 
@@ -72,15 +67,7 @@ class AlikeFits:
         self._recording = object()  # identifies the recording, which fits of this process may share
 
     def is_shown(self, stage: TracedStage, model: Any, arguments: Any, frame: FrameType, *, is_nested: bool) -> bool:
-        """Whether to show steps of an equivalent fit instead of tracing a step that is about to run.
-
-        Args:
-            stage: Stage of the step.
-            model: The model that runs it.
-            arguments: Arguments of its function.
-            frame: Python frame of the loop that calls it.
-            is_nested: Whether the stage is within another.
-        """
+        """Whether to show steps of an equivalent fit instead of tracing a step that is about to run."""
         self._tracer.fit = stage.fit
         if stage.fit is not None or stage.single or self._wanted != "auto":
             return False
@@ -100,12 +87,7 @@ class AlikeFits:
         return True
 
     def judge(self, stage: TracedStage, executed: int) -> None:
-        """Compare the steps so far with those of an equivalent fit that are to be shown, unless that was done.
-
-        Args:
-            stage: Stage of the steps.
-            executed: Number of steps so far.
-        """
+        """Compare the steps so far with those of an equivalent fit that are to be shown, unless that was done."""
         # The first step made the functions, and an inner stage has left rows of its own.
         fit, count = stage.fit, executed - max(1, stage.since)
         if fit is None or stage.is_judged or not count:

@@ -35,8 +35,6 @@ class Tracing:
     """Traces the steps of one watch.
 
     Args:
-        wanted: ``"auto"`` or the steps to trace.
-        faults: Where faults are reported.
         rows: Returns the columns and up to a number of newest rows of the current fit.
         position: Returns the newest ``step`` and the epoch.
         run_name: Returns the name of the recorded run, ``""`` if it has none.
@@ -87,9 +85,6 @@ class Tracing:
         """Begin a stage, perhaps within another.
 
         Args:
-            stage: ``"train"``, ``"test"`` or ``"predict"``.
-            model: The model that runs it.
-            total_steps: Number of its executions, if known.
             single: Whether it is one of many batches that run outside a fit.
             callbacks: Returns its callback list, ``None`` if it has none.
         """
@@ -165,16 +160,7 @@ class Tracing:
             self._expect_end_of_gap()
 
     def look(self, model: Any, step: int, executed: int) -> bool:
-        """Decide before an execution whether to trace it, and prepare for that.
-
-        Args:
-            model: The model to run.
-            step: The ``step`` of its first batch.
-            executed: Number of batches it will run.
-
-        Returns:
-            Whether to call ``batch_ended`` after it.
-        """
+        """Decide before an execution whether to trace it; return whether to call ``batch_ended`` after it."""
         if self._highest.in_gap:
             self._end_gap(step + executed - 1, step - 1)
         if not self._stages or model is None:
@@ -195,12 +181,7 @@ class Tracing:
         return bool(stage.reason) or self._highest.prepare(stage)
 
     def around(self, step: int, arguments: Any = ()) -> AbstractContextManager[None]:
-        """Return the context for a step of a user's own loop, decided as by ``look``.
-
-        Args:
-            step: Its ``step``.
-            arguments: The batch, if it is known.
-        """
+        """Return the context for a step of a user's own loop, decided as by ``look``."""
         # A user's loop may have other iterators by a later step.
         self._ahead = 1
         if not self._stages or self._only_prepares():

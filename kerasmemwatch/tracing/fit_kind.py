@@ -30,13 +30,6 @@ def fit_kind(
 ) -> Hashable | None:
     """Compute the key that equivalent fits share.
 
-    Args:
-        model: The Keras model.
-        layers: Its layers by path.
-        stage: ``"train"``, ``"test"`` or ``"predict"``.
-        arguments: Arguments of its step function.
-        frame: Python frame of the loop that calls it.
-
     Returns:
         A hashable value; ``None`` if the model is not built yet, or the batch size is unknown.
     """

@@ -36,10 +36,6 @@ class LongGapError(MemWatchError):
 class GapTracer:
     """Captures gaps of one watch.
 
-    Args:
-        captures: The captures, shared with the step tracer.
-        faults: Where faults are reported.
-
     Attributes:
         is_open: Whether a gap is being captured.
     """
@@ -73,8 +69,6 @@ class GapTracer:
         """Begin to capture if the callbacks' turns are noted; return whether a capture began.
 
         Args:
-            stage: Stage of the step before it.
-            reason: Why it is captured.
             within_call: Whether the list is in a call that began before ``prepare``: the current turn is then unknown.
         """
         begun = False
@@ -102,7 +96,6 @@ class GapTracer:
         Args:
             step: The sample that covers it.
             after: The ``step`` that ended before it.
-            epoch: 0-based epoch.
         """
         captured, capture = self._captured, self._capture
         with TRACED.taken(), self._faults.guard("trace", "This gap between steps is not traced."):

@@ -23,9 +23,6 @@ class PeakTraces:
     """Checks the rows at intervals, and captures gaps.
 
     Args:
-        tracer: Traces steps.
-        faults: Where faults are reported.
-        step: Returns the newest ``step``.
         rows: Returns the columns and up to a number of newest rows; ``None`` if peaks of steps and gaps are not
             measured separately, or if only named steps are traced.
     """
@@ -54,7 +51,6 @@ class PeakTraces:
 
         Args:
             is_new: Whether it may have to make its functions.
-            is_fit: Whether it is an outermost stage.
         """
         if is_new and self._rows is not None:
             self._firsts.add(self._step())
@@ -94,13 +90,7 @@ class PeakTraces:
         self._begin(stage, chance, within_call=begins == "begin")
 
     def end(self, step: int, after: int, epoch: int | None) -> bool:
-        """End the captured gap; return whether there is something to analyse.
-
-        Args:
-            step: The ``step`` of the sample that covers it.
-            after: The ``step`` that ended before it.
-            epoch: 0-based epoch.
-        """
+        """End the captured gap; return whether there is something to analyse."""
         found = self._gap.end(step, after, epoch)
         if found:
             self.traced(after + 0.5)

@@ -54,13 +54,7 @@ class TraceBudget:
 
 @dataclass
 class TraceSchedule:
-    """Decides for one fit, evaluate or predict.
-
-    Example:
-        >>> schedule = TraceSchedule("auto", total_steps=100)
-        >>> [count for count in range(1, 101) if schedule.reason(count, step=count)]
-        [2, 10]
-    """
+    """Decides for one fit, evaluate or predict."""
 
     wanted: str | Collection[int]  # `"auto"`, or the `step`s to trace
     total_steps: int | None = None  # number of steps, if known
@@ -91,13 +85,7 @@ class TraceSchedule:
         self._retry = f"the peak was {how} than in a fit that seemed alike"
 
     def next_look(self, count: int, step: int, executed: int = 1) -> int:
-        """Next execution of this stage before which to ask again.
-
-        Args:
-            count: The execution about to begin, 1-based.
-            step: The ``step`` of its first batch.
-            executed: Most batches that an execution runs.
-        """
+        """Next execution of this stage before which to ask again."""
         if self.wanted != "auto":
             left = [one for one in self.wanted if not isinstance(one, str) and one >= step + executed]
             return count + (min(left) - step) // executed if left else sys.maxsize
@@ -109,11 +97,7 @@ class TraceSchedule:
         return next((at for at in (*planned, *_EARLY_LOOKS) if at > count), (count // _LOOK_EVERY + 1) * _LOOK_EVERY)
 
     def plans(self, count: int) -> bool:
-        """Whether an execution returned by ``next_look`` will certainly be traced, unless something intervenes.
-
-        Args:
-            count: The execution, 1-based.
-        """
+        """Whether an execution returned by ``next_look`` will certainly be traced, unless something intervenes."""
         return self.wanted != "auto" or (self.budget.has_plans and count in self._planned())
 
     def reason(
@@ -127,9 +111,6 @@ class TraceSchedule:
         """Reason to trace the execution about to begin; ``""`` to not trace it.
 
         Args:
-            count: Its 1-based number within the stage.
-            step: The ``step`` of its first batch.
-            executed: Number of batches it runs.
             peaks: Returns pairs of the peak and its height above the bytes in use afterwards, in bytes, for the newest
                 executions, newest last.
             higher: Returns the reason to trace a step of this stage if such a step held the run's peak, else ``""``.
@@ -183,11 +164,6 @@ class TraceSchedule:
 
 
 def usual_height(peaks: Peaks, count: int) -> float:
-    """Median height of the newest steps' peaks above the bytes in use afterwards, in bytes; NaN if unknown.
-
-    Args:
-        peaks: Peaks of the newest executions.
-        count: Most peaks to consider.
-    """
+    """Median height of the newest steps' peaks above the bytes in use afterwards, in bytes; NaN if unknown."""
     heights = [height for _, height in peaks[-min(_LASTING_STEPS, count) :] if height == height] if count > 0 else []
     return float(np.median(heights)) if heights else float("nan")

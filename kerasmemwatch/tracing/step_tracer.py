@@ -32,10 +32,6 @@ __all__ = ["StepTracer"]
 class StepTracer:
     """Traces steps of one model's fit, evaluate or predict.
 
-    Args:
-        watched: The watched models.
-        faults: Where faults are reported.
-
     Attributes:
         stack: State that the hooks maintain.
         captures: Captures that wait for analysis.
@@ -63,10 +59,7 @@ class StepTracer:
         """Wrap the next step-function call with hooks; capture it if ``reason`` is set.
 
         Args:
-            model: The model that runs it.
-            stage: ``"train"``, ``"test"`` or ``"predict"``.
             reason: Why to capture it; ``""`` to note only the operations of its functions.
-            is_first: Whether it may be the step that makes the functions.
             spare: Given the function's arguments and the calling Python frame, returns whether to do neither.
         """
         self.disarm()
@@ -87,11 +80,7 @@ class StepTracer:
         A step that only calls an existing function runs without hooks, unless another function is made after all.
 
         Args:
-            stage: ``"train"``, ``"test"`` or ``"predict"``.
-            reason: Why to capture it; ``""`` to note only the operations of its functions.
             model: The model that runs it; ``None`` in a user's own loop, where models are discovered.
-            arguments: Arguments of its function.
-            is_first: Whether it may be the step that makes the functions.
         """
         return TRACED.around(self._around(stage, reason, model, arguments, is_first=is_first))
 

@@ -51,12 +51,7 @@ class _Kind:
 
 
 class TracedBefore:
-    """The process's most recent kinds of fits.
-
-    Args:
-        share: Largest share of the time that tracing may take.
-        clock: Returns seconds.
-    """
+    """The process's most recent kinds of fits."""
 
     def __init__(self, share: float = TRACED_SHARE, clock: Callable[[], float] = time.monotonic) -> None:
         self._share, self._clock = share, clock
@@ -99,7 +94,6 @@ class TracedBefore:
         """Begin a fit.
 
         Args:
-            kind: Key that equivalent fits share.
             paths: Its layers' paths, in the same order for all fits of a kind.
             source: Identifies its recording: the same object for all fits of one recording.
         """
@@ -136,11 +130,7 @@ class Fit:
             self._kind.pending += 1
 
     def add(self, step: TracedStep | None) -> None:
-        """Keep a traced step of this fit for later fits, unless this fit was to show another's.
-
-        Args:
-            step: The step; ``None`` if the analysis found nothing.
-        """
+        """Keep a traced step of this fit for later fits, unless this fit was to show another's."""
         payload, peak = b"", 0.0
         try:
             # A fit that was not meant to be traced had no hooks in time, so its step is less detailed.

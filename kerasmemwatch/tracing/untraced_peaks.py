@@ -41,10 +41,7 @@ class UntracedPeaks:
         """Examine the executions since the last call.
 
         Args:
-            rows: The newest executions, which may include examined ones.
-            traced: Numbers of traced steps and gaps (see ``TracedStep.number``).
             firsts: The ``step`` before each stage that made its functions in its first step, which never occurs again.
-            fits: The ``step`` before each fit.
         """
         new = rows.step > self.seen
         step, stage, epoch = rows.step[new], rows.stage[new], rows.epoch[new]

@@ -31,10 +31,6 @@ class _EpochLine(keras.callbacks.Callback):
 def show_beside_loss(watch: keras.callbacks.Callback, read: Callable[[], Mapping[str, float]]) -> bool:
     """Show what ``read`` returns on the epoch's line; called from the watch's ``on_train_begin``.
 
-    Args:
-        watch: The callback whose list to use.
-        read: Returns what to show, by name.
-
     Returns:
         Whether there is a progress bar to show it.
     """

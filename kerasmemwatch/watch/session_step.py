@@ -32,7 +32,6 @@ class SessionStep:
     """The context of a step; one object for all steps of an iterator.
 
     Args:
-        session: The session.
         consumers: The code that loops over the iterator; empty for a step that is a ``with`` statement.
 
     Attributes:
@@ -61,11 +60,7 @@ class SessionStep:
 
 
 def consumers(frame: FrameType | None) -> frozenset[CodeType]:
-    """The code that takes items from a generator: wrapping generators (a progress bar's) and the looping function.
-
-    Args:
-        frame: The frame that asked the generator for its first item.
-    """
+    """The code that takes items from a generator: wrapping generators (a progress bar's) and the looping function."""
     found = set()
     while frame is not None:
         found.add(frame.f_code)
@@ -86,7 +81,6 @@ def _ended_where_closed(frame: FrameType | None, consumers: Collection[CodeType]
     Python tells a generator that it is closed, but not why. The loop's own frame still shows where it was left.
 
     Args:
-        frame: The frame in which the generator is closed.
         consumers: The code that takes items from it. A close in other code only means that a variable went away.
     """
     while frame is not None and frame.f_code in consumers and _instruction(frame) in _YIELDS:

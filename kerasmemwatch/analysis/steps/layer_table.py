@@ -39,7 +39,6 @@ def layer_table(
     variables that are on no device of the step, and owners that hold nothing there are omitted.
 
     Args:
-        step: The step.
         inventory: The model's variables by owner, in the model's order.
         device: Show only this device; if ``None``, the device that heads the step, and variables on others.
 
@@ -88,10 +87,6 @@ def range_maxima(values: _Integers, begin: _Integers, end: _Integers) -> _Intege
 
     Two ranges whose length is a power of two cover any range. Each power's maxima are computed from the previous
     power's and used at once, so they take no more memory than the values themselves.
-
-    Example:
-        >>> range_maxima(np.array([3, 1, 4, 1, 5]), np.array([0, 1, 3]), np.array([2, 4, 5])).tolist()
-        [3, 4, 5]
     """
     found = np.empty(len(begin), values.dtype)
     power = np.frexp(np.asarray(end - begin, float))[1] - 1

@@ -28,16 +28,6 @@ def tree_lines(paths: Iterable[str]) -> list[TreeLine]:
     """A line for each path, in order, and for each ancestor of several.
 
     An ancestor of only one path that is not itself a path shares that path's line.
-
-    Example:
-        >>> for line in tree_lines(["stem", "encoder/block_0/query", "encoder/block_0/key", "encoder/block_1/query"]):
-        ...     print("  " * line.depth + line.label)
-        stem
-        encoder
-          block_0
-            query
-            key
-          block_1/query
     """
     root = _Node("")
     for path in paths:

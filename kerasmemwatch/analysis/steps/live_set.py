@@ -66,13 +66,7 @@ def peak_event(timeline: Timeline) -> int:
 
 
 def born_at(timeline: Timeline, event: int, among: NDArray[np.intp] | None = None) -> int | None:
-    """Index of the allocation made at an event, the largest if there are several; ``None`` if there is none.
-
-    Args:
-        timeline: The timeline.
-        event: The event.
-        among: Indices of the allocations to consider; all if ``None``.
-    """
+    """Index of the allocation made at an event, the largest if there are several; ``None`` if there is none."""
     if event < 0:
         return None
     asked = np.arange(timeline.num_allocations) if among is None else among
@@ -84,7 +78,6 @@ def highest_step(steps: Iterable[TracedStep], device: str | None = None) -> Trac
     """The step with the highest peak of requested bytes, the first of equals; ``None`` if there is none.
 
     Args:
-        steps: The steps.
         device: If any step is headed by this device, only those are considered.
     """
     steps = list(steps)
@@ -94,10 +87,6 @@ def highest_step(steps: Iterable[TracedStep], device: str | None = None) -> Trac
 
 def traced_peak(step: TracedStep, *, device: str | None = None) -> TracedPeak:
     """The moment of a step's peak: when it occurred, and what was allocated then.
-
-    Args:
-        step: The step.
-        device: The device; the one that heads the step if ``None``.
 
     Raises:
         InvalidArgumentError: If nothing was allocated on that device.

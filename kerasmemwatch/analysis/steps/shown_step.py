@@ -17,12 +17,7 @@ ROUNDED_BYTES = 2**16
 
 
 def shown_step(peak: Peak, steps: Sequence[TracedStep]) -> TracedStep | None:
-    """The traced step or gap in which the run's peak was; else one like it; else the one with the highest peak.
-
-    Args:
-        peak: The run's highest moment, from the samples.
-        steps: The traced steps and gaps; if empty, the result is ``None``.
-    """
+    """The traced step or gap in which the run's peak was; else one like it; else the one with the highest peak."""
     # Several workers may have traced the same step.
     very, alike = ([step for step in steps if told(peak, step)] for told in (is_very_moment, is_explained))
     return highest_step(very or alike or steps)
@@ -39,12 +34,7 @@ def is_very_moment(peak: Peak, step: TracedStep) -> bool:
 
 
 def is_explained(peak: Peak, step: TracedStep) -> bool:
-    """Whether a traced step or gap is as high as the run's peak and of the same kind.
-
-    Args:
-        peak: The run's highest moment, from the samples.
-        step: The traced step or gap.
-    """
+    """Whether a traced step or gap is as high as the run's peak and of the same kind."""
     is_gap = step.after is not None
     if not peak.ended or is_gap != (peak.phase == "between") or (not is_gap and step.stage != peak.stage):
         return False

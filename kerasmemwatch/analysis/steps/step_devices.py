@@ -41,11 +41,7 @@ def headed(steps: Iterable[TracedStep], device: str | None) -> tuple[TracedStep,
 
 
 def steps_on(steps: Iterable[TracedStep], device: str) -> tuple[TracedStep, ...]:
-    """The steps that allocated on a device, headed by that device.
-
-    Raises:
-        InvalidArgumentError: If none did.
-    """
+    """The steps that allocated on a device, headed by that device. Raises ``InvalidArgumentError`` if none did."""
     steps = tuple(steps)
     found = tuple(on_device(step, device) for step in steps if device in step.timelines)
     if not found:

@@ -93,11 +93,7 @@ class AllocationEvents:
 
 
 def read_events(space: Any) -> dict[str, AllocationEvents]:
-    """Read the events of each allocator.
-
-    Args:
-        space: An ``XSpace`` message.
-    """
+    """Read the events of each allocator."""
     table = _Table()
     for plane in space.planes:
         if plane.name == "/host:CPU":

@@ -17,12 +17,7 @@ _NEAR = 1 << 21
 
 
 def chunk_bytes(requested: int) -> int:
-    """Return the minimum size of a chunk for a request.
-
-    Example:
-        >>> [chunk_bytes(size) for size in (1, 256, 257)]
-        [256, 256, 512]
-    """
+    """Return the minimum size of a chunk for a request."""
     return -(-requested // _CHUNK_BYTES) * _CHUNK_BYTES
 
 
@@ -31,17 +26,6 @@ class ChunkPlaces:
 
     Chunks begin at multiples of their minimum size from the start of a region of the allocator. No chunk overlaps
     another buffer that is alive at the same time.
-
-    Args:
-        chunks: Known start addresses of the allocator's chunks.
-        others: Start addresses of other buffers, which may or may not be chunks.
-
-    Example:
-        >>> places = ChunkPlaces([4096, 8192], [8192 + 64])
-        >>> [places.may_begin(address) for address in (12288, 8192 + 64, 1 << 40)]
-        [True, False, False]
-        >>> places.room_behind(4096, 3000), places.room_behind(12288, 3000)
-        (1024, None)
     """
 
     def __init__(self, chunks: Sequence[int] | NDArray[np.uint64], others: Sequence[int] = ()) -> None:

@@ -45,12 +45,7 @@ class SpanReader:
         self._by_thread: dict[int, dict[str, list[tuple[int, int, int]]]] = {}
 
     def read(self, plane: Any, threads: Mapping[str, int]) -> None:
-        """Collect the spans of a plane.
-
-        Args:
-            plane: The host's plane.
-            threads: Numbers of its lines, by name.
-        """
+        """Collect the spans of a plane."""
         kinds = {key: found for key, value in plane.event_metadata.items() if (found := kind_of(value.name))}
         executions = {key for key, value in plane.event_metadata.items() if value.name == _EXECUTION}
         if kinds:
@@ -61,7 +56,6 @@ class SpanReader:
         """Return the span that contains each moment on a thread, as an index into ``spans``; -1 for none.
 
         Args:
-            thread: Number of the thread.
             times_ps: Picoseconds since the session began.
         """
         found = np.full(len(times_ps), -1, np.int64)
@@ -104,11 +98,7 @@ class SpanReader:
 
 
 def program_runs(space: Any) -> list[tuple[int, str]]:
-    """List the GPU runs of compiled programs, except trials, in order: nanoseconds since the capture began, and name.
-
-    Args:
-        space: An ``XSpace`` message.
-    """
+    """List the GPU runs of compiled programs, except trials: nanoseconds since the capture began, and name."""
     reader = SpanReader()
     for plane in space.planes:
         if plane.name == "/host:CPU":

@@ -31,8 +31,6 @@ class ArmedStep:
         """Run the next call of the model's step function within a context.
 
         Args:
-            model: The model that runs it.
-            stage: ``"train"``, ``"test"`` or ``"predict"``.
             around: Returns the context for the arguments of the call.
             is_spared: Whether the function should run unchanged, given the arguments of the call and the caller's
                 Python frame.

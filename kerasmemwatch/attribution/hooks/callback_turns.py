@@ -29,24 +29,6 @@ class CallbackTurns:
         callback_list: Keras' ``CallbackList``, held weakly: the patch ends with it.
         turn: Called with the callback at the start of its turn, and with ``None`` after the last turn.
         failed: Called when one of the list's calls raises.
-
-    Example:
-        >>> class List:
-        ...     def __init__(self): self.callbacks = ["a", "b"]
-        ...     def on_epoch_end(self):
-        ...         for callback in self.callbacks: print(callback)
-        >>> some = List()
-        >>> turns = CallbackTurns(some, lambda one: print("turn", one), lambda: None)
-        >>> turns.install()
-        >>> some.on_epoch_end()
-        turn a
-        a
-        turn b
-        b
-        turn None
-        >>> turns.remove()
-        >>> vars(some)
-        {'callbacks': ['a', 'b']}
     """
 
     def __init__(self, callback_list: Any, turn: Callable[[Any], None], failed: Callable[[], None]) -> None:

@@ -32,7 +32,6 @@ class LayerHooks:
     """Pushes each running layer onto a stack.
 
     Args:
-        stack: The stack of owners.
         watched: The watched models, whose layers have paths. Other layers are named below the layer that calls them,
             without the number that Keras appends to its own names.
         discover: Whether to watch models that are called from then on, and optimizers likewise.

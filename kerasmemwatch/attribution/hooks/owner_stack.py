@@ -112,7 +112,6 @@ class OwnerStack:
         """Begin a step on this thread.
 
         Args:
-            stage: ``"train"``, ``"test"`` or ``"predict"``.
             own_code: Owner of the operations that the step makes outside of all layers, once a layer has been called.
         """
         self.stage = stage

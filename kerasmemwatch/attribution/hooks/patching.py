@@ -18,15 +18,6 @@ _MISSING = object()
 def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Set an attribute, and restore exactly what was there, or delete it if it was only inherited.
 
-    Example:
-        >>> class Toy:
-        ...     x = 1
-        >>> with patched(Toy, "x", 2):
-        ...     Toy.x
-        2
-        >>> Toy.x
-        1
-
     Raises:
         AttributeError: If there is no such attribute, not even an inherited one.
     """

@@ -19,15 +19,6 @@ class RecursionRoom:
 
     The limit rises by no more than the hooks need: endless recursion in the user's code still raises a
     ``RecursionError``. It is restored at the end, unless other code has changed it in the meantime.
-
-    Example:
-        >>> before = sys.getrecursionlimit()
-        >>> with RecursionRoom() as room:
-        ...     room.reserve(3)
-        ...     sys.getrecursionlimit() > before
-        True
-        >>> sys.getrecursionlimit() == before
-        True
     """
 
     def __init__(self) -> None:

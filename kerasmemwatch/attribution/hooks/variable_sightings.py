@@ -25,13 +25,8 @@ __all__ = ["variable_sightings"]
 def variable_sightings(before: Container[int], watched: Watched, faults: Faults) -> Iterator[list[Sighting]]:
     """Record buffers of variables that eager code assigns to, or that exist after a function is traced.
 
-    before: Keys of the variables that existed before.
-        before: Keys of the variables that were there before.
-        watched: The models whose variables to look for.
-        faults: Where faults are reported.
-
     Yields:
-        Sightings in order of time; none in a TensorFlow whose internals differ.
+        Sightings in order of time, without variables of ``before``; none in a TensorFlow whose internals differ.
     """
     found: list[Sighting] = []
 

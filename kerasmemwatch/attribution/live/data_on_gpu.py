@@ -21,13 +21,6 @@ def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: 
 
     Args:
         known: Buffers with a name: those that datasets hold have the category ``"inputs"``.
-        batch: The tensors of a batch.
-        rows: The batch's number of rows, if known.
-
-    Example:
-        >>> held = KnownBuffer("input pipeline", "", "inputs", 1 << 30, address=4096, device="GPU:0")
-        >>> data_on_gpu([held], [BatchPart(1 << 20, False)], None).partition(". ")[0]
-        'A whole data set is on GPU:0 (1.0 GiB), of which a step needs 1.0 MiB'
     """
     held: dict[str, int] = defaultdict(int)
     for buffer in known:
@@ -50,7 +43,6 @@ def host_copies(known: Iterable[KnownBuffer], arguments: Container[int] = ()) ->
     """Return the copies in host memory of data that datasets hold on GPUs: a dataset's kernels run on the host.
 
     Args:
-        known: As for ``data_on_gpu``.
         arguments: Addresses of tensors that a step was called with, which no dataset holds.
     """
     held = (buffer for buffer in known if buffer.category == "inputs" and buffer.device.startswith("GPU"))

@@ -45,12 +45,7 @@ class Unwatched:
 
 
 def unwatched_buffers(alive: defaultdict[str, list[Any]] | None, watched: set[int]) -> Unwatched:
-    """Find all live buffers other than the variables of watched models.
-
-    Args:
-        alive: Live objects of each ``tensor_kind``; searched if not given.
-        watched: Keys of the variables of watched models.
-    """
+    """Find all live buffers other than the variables of watched models."""
     kept = live_objects(tensor_kind) if alive is None else alive
     living = handle_keys(kept["variable"])
     found: dict[int, KnownBuffer] = {}

@@ -74,8 +74,6 @@ def variable_addresses(account: Ledger, mode: str = "", *, in_step: bool = False
     """By key, the known addresses of the variables of layers, metrics and optimizers.
 
     Args:
-        account: The variables.
-        mode: How the step runs, ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if unknown.
         in_step: Whether a step may be running, during which only addresses in host memory are known.
     """
     compiled = mode == "xla"
@@ -89,9 +87,7 @@ def variable_buffers(account: Ledger, before: Mapping[int, int] | None = None, m
     """Return the variables of layers, metrics and optimizers; each replica is a separate buffer.
 
     Args:
-        account: The variables.
         before: By key, each variable's address before the step.
-        mode: How the step runs, ``"graph"``, ``"eager"`` or ``"xla"``; ``""`` if unknown.
     """
     before = before or {}
     with unwatched():
@@ -134,7 +130,6 @@ def live_buffers(
     """Return every live eager tensor and variable, once per buffer; datasets' buffers are the input pipeline's.
 
     Args:
-        alive: Live objects of each ``tensor_kind``; searched if not given.
         known: Keys of variables to leave out, which belong to watched models.
         in_step: Whether a step may be running, during which only addresses in host memory are known.
     """

@@ -26,19 +26,7 @@ def keep(tape: Any, saved_bytes: int, holds: Callable[[Any], bool]) -> None:
     """Register a tape for as long as it lives.
 
     Args:
-        tape: The tape.
-        saved_bytes: Bytes that its forward pass left.
         holds: Whether the given tape still holds them.
-
-    Example:
-        >>> class Tape: ...
-        >>> tape = Tape()
-        >>> keep(tape, 1024, lambda _: True)
-        >>> kept_bytes()
-        1024
-        >>> del tape
-        >>> kept_bytes()
-        0
     """
     _kept[tape] = _Kept(saved_bytes, holds)
 

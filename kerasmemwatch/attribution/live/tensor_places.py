@@ -55,12 +55,7 @@ class Place(NamedTuple):
 
 
 def tensor_place(tensor: Any, *, in_step: bool = False) -> Place:
-    """Return the place of an eager tensor's buffer, as far as it is known without a copy.
-
-    Args:
-        tensor: The tensor.
-        in_step: Whether a step may be running.
-    """
+    """Return the place of an eager tensor's buffer, as far as it is known without a copy."""
     try:
         # Not `.device`, where its operation ran: shapes and int32 numbers of a GPU's operations are in host memory.
         device = _device(tensor.backing_device)
@@ -90,9 +85,6 @@ def resource_place(handle: Any, dtype: Any, *, in_step: bool = False, compiled: 
     """Return the place of the variable behind a handle.
 
     Args:
-        handle: A tensor of type resource.
-        dtype: The variable's type.
-        in_step: Whether a step may be running.
         compiled: Whether XLA compiled the operations that scatter into it: then it is not copied on read.
     """
     device = _device(getattr(handle, "device", ""))

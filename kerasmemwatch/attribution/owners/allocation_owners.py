@@ -32,10 +32,7 @@ def row_frames(
     """Find the owner of each allocation.
 
     Args:
-        events: The allocator's events.
-        rows: The same, paired.
         ops: The operation of each row, index into the events' names.
-        owners: Owner of each operation.
         log: UNIX times in nanoseconds, and the top of the stack from then on, on Python's thread.
         calls: UNIX times of the beginning and end of the functions that this thread called.
         told: By event, the owner of an allocation known by other means.

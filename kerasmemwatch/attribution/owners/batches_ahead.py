@@ -22,11 +22,6 @@ def batch_ahead(events: AllocationEvents, rows: Allocations, batch: Sequence[Bat
     """Bytes of a batch's tensors if the step uses one that was on its device before; empty if it is copied there.
 
     TensorFlow reports how many batches wait in host memory, so only other devices are checked.
-
-    Args:
-        events: The allocator's events.
-        rows: The same, paired.
-        batch: The tensors of a batch.
     """
     sizes = batch_sizes(batch, events)
     if events.on_host or not sizes:

@@ -36,9 +36,6 @@ def call_spans(space: Any) -> Iterator[CallSpan]:
     """Find the operations that TensorFlow waited for, including calls of compiled programs.
 
     Calls that were still running when the capture ended are missing.
-
-    Args:
-        space: An ``XSpace`` message.
     """
     for plane in space.planes:
         calls = {key for key, event in plane.event_metadata.items() if event.name == _CALL}
@@ -64,9 +61,6 @@ def named_by_calls(
     """Name nameless allocations after the layer's operation that was calling on their thread.
 
     Args:
-        events: The allocator's events.
-        spans: Calls.
-        owners: Owner of each operation.
         runs: For each run of a program, the program's name and its allocations.
         calls: By name of an operation that calls a function, the function's name.
     """

@@ -25,22 +25,7 @@ def by_life(
     is_metric: NDArray[np.bool_],
     is_scalar_loss: NDArray[np.bool_],
 ) -> NDArray[np.int8]:
-    """Categories of allocations that are neither variables nor gradients.
-
-    Args:
-        phase: ``int8[n]``, the phase of each allocation.
-        birth: ``int64[n]``, index of an event.
-        death: ``int64[n]``, index of an event.
-        is_metric: ``bool[n]``, whether a metric made it.
-        is_scalar_loss: ``bool[n]``, whether it is a scalar that the loss made.
-
-    Example:
-        >>> phase = np.array([PHASE_CODES[name] for name in ("forward", "forward", "backward")], np.int8)
-        >>> none = np.zeros(3, bool)
-        >>> birth, death = np.array([0, 1, 3]), np.array([4, 2, 5])
-        >>> [CATEGORIES[code] for code in by_life(phase, birth, death, is_metric=none, is_scalar_loss=none)]
-        ['activations', 'temporaries', 'temporaries']
-    """
+    """Categories of allocations that are neither variables nor gradients."""
     category = np.full(len(phase), CODES["temporaries"], np.int8)
     forward = phase == PHASE_CODES["forward"]
     backward_births = np.sort(birth[phase == PHASE_CODES["backward"]])

@@ -29,11 +29,6 @@ _MIN_TRIED = 2
 def device_frames(events: AllocationEvents, owners: OpOwners, batch: Sequence[BatchPart]) -> dict[int, Frame]:
     """Find the owners of allocations that have no operation's name.
 
-    Args:
-        events: The allocator's events.
-        owners: Owner of each operation.
-        batch: The tensors of a batch.
-
     Returns:
         By event, the frame. A copy belongs to the owner of the operation whose result is copied. If that is unknown,
         a copy as large as a tensor of the batch is an input.

@@ -57,17 +57,10 @@ def frames_by_name(names: Iterable[str], layers: Mapping[str, str], optimizers: 
     """Find the layers whose scopes contain the operations.
 
     Args:
-        names: Names of operations.
         layers: By layer path, the layer's class.
-        optimizers: Names of optimizers.
 
     Returns:
         By name of the operation, its probable owner; without operations of unknown owner.
-
-    Example:
-        >>> found = frames_by_name(["call/gradient_tape/model_1/encoder/c1_1/Conv2D"], {"encoder/c1": "Conv2D"})
-        >>> [frame.owner + " " + frame.phase for frame in found.values()]
-        ['encoder/c1 backward']
     """
     updating, inner = set(optimizers), _inner(layers)
     found = {}

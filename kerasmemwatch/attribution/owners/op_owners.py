@@ -44,14 +44,6 @@ class OpOwners:
 
     Attributes:
         ops: The constructor's argument.
-
-    Example:
-        >>> conv = Frame("c1", "Conv2D", "forward")
-        >>> owners = OpOwners({"model/c1/convolution": [conv]})
-        >>> owners.find("StatefulPartitionedCall/model/c1/convolution") == conv
-        True
-        >>> owners.find("StatefulPartitionedCall/model/c1/convolution-0-TransposeNHWCToNCHW-LayoutOptimizer").owner
-        'c1'
     """
 
     def __init__(self, ops: Mapping[str, Sequence[Frame]]) -> None:
@@ -63,7 +55,6 @@ class OpOwners:
         """Return the owner of an operation, by its scope if it was renamed; ``None`` if unknown.
 
         Args:
-            name: Name of the operation, as in an event.
             within: The layer that was running, if known.
         """
         key = name, within

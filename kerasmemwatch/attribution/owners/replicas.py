@@ -24,9 +24,7 @@ def gradients_on(
     """Select the gradients that may be on an allocator's device, each for the copy of its variable there.
 
     Args:
-        events: The allocator's events.
         gradients: Gradients of all devices. Each names any one copy of a distributed variable.
-        known: Buffers on all devices.
         compiled: Names of operations in programs that ran on the device.
 
     Returns:

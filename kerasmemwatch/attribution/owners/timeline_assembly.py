@@ -59,10 +59,6 @@ class _Owners:
 def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, dict[str, int]]:
     """Build the timeline of a step.
 
-    Args:
-        events: The allocator's events during the step.
-        evidence: Other knowledge of the step.
-
     Returns:
         The timeline; and by layer path the gradient bytes of its variables, each variable counted once.
     """

@@ -39,11 +39,8 @@ def variable_places(
     """Follow each variable through a step.
 
     Args:
-        events: The allocator's events.
-        rows: The same, paired.
         known: Buffers that are alive after the step; those with a key are variables.
         assigned: By name of an operation that assigns, the variable's buffer.
-        sightings: Addresses of variables seen within the step.
     """
     moves, claims = _Moves(events, rows, assigned or {}, sightings), _Claims(len(events))
     late = list[KnownBuffer]()

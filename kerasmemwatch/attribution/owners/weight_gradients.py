@@ -38,10 +38,6 @@ def gradient_rows(
     """Find the allocations of gradients.
 
     Args:
-        events: The allocator's events.
-        rows: The same, paired.
-        gradients: Sightings of gradients.
-        owners: The owner of each row.
         backward: ``bool[num_rows]``, whether the backward pass made the row.
 
     Returns:
@@ -78,12 +74,7 @@ def gradient_rows(
 
 
 def gradient_bytes(found: dict[int, GradientBuffer], requested: NDArray[np.int64]) -> dict[str, int]:
-    """By layer path, the gradient bytes of its variables, each variable counted once.
-
-    Args:
-        found: The result of ``gradient_rows``.
-        requested: ``int64[num_rows]``.
-    """
+    """By layer path, the gradient bytes of its variables, each variable counted once."""
     sizes: dict[tuple[str, int], int] = {}
     for row, gradient in found.items():
         variable = gradient.owner, gradient.key

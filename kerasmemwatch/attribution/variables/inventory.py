@@ -46,12 +46,6 @@ def inventory(
 
     Raises:
         InvalidTypeError: If one of ``models`` is neither a Keras layer nor a ``tf.Module``.
-
-    Example:
-        >>> import keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
-        >>> [(variable.path, variable.bytes) for variable in inventory(model)]
-        [('head/kernel', 48), ('head/bias', 12)]
     """
     layers, counted = _count(models, optimizers, variables)
     return counted.in_order(layers)
@@ -98,9 +92,6 @@ def _count(
 
 def layer_memory(variables: Iterable[VariableMemory]) -> tuple[LayerMemory, ...]:
     """Add variables up by owner.
-
-    Args:
-        variables: What :func:`inventory` returns.
 
     Returns:
         One row per owner, exclusive of sub-layers, in the order of the variables. A sum with an unknown part is

@@ -37,9 +37,6 @@ def layer_paths(model: Any) -> tuple[PathedLayer, ...]:
     A shared layer has its first path. A second, different layer with the same name and parent is ``"name#2"``. Layers
     that Keras does not track (such as in a ``tf.Module``) come last. Any width, depth and cycles are supported.
 
-    Args:
-        model: The watched Keras model or layer, or a ``tf.Module``, whose sub-modules are levels as well.
-
     Returns:
         The model, then its layers, each before its sub-layers.
     """
@@ -59,12 +56,6 @@ def paths_of_all(models: Iterable[Any]) -> tuple[PathedLayer, ...]:
     """Name every layer of several models, after the model's name if there is more than one.
 
     A layer that several models hold has its path in the first of them.
-
-    Args:
-        models: Keras models or layers, or ``tf.Module``s.
-
-    Returns:
-        Model by model, as :func:`layer_paths` does.
 
     Example:
         >>> import keras
@@ -91,7 +82,6 @@ def operation_paths(layers: Sequence[PathedLayer], *, several: bool = False) -> 
     """Name the operations of functional models that are not layers, such as ``keras.ops.mean(x)``.
 
     Args:
-        layers: The result of :func:`paths_of_all`.
         several: Whether there are several models, so that paths contain the models' names.
 
     Returns:

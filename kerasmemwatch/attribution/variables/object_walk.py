@@ -132,10 +132,6 @@ def held_by(owner: Any, kinds: Kinds) -> Iterator[Held]:
 
     Nothing is called or computed: only ``vars()`` and containers are read, so no property runs.
 
-    Args:
-        owner: A layer, model or optimizer.
-        kinds: The classes to look for.
-
     Yields:
         Each finding, in the order of the attributes; an object held twice is yielded twice.
     """
@@ -161,11 +157,6 @@ def held_in(value: Any, kinds: Kinds, where: str = "") -> Iterator[Held]:
 
 def closure(start: Iterable[Any], kind: str, kinds: Kinds) -> list[Any]:
     """Find objects of one kind, and the objects of the same kind that they hold.
-
-    Args:
-        start: Objects to begin with, such as optimizers.
-        kind: Their kind, such as ``"optimizer"``.
-        kinds: The classes to look for.
 
     Returns:
         Each object once, an outer one before those that it holds.

@@ -31,9 +31,6 @@ def item_bytes(dtype: str) -> int | None:
 
     Types smaller than a byte take a whole one, as in TensorFlow (``tf.DType.size`` of int4 is 1).
 
-    Args:
-        dtype: Name of a type, as Keras and TensorFlow write it.
-
     Returns:
         Bytes; ``None`` if items have no fixed size.
 

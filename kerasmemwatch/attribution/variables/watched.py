@@ -20,16 +20,7 @@ _FOUND = ("layer", "optimizer", "module")
 
 
 class Watched:
-    """Models in the order of their registration; none is kept alive.
-
-    Example:
-        >>> import keras
-        >>> watched = Watched()
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="head")])
-        >>> watched.add_model(model)
-        >>> watched.layers()[-1].path
-        'head'
-    """
+    """Models in the order of their registration; none is kept alive."""
 
     def __init__(self) -> None:
         self._models: _Weakly = {}
@@ -57,11 +48,7 @@ class Watched:
         return _alive(self._models)
 
     def add_model(self, model: Any) -> None:
-        """Watch another Keras model or layer, or ``tf.Module``.
-
-        Raises:
-            InvalidTypeError: If it is none of them.
-        """
+        """Watch another Keras model or layer, or ``tf.Module``. Raises ``InvalidTypeError`` if it is none of them."""
         check_model(model)
         known = self._models.get(id(model))
         if known is None or known() is not model:

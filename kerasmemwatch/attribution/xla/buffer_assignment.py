@@ -25,21 +25,13 @@ class UnscheduledModuleError(MemWatchError, ValueError):
 
 
 def requests(proto: Any) -> tuple[XlaAllocation, ...]:
-    """Return the ``requests`` of a program without opening it, which takes far less time.
-
-    Args:
-        proto: An ``HloProto`` message.
-    """
+    """Return the ``requests`` of a program without opening it, which takes far less time."""
     assigned = proto.buffer_assignment.buffer_allocations
     return requested(_allocation(allocation) for allocation in assigned if not allocation.is_thread_local)
 
 
 def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tape) -> XlaModule:
     """Find the buffers of a program.
-
-    Args:
-        proto: An ``HloProto`` message.
-        is_backward: Whether an operation with this name belongs to the backward pass.
 
     Raises:
         UnscheduledModuleError: If the program has no schedule or no buffer assignment.

@@ -19,13 +19,7 @@ _FAR = sys.maxsize
 
 
 class XlaCategories:
-    """Finds owner, phase and category of buffers.
-
-    Args:
-        owners: Owner of each operation.
-        gradients: Variables' gradients.
-        assigned: By name of an operation that assigns, the variable's buffer.
-    """
+    """Finds owner, phase and category of buffers."""
 
     def __init__(
         self, owners: OpOwners, gradients: Iterable[GradientBuffer], assigned: Mapping[str, KnownBuffer]

@@ -23,9 +23,7 @@ def backward_from(
     begins at the first position that depends on the last forward value that all gradients depend on.
 
     Args:
-        program: The program.
         names: The operation of each position, and its source.
-        is_backward: Whether an operation with this name belongs to the backward pass.
     """
     backward, forward = set[int](), 0
     for position, (name, how) in enumerate(names):

@@ -62,10 +62,6 @@ class OpNames:
     result; ``"operand"``, that of the latest operand in the schedule; ``"user"``, that of the first reader. A value
     that only the backward pass reads belongs to its readers, not to the preceding forward operation; so do parts of a
     gradient that are computed ahead.
-
-    Args:
-        program: The program.
-        is_backward: Whether an operation with this name belongs to the backward pass.
     """
 
     def __init__(self, program: HloProgram, is_backward: Callable[[str], bool] = in_gradient_tape) -> None:

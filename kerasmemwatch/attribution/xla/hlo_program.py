@@ -25,7 +25,6 @@ class HloProgram:
     them, as in XLA's own liveness analysis. The computations of a fusion or a reduction are not part of the order.
 
     Args:
-        module: A ``HloModuleProto`` with a schedule.
         definitions: By instruction id and shape index, the id of the value written there.
 
     Attributes:

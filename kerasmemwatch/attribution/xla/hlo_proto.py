@@ -75,10 +75,6 @@ def parse_hlo(data: bytes) -> Any:
 
     Raises:
         google.protobuf.message.DecodeError: If the bytes are no such message.
-
-    Example:
-        >>> parse_hlo(bytes.fromhex("0a060a0473746570")).hlo_module.name
-        'step'
     """
     return _message_class().FromString(data)
 

@@ -38,9 +38,6 @@ def planned_events(
     """Derive the events of a step.
 
     Args:
-        space: An ``XSpace`` message.
-        device: The GPU.
-        programs: By program id, its requests.
         known: Buffers on the GPU after the step, which are in use before it, too.
         batch: The tensors of a batch; those of unknown size are left out.
 

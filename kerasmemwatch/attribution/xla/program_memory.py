@@ -86,11 +86,7 @@ class XlaModule:
 
 
 def live_bytes(module: XlaModule, allocation_index: int) -> NDArray[np.int64]:
-    """Return the bytes of an allocation in use at each position of the schedule; the rest is unused.
-
-    Returns:
-        ``int64[module.length]``.
-    """
+    """Return the bytes of an allocation in use at each position of the schedule; the rest is unused."""
     change = np.zeros(module.length + 1, np.int64)
     for buffer in module.buffers:
         if buffer.allocation_index == allocation_index and buffer.alias_of is None:

@@ -51,22 +51,14 @@ class Programs:
         self._data: dict[int, bytes] = {}
 
     def read(self, space: Any) -> None:
-        """Add the programs of a capture, including those that are loaded but do not run.
-
-        Args:
-            space: An ``XSpace`` message.
-        """
+        """Add the programs of a capture, including those that are loaded but do not run."""
         self._data = dict(_hlo_protos(space))
         for program_id, data in self._data.items():
             if program_id not in self.requests:
                 self.requests[program_id] = requests(parse_hlo(data))
 
     def opened(self, program_ids: Iterable[int]) -> dict[int, XlaModule]:
-        """Return programs of the last capture by id, opening each once; programs without a schedule are left out.
-
-        Args:
-            program_ids: Ids of the programs.
-        """
+        """Return programs of the last capture by id, opening each once; programs without a schedule are left out."""
         found = {}
         for program_id in program_ids:
             if program_id not in self._modules:
@@ -86,8 +78,6 @@ def find_runs(
 
     Args:
         space: An ``XSpace`` message, whose instructions distinguish programs with equal requests.
-        events: The allocator's events in it.
-        programs: By program id, its requests.
         least_bytes: The allocator does not report smaller allocations.
     """
     # Requests of 0 bytes do not reach the allocator.

@@ -40,8 +40,6 @@ def compiled_runs(timeline: Timeline, runs: Sequence[XlaRun], modules: Mapping[i
 
     Args:
         timeline: Made of the events in which the runs were found, in the same order.
-        runs: The runs.
-        modules: The programs, by id.
     """
     row_of = {int(birth): row for row, birth in enumerate(timeline.birth.tolist()) if birth >= 0}
     found = []
@@ -65,12 +63,6 @@ def expand(
 
     A schedule's positions become events between the block's birth and its death. The block keeps its row with its chunk
     and 0 requested bytes: its unused part at a moment is slack.
-
-    Args:
-        timeline: The timeline with blocks.
-        runs: The blocks' runs.
-        owners: Owner of each operation.
-        categories: Owner and category of each buffer.
     """
     runs = sorted(runs, key=lambda run: run.event)
     shift = _Shift(runs)

@@ -29,19 +29,11 @@ _USAGE = "Write `kerasmemwatch run [--log-dir DIR] SCRIPT.py [ARGS...]` or `kera
 def split_arguments(arguments: Sequence[str], log_dir: str = "logs") -> tuple[str, list[str]]:
     """Separate our own option from those of the script, which may have the same name.
 
-    Args:
-        arguments: The arguments after ``run``.
-        log_dir: The log directory if none is given.
-
     Returns:
         The log directory, and the script (or ``-m`` and a module) with its arguments.
 
     Raises:
         InvalidArgumentError: If an option is unknown or lacks its value.
-
-    Example:
-        >>> split_arguments(["--log-dir", "here", "train.py", "--log-dir", "there"])
-        ('here', ['train.py', '--log-dir', 'there'])
     """
     rest = list(arguments)
     while rest and rest[0].startswith("--"):
@@ -89,9 +81,6 @@ def watched_environment(environment: Mapping[str, str], log_dir: str) -> dict[st
     Args:
         environment: The variables to start from; the user's own settings for exact counting are kept.
         log_dir: Directory or URL. A relative path is made absolute, because a child may change directories.
-
-    Returns:
-        A new mapping.
     """
     path = environment.get("PYTHONPATH")
     startup = str(_STARTUP_DIR)

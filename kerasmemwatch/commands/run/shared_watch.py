@@ -28,7 +28,6 @@ class SharedWatch:
     Nothing is added inside a watched call, because that call's figures include it.
 
     Args:
-        log_dir: Directory to record to.
         loop_files: Source files whose Python frames on a stack mean that a Keras loop is running there.
     """
 
@@ -42,11 +41,7 @@ class SharedWatch:
         """Insert the watch first into a list that begins, unless the list or an enclosing call has a watch.
 
         Args:
-            callback_list: A ``keras.callbacks.CallbackList``.
             caller: The Python frame that begins it; its callers are the enclosing calls.
-
-        Returns:
-            A context that does nothing.
         """
         try:
             self._heed_fork()
@@ -62,16 +57,7 @@ class SharedWatch:
         return nullcontext()
 
     def batch(self, model: Any, caller: FrameType, *, stage: str) -> AbstractContextManager[None]:
-        """Return a context that records one call of ``train_on_batch`` or the like.
-
-        Args:
-            model: The model whose method is called.
-            caller: The Python frame that calls it.
-            stage: ``"train"``, ``"test"`` or ``"predict"``.
-
-        Returns:
-            The watch's context, or one that does nothing.
-        """
+        """Return a context that records one call of ``train_on_batch`` or the like."""
         try:
             self._heed_fork()
             return nullcontext() if self._inside_watched(caller) else self._batch(self._get(), model, stage)

@@ -34,16 +34,9 @@ def allocations(
     """Draw the largest buffers of a window as rectangles, and below them the sum of all others.
 
     Args:
-        step: The step; ``None`` gives a figure that says so.
-        theme: ``"light"`` or ``"dark"``.
         x: ``"event"`` or ``"time"``, as in ``step_timeline``.
         window: What to draw, in units of the x axis; all of the step if ``None``.
-        layer: Draw only what this layer and the layers in it hold.
         pixels: Width of the drawing.
-        most: Number of buffers drawn individually.
-
-    Returns:
-        A plotly figure as a JSON-able dict; ``customdata[0]`` of a rectangle is the path of its layer.
     """
     colours = theme_named(theme)
     if step is None:

@@ -49,13 +49,6 @@ def comparison(
 ) -> Figure:
     """Draw several runs: their device peaks over steps, their traced peaks by category, and layers that differ.
 
-    Args:
-        reports: The runs' reports.
-        names: Names to show; by default the runs' names.
-        theme: ``"light"`` or ``"dark"``.
-        layer: Draw only this layer and the layers in it.
-        most: Maximum number of layers drawn.
-
     Returns:
         A plotly figure as a JSON-able dict; ``customdata`` of a bar is ``[path, run]``.
 

@@ -26,12 +26,6 @@ Change = dict[Owner, dict[str, int]]
 def growth(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
     """Draw each trend with its 95 % interval and forecast, and how the newest traced step's initial bytes changed.
 
-    Args:
-        report: The report.
-        theme: ``"light"`` or ``"dark"``.
-        layer: Draw changes only of this layer and the layers in it.
-        most: Maximum number of layers drawn.
-
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a bar is the layer's path.
     """

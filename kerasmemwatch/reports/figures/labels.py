@@ -35,26 +35,14 @@ class ByteUnit:
 
 
 def byte_unit(largest: float | None) -> ByteUnit:
-    """Choose the largest unit that fits at least once.
-
-    Example:
-        >>> byte_unit(5_000_000)
-        ByteUnit(name='MiB', size=1048576)
-        >>> byte_unit(None).name
-        'bytes'
-    """
+    """Choose the largest unit that fits at least once."""
     if largest is None or largest != largest:
         return ByteUnit("bytes", 1)
     return next((ByteUnit(name, size) for name, size in _UNITS if abs(largest) >= size), ByteUnit("bytes", 1))
 
 
 def plain(text: object) -> str:
-    """Escape text so that plotly shows it literally: no markup, TeX, templates or control characters.
-
-    Example:
-        >>> plain("<b>%{y}</b> $x$")
-        '&lt;b&gt;&#37;&#123;y}&lt;/b&gt; &#36;x&#36;'
-    """
+    """Escape text so that plotly shows it literally: no markup, TeX, templates or control characters."""
     return printable(str(text)).translate(_MEANINGFUL)
 
 

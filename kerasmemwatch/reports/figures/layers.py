@@ -40,12 +40,6 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
 
     If training and inference were both traced, there is a panel for each.
 
-    Args:
-        report: The report.
-        theme: ``"light"`` or ``"dark"``.
-        layer: Draw only this layer and the layers in it.
-        most: Number of layers drawn; a note counts the others.
-
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a bar is the layer's path.
     """

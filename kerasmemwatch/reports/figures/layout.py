@@ -19,11 +19,8 @@ def figure(data: Sequence[Figure], theme: Theme, name: str, summary: str, **layo
     """Assemble a figure.
 
     Args:
-        data: The traces.
-        theme: Its theme.
         name: Name of the view; a redrawn view of the same name keeps its zoom.
         summary: What it shows, in a sentence, for screen readers; plain text, in ``layout.meta.summary``.
-        **layout: Further entries of plotly's layout.
     """
     base: Figure = {
         "paper_bgcolor": theme.background,

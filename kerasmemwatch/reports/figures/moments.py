@@ -33,9 +33,7 @@ def grouped_series(timeline: Timeline, group: NDArray[np.integer], num_groups: i
     """Live requested bytes of groups of allocations at every moment.
 
     Args:
-        timeline: The step.
         group: ``[num_allocations]``; -1 for allocations in no group.
-        num_groups: Number of groups.
 
     Returns:
         ``int64[num_groups, num_events + 1]``: before the first event, and after each.
@@ -66,12 +64,6 @@ def moments_drawn(
     total: NDArray[np.int64], at: NDArray[np.float64], window: tuple[float, float] | None, most: int
 ) -> NDArray[np.intp]:
     """Choose about ``most`` moments in the window, including the highest, and one beyond either end.
-
-    Args:
-        total: ``[num_moments]``, the values that decide which is highest.
-        at: ``[num_moments]``, positions on the x axis; not decreasing.
-        window: Its two ends; everything if ``None``.
-        most: Approximate number of moments.
 
     Returns:
         Their indices, increasing.

@@ -41,13 +41,6 @@ def overview(report: Findings, *, theme: str = "light") -> Figure:
 
     A long run is thinned out to a screen's resolution, keeping the highest point of each stretch. A limit is drawn
     once memory has reached half of it.
-
-    Args:
-        report: The report.
-        theme: ``"light"`` or ``"dark"``.
-
-    Returns:
-        A plotly figure as a JSON-able dict.
     """
     colours, samples = theme_named(theme), report.samples
     if not samples.num_samples:

@@ -84,15 +84,7 @@ def theme_named(name: str) -> Theme:
 
 
 def text_on(background: str) -> str:
-    """Choose black or white text, whichever is more readable on a colour; the contrast is at least 4.5 to 1.
-
-    Args:
-        background: ``"#rrggbb"``.
-
-    Example:
-        >>> text_on("#0072b2"), text_on("#009e73")
-        ('#ffffff', '#000000')
-    """
+    """Choose black or white text, whichever is more readable on a colour; the contrast is at least 4.5 to 1."""
     parts = [int(background[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     # Relative luminance as in WCAG 2.2; at 0.179, black and white have the same contrast.

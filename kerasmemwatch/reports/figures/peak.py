@@ -47,10 +47,7 @@ def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", laye
     ones are combined.
 
     Args:
-        report: The report.
-        theme: ``"light"`` or ``"dark"``.
         shape: ``"treemap"`` or ``"icicle"``.
-        layer: Draw only what this layer and the layers in it hold.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a rectangle is the layer's path, unshortened.
@@ -119,12 +116,7 @@ def peak(report: Findings, *, theme: str = "light", shape: str = "treemap", laye
 
 
 def is_within(path: str, layer: str) -> bool:
-    """Whether a path is that of a layer or of one inside it.
-
-    Example:
-        >>> is_within("encoder/dense", "encoder"), is_within("encoder_2", "encoder")
-        (True, False)
-    """
+    """Whether a path is that of a layer or of one inside it."""
     return path == layer or path.startswith(f"{layer}/")
 
 

@@ -44,10 +44,8 @@ def allocation_rectangles(
     """Lay out the buffers that live in a window.
 
     Args:
-        timeline: The step.
         window: The first moment and the first after it; all of the step if ``None``.
         pixels: Width of the drawing, and so the maximum number of columns of the rest.
-        most: Maximum number of buffers drawn individually; the largest are chosen.
         mine: ``bool[num_allocations]``, which ones to draw; all if ``None``.
     """
     last = timeline.num_events + 1
@@ -97,12 +95,7 @@ def _compact(addresses: _Integers, sizes: _Integers) -> _Integers:
 
 
 def slots(sizes: _Integers, begin: _Integers, end: _Integers) -> _Integers:
-    """Lay out buffers so that no two alive at once overlap: each, in order of birth, in the first gap that fits it.
-
-    Example:
-        >>> slots(np.array([4, 2, 3]), np.array([0, 0, 5]), np.array([5, 9, 9])).tolist()
-        [0, 4, 0]
-    """
+    """Lay out buffers so that no two alive at once overlap: each, in order of birth, in the first gap that fits it."""
     low = np.zeros(len(sizes), np.int64)
     free: list[tuple[int, int]] = [(0, 1 << 62)]  # gaps as (low, high), in order
     births = np.lexsort((-sizes, begin)).tolist()

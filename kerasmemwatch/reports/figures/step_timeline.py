@@ -41,18 +41,10 @@ def step_timeline(
     """Draw the requested bytes alive at every moment of a step.
 
     Args:
-        step: The step; ``None`` gives a figure that says so.
-        theme: ``"light"`` or ``"dark"``.
         by: ``"category"``, or ``"layer"``: the layers and owners that hold most at the peak, and the others together.
         x: ``"event"`` (births and deaths of buffers; 0 is before the first) or ``"time"`` (milliseconds).
         window: What to draw in full detail, in units of the x axis; all of the step if ``None``.
-        layer: Draw only what this layer and the layers in it hold.
-        top: Number of layers drawn individually.
         points: Approximate number of moments drawn, including the highest in the window.
-
-    Returns:
-        A plotly figure as a JSON-able dict; ``customdata[0]`` of a moment is the path of the layer whose buffer was
-        born then.
     """
     colours = theme_named(theme)
     if by not in GROUPS:

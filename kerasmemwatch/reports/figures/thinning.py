@@ -13,16 +13,8 @@ __all__ = ["drawn_points", "drawn_series"]
 def drawn_points(values: NDArray[np.float64], most: int) -> NDArray[np.intp]:
     """Choose points of a series without unknown values.
 
-    Args:
-        values: ``[num_points]``.
-        most: Approximate maximum number of points.
-
     Returns:
         Indices, increasing: each bucket's first, last and highest point; all if there are few.
-
-    Example:
-        >>> drawn_points(np.array([0.0, 1, 0, 0, 9, 0, 0, 2, 0]), 6).tolist()
-        [0, 4, 5, 7, 8]
     """
     count = len(values)
     if count <= most:
@@ -39,9 +31,6 @@ def drawn_series(
     """The points to draw of a series that may be unknown in places, with gaps there.
 
     Args:
-        x: ``[num_points]``, increasing.
-        values: ``[num_points]``; NaN where unknown.
-        most: Approximate maximum number of points.
         connect: Whether to draw through unknown values, for example for a series that is only read at epoch ends.
 
     Returns:

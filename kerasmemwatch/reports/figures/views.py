@@ -55,8 +55,6 @@ def view_figure(report: Findings, view: str, *, device: str | None = None, **opt
     """Make the figure of a view.
 
     Args:
-        report: The report.
-        view: One of ``VIEWS``.
         device: One of ``report.devices``, whose live memory to show.
         **options: Those of the view's function, such as ``theme``; ``step`` is the number of a traced step.
 

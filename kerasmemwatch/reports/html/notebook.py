@@ -36,13 +36,7 @@ def report_html(report: Findings) -> str:
 
 
 def mime_bundle(value: Any, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    """A value's text and HTML for a notebook, by MIME type; a recording shows its report.
-
-    Args:
-        value: A report, an object with a report, or anything with a text.
-        include: The types that are wanted; all if empty.
-        exclude: The types that are not wanted.
-    """
+    """A value's text and HTML for a notebook, by MIME type; a recording shows its report."""
     report = value if isinstance(value, Findings) else getattr(value, "report", None)
     if isinstance(report, Findings):
         text, html = plain_text(report, blocks=True), report_html(report)

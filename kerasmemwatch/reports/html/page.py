@@ -43,7 +43,6 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
     """The report as one HTML page.
 
     Args:
-        report: The report.
         theme: ``"light"``, ``"dark"``, or ``"auto"``, which follows the reader's system.
 
     Raises:

@@ -133,12 +133,7 @@ def _numbered(name: str, index: int) -> str:
 
 
 def theme_changes(light: Any, dark: Any, path: tuple[str | int, ...] = ()) -> list[list[Any]]:
-    """Differences between a figure's light and dark theme, as ``[path, dark value]``.
-
-    Example:
-        >>> theme_changes({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]})
-        [[['a', 1, 'b'], 3]]
-    """
+    """Differences between a figure's light and dark theme, as ``[path, dark value]``."""
     if isinstance(light, dict) and isinstance(dark, dict) and light.keys() == dark.keys():
         return [change for key in light for change in theme_changes(light[key], dark[key], (*path, key))]
     if isinstance(light, list) and isinstance(dark, list) and len(light) == len(dark):

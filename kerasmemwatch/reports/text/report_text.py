@@ -39,10 +39,7 @@ def plain_text(
     """The report as plain text, the same on every system; in ASCII by default, except for the user's own names.
 
     Args:
-        report: The report.
-        everything: Whether to show all layers and figures rather than only the most important ones.
         title: A title that replaces the run and what its samples say.
-        width: Width of the text in columns.
         blocks: Whether characters beyond ASCII can be written, for lines and charts.
     """
     console = Console(
@@ -77,10 +74,6 @@ def renderable(
     """The report for rich. Names of runs and layers are text, never markup.
 
     Args:
-        report: The report.
-        everything: Whether to show all layers and figures rather than only the most important ones.
-        title: A title that replaces the run and what its samples say.
-        blocks: Whether characters beyond ASCII can be written.
         width: Width of the text in columns; tables omit columns that do not fit.
     """
     report = _printable(report)

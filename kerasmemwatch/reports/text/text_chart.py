@@ -17,18 +17,10 @@ def chart(
     """Draw a series as columns, each the maximum over its share of the steps; unknown values are gaps.
 
     Args:
-        steps: ``[num_samples]``, increasing.
-        values: ``[num_samples]``; NaN where unknown.
-        width: Columns.
-        height: Rows.
         ramp: Characters from empty to full.
 
     Returns:
         ``height`` lines of ``width`` characters, the top first. The bottom is the lowest value (0 if all are equal).
-
-    Example:
-        >>> chart(np.arange(4.0), np.array([1.0, 2, 3, 4]), width=4, height=2, ramp=PLAIN)
-        ['  .#', '.=##']
     """
     known = ~np.isnan(values)
     columns = np.full(width, np.nan)

@@ -24,22 +24,14 @@ _MAX_DEPTH = 16
 
 
 def dump_json(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> bytes:
-    """Write a JSON object as ASCII bytes.
-
-    Raises:
-        RecordingFormatError: If it is too large for a reader to accept.
-    """
+    """Write a JSON object as ASCII bytes. Raises ``RecordingFormatError`` if it is too large for a reader to accept."""
     text = json.dumps(value, separators=(",", ":"), default=default).encode()
     _check_size(text)
     return text
 
 
 def parse_json(text: bytes) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        RecordingFormatError: If it is not a JSON object, or too large.
-    """
+    """Read a JSON object. Raises ``RecordingFormatError`` if it is not a JSON object, or too large."""
     _check_size(text)
     try:
         value = json.loads(text)
@@ -54,20 +46,10 @@ def from_json(cls: type[_T], raw: object, where: str = "") -> _T:
     """Make a dataclass from a JSON object. Unknown fields (of a later version) are ignored.
 
     Args:
-        cls: A dataclass.
-        raw: What ``json.loads`` returned.
         where: Its name in errors; by default its class's.
 
     Raises:
         RecordingFormatError: If a field is missing, or its value does not match the annotation.
-
-    Example:
-        >>> from kerasmemwatch.records.layer_memory import LayerMemory
-        >>> from_json(LayerMemory, {"path": "dense", "weights_bytes": 4, "mood": "good"}).weights_bytes
-        4
-        >>> from_json(LayerMemory, {"path": "dense", "weights_bytes": "4"})
-        Traceback (most recent call last):
-        kerasmemwatch.errors.RecordingFormatError: Expected a whole number of at least 0. Received: weights_bytes='4'.
     """
     if not isinstance(raw, dict):
         raise _wrong("an object", raw, where or cls.__name__)
@@ -84,7 +66,6 @@ def checked(hint: Any, value: object, name: str) -> Any:
     Args:
         hint: ``str``, ``bool``, ``int``, ``float``, ``Any``, a dataclass; or ``tuple[X, ...]``, ``Mapping[str, X]``,
             ``X | None`` of those.
-        value: What ``json.loads`` returned.
         name: Its name in errors. Names ending in ``_bytes``, ``count`` or ``index`` have no negative numbers.
 
     Raises:

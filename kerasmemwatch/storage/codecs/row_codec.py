@@ -91,19 +91,7 @@ def decode_json(payload: bytes) -> dict[str, Any]:
 
 
 def encode_rows(layout: Layout, rows: Rows) -> bytes:
-    """Compress rows without loss.
-
-    Args:
-        layout: The columns, in order.
-        rows: ``float64[num_rows, sum of column sizes]``.
-
-    Example:
-        >>> layout = (Column("step"), Column("host_rss_bytes"))
-        >>> rows = np.array([[1, 4096.0], [2, np.nan]])
-        >>> decoded_layout, decoded = decode_rows(encode_rows(layout, rows))
-        >>> decoded_layout == layout, bool(np.array_equal(decoded, rows, equal_nan=True))
-        (True, True)
-    """
+    """Compress rows without loss."""
     whole = [bool((np.abs(values) < INT64_BOUND).all() and (values == np.trunc(values)).all()) for values in rows.T]
     header = dump_json({"version": VERSION, "layout": layout_to_json(layout), "rows": len(rows), "whole": whole})
     deflater = zlib.compressobj(6)
@@ -116,10 +104,6 @@ def encode_rows(layout: Layout, rows: Rows) -> bytes:
 
 def split_header(data: bytes, newest: int = VERSION) -> tuple[dict[str, Any], int]:
     """Read the JSON in front of a chunk's columns, and the offset at which they begin.
-
-    Args:
-        data: The chunk, or the traced step.
-        newest: The newest version of its kind that is known.
 
     Raises:
         RecordingVersionError: If a newer version wrote it.
@@ -172,7 +156,6 @@ def inflate(payload: bytes, most_bytes: int | None = None) -> bytes:
     """Decompress a whole payload.
 
     Args:
-        payload: What zlib wrote.
         most_bytes: Largest size after decompression; by default the largest chunk or traced step.
 
     Raises:

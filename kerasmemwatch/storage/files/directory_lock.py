@@ -17,16 +17,6 @@ class DirectoryLock:
     Raises:
         BlockingIOError: If it is locked already.
         OSError: If there is no such directory, or it cannot be locked (Windows, some network file systems).
-
-    Example:
-        >>> import tempfile
-        >>> lock = DirectoryLock(directory := tempfile.mkdtemp())
-        >>> try:
-        ...     DirectoryLock(directory)
-        ... except BlockingIOError:
-        ...     print("locked")
-        locked
-        >>> lock.release()
     """
 
     def __init__(self, path: str) -> None:

@@ -27,12 +27,7 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 def frame(data: bytes) -> bytes:
-    """Frame one record.
-
-    Example:
-        >>> list(read_records(frame(b"one") + frame(b"two") + frame(b"three")[:-2]))
-        [b'one', b'two']
-    """
+    """Frame one record."""
     length = _LENGTH.pack(len(data))
     return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
 
@@ -57,7 +52,6 @@ class EventFile:
 
     Args:
         path: Local path, or a URL that TensorBoard's file interface supports.
-        created: UNIX time for the file's first event.
 
     Raises:
         OSError: If it cannot be created or written.

@@ -43,12 +43,7 @@ class AppendFile(Protocol):
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names a remote file system.
-
-    Example:
-        >>> is_remote("gs://bucket/logs"), is_remote("logs")
-        (True, False)
-    """
+    """Whether a path names a remote file system."""
     return "://" in path
 
 
@@ -59,10 +54,6 @@ def join(*parts: str) -> str:
 
 def check_working_dir(path: str, name: str = "log_dir") -> None:
     """Check that a relative path is usable, that is, that the working directory still exists.
-
-    Args:
-        path: The path.
-        name: Its name in errors.
 
     Raises:
         LogDirError: If the working directory was deleted.
@@ -128,10 +119,6 @@ def walk(top: str) -> Iterator[tuple[str, list[str]]]:
 
 def read_bytes(path: str, most: int = -1) -> bytes:
     """Read a file, or its first bytes.
-
-    Args:
-        path: Path of the file.
-        most: Most bytes to read; all if negative.
 
     Raises:
         OSError: If it cannot be read, or is not a regular file: reading a pipe would block.

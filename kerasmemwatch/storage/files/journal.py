@@ -50,7 +50,6 @@ class Journal:
     The writer sets a third, ``limit``: the head at which ``append`` refuses until the writer has made room.
 
     Args:
-        layout: The columns of a row.
         path: The file to map; ``None`` keeps the ring in memory only.
         capacity: Number of rows it holds; a power of two.
 
@@ -165,9 +164,6 @@ class Journal:
 
 def read_journal(data: bytes) -> tuple[Layout, Rows]:
     """Read the rows of a journal that are stored nowhere else, even while it is being written.
-
-    Args:
-        data: The file's bytes.
 
     Returns:
         The layout and ``float64[num_rows, values]``; truncated or damaged rows are NaN.

@@ -23,9 +23,6 @@ class ModelState:
 
     Layers, optimizers, metrics, losses and modules are entered, so that what Keras does to build or compile one can be
     undone too. Variables are copied to host memory.
-
-    Args:
-        start: Models, or containers of objects that belong to them.
     """
 
     def __init__(self, start: Iterable[Any]) -> None:

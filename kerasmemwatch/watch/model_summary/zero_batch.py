@@ -12,20 +12,7 @@ __all__ = ["concrete_shape", "example_inputs", "example_targets", "is_sparse_los
 
 
 def concrete_shape(name: str, shape: Sequence[int | None] | None, batch_size: int) -> tuple[int, ...]:
-    """The shape of a batch.
-
-    Args:
-        name: The input's name, for the message.
-        shape: The model's shape, with the batch dimension; ``None`` for a dimension of any size.
-        batch_size: The batch dimension, whatever it is in ``shape``.
-
-    Raises:
-        InvalidArgumentError: If another dimension is unknown.
-
-    Example:
-        >>> concrete_shape("image", (None, 28, 28, 1), 32)
-        (32, 28, 28, 1)
-    """
+    """The shape of a batch. Raises ``InvalidArgumentError`` if another dimension is unknown."""
     if shape is None or None in shape[1:]:
         raise InvalidArgumentError(
             f"Expected the shape of input {name!r} to be known but for the batch. Received: shape={shape}. Memory "
@@ -39,10 +26,8 @@ def example_inputs(model: Any, inputs: Any, batch_size: int) -> Any:
     """A batch of inputs, in the structure that the model takes.
 
     Args:
-        model: A Keras model.
         inputs: What the caller gave: arrays and tensors are used as they are; specifications (``keras.Input``,
             ``tf.TensorSpec``) become zeros. ``None`` uses the model's own inputs.
-        batch_size: Number of samples.
 
     Raises:
         InvalidArgumentError: If the model does not show its inputs, or they cannot be made.
@@ -58,8 +43,6 @@ def example_targets(outputs: Any, loss: Any, names: Sequence[str] = ()) -> Any:
     """Targets with which a loss can compare the outputs: class 0 for each sample, or zeros.
 
     Args:
-        outputs: A batch of outputs.
-        loss: The compiled loss: one, or a list or dictionary of them.
         names: Names of listed outputs, as keys of a dictionary of losses.
     """
     import keras
@@ -81,12 +64,7 @@ def example_targets(outputs: Any, loss: Any, names: Sequence[str] = ()) -> Any:
 
 
 def is_sparse_loss(loss: Any) -> bool:
-    """Whether a loss takes a class number as target rather than a value for each output.
-
-    Example:
-        >>> is_sparse_loss("sparse_categorical_crossentropy"), is_sparse_loss("mse")
-        (True, False)
-    """
+    """Whether a loss takes a class number as target rather than a value for each output."""
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     return str(name).lower().startswith("sparse")
 

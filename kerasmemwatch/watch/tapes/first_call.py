@@ -20,7 +20,6 @@ class AwaitedCall:
     """Stays in a context until the function being traced has been called, or never will be.
 
     Args:
-        around: The context.
         guard: Makes a context in which to leave it, because that may happen within the user's code.
     """
 
