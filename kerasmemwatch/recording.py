@@ -11,11 +11,9 @@ from os import PathLike
 
 from kerasmemwatch.analysis.merge_workers import absences, gather, group_name, merge
 from kerasmemwatch.errors import RecordingNotFoundError, RecordingVersionError
-from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.recorded import Recorded
 from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import RunInfo
-from kerasmemwatch.records.samples import Samples
-from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.notebook_value import NotebookValue, extent
 from kerasmemwatch.reports.report import Report, make_report
 from kerasmemwatch.storage.codecs.row_codec import decode_rows
@@ -27,7 +25,7 @@ __all__ = ["Recording", "load", "runs", "unreadable_runs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Recording(NotebookValue):
+class Recording(Recorded, NotebookValue):
     """What was recorded of one run.
 
     Attributes:
@@ -38,10 +36,6 @@ class Recording(NotebookValue):
         workers: Of workers that trained together, each one's own recording; empty for an ordinary run.
     """
 
-    run: RunInfo
-    samples: Samples
-    layers: tuple[LayerMemory, ...] = ()
-    steps: tuple[TracedStep, ...] = ()
     workers: tuple[Recording, ...] = ()
 
     @cached_property
@@ -183,7 +177,7 @@ def _with_workers(top: str, path: str, known: Mapping[str, RunInfo]) -> Recordin
     if chosen.run.worker is None:
         return chosen
     workers, left_out = gather(chosen, others)
-    whole = Recording(*merge(workers), workers) if len(workers) > 1 else chosen
+    whole = Recording(**vars(merge(workers)), workers=workers) if len(workers) > 1 else chosen
     return replace(whole, run=replace(whole.run, notes=(*whole.run.notes, *absences(workers, left_out))))
 
 

@@ -8,45 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.environment import WORKER_TYPES
-from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.recorded import Recorded
 from kerasmemwatch.records.rows import ENDED, as_ended
 from kerasmemwatch.records.run import DeviceInfo, RunInfo, WorkerInfo
 from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
 
-__all__ = ["Parts", "absences", "gather", "group_name", "merge"]
+__all__ = ["absences", "gather", "group_name", "merge"]
 
 # The first worker's value of these columns stands for all.
 _TAKEN = ("train_step", "epoch", "stage")
 
 
-class Parts(Protocol):
-    """The parts of a recording."""
-
-    @property
-    def run(self) -> RunInfo:
-        """The run's description."""
-
-    @property
-    def samples(self) -> Samples:
-        """The rows, by column."""
-
-    @property
-    def layers(self) -> tuple[LayerMemory, ...]:
-        """The model's variables by layer."""
-
-    @property
-    def steps(self) -> tuple[TracedStep, ...]:
-        """The traced steps."""
-
-
-_P = TypeVar("_P", bound=Parts)
+_R = TypeVar("_R", bound=Recorded)
 
 
 def group_name(run: RunInfo) -> str:
@@ -55,8 +35,8 @@ def group_name(run: RunInfo) -> str:
 
 
 def gather(
-    chosen: _P, others: Iterable[tuple[RunInfo, Callable[[], _P]]]
-) -> tuple[tuple[_P, ...], tuple[RunInfo, ...]]:
+    chosen: _R, others: Iterable[tuple[RunInfo, Callable[[], _R]]]
+) -> tuple[tuple[_R, ...], tuple[RunInfo, ...]]:
     """Find the other workers' recordings of the training that one worker's run recorded.
 
     For each other worker of the same cluster, that is the newest run recorded at the same time. A run of the same
@@ -73,7 +53,7 @@ def gather(
     if worker is None:
         return (chosen,), ()
     begin, end = _span(chosen)
-    found: list[_P] = []
+    found: list[_R] = []
     unread: list[RunInfo] = []
     done: set[str] = set()
     for run, read in sorted(others, key=lambda other: -other[0].created):
@@ -104,20 +84,19 @@ def gather(
     return tuple(kept), (*left_out, *(run for run in unread if run.created >= earliest))
 
 
-def merge(recordings: Sequence[Parts]) -> tuple[RunInfo, Samples, tuple[LayerMemory, ...], tuple[TracedStep, ...]]:
+def merge(recordings: Sequence[Recorded]) -> Recorded:
     """Join several workers' recordings of one training.
 
     There is a row for each ``step`` of any worker. Device columns are put side by side, each device named after its
     worker; values that a worker did not record are unknown. Other columns have the maximum over the workers: their
     processes may be on different machines, so a sum would describe no machine.
 
-    Returns:
-        The run's description, the rows, the first worker's layers (variables are mirrored), and all traced steps.
+    The layers are the first worker's, because variables are mirrored.
     """
     names = [_worker(recording).name for recording in recordings]
     steps = [_named(step, name) for name, recording in zip(names, recordings, strict=True) for step in recording.steps]
     steps.sort(key=lambda step: step.step)
-    return _run(names, recordings), _samples(recordings), recordings[0].layers, tuple(steps)
+    return Recorded(_run(names, recordings), _samples(recordings), recordings[0].layers, tuple(steps))
 
 
 def _named(step: TracedStep, worker: str) -> TracedStep:
@@ -126,7 +105,7 @@ def _named(step: TracedStep, worker: str) -> TracedStep:
     return replace(step, timeline=head, others=tuple(others))
 
 
-def absences(recordings: Sequence[Parts], left_out: Sequence[RunInfo]) -> tuple[str, ...]:
+def absences(recordings: Sequence[Recorded], left_out: Sequence[RunInfo]) -> tuple[str, ...]:
     """Notes on what is missing from a recording of several workers."""
     notes = [f"Left out: {run.name!r}, another run at that time; load it by its name." for run in left_out]
     names = [_worker(recording).name for recording in recordings]
@@ -139,7 +118,7 @@ def absences(recordings: Sequence[Parts], left_out: Sequence[RunInfo]) -> tuple[
     return tuple(notes)
 
 
-def _worker(recording: Parts) -> WorkerInfo:
+def _worker(recording: Recorded) -> WorkerInfo:
     worker = recording.run.worker
     assert worker is not None
     return worker
@@ -150,14 +129,14 @@ def _order(worker: WorkerInfo) -> tuple[int, str, int]:
     return (WORKER_TYPES.index(worker.type) if known else len(WORKER_TYPES), worker.type, worker.index)
 
 
-def _span(recording: Parts) -> tuple[float, float]:
+def _span(recording: Recorded) -> tuple[float, float]:
     """Times at which a run began and its last row was sampled."""
     created = recording.run.created
     times = recording.samples["time_s"]
     return created, float(np.fmax.reduce(times, initial=created))
 
 
-def _run(names: Sequence[str], recordings: Sequence[Parts]) -> RunInfo:
+def _run(names: Sequence[str], recordings: Sequence[Recorded]) -> RunInfo:
     runs = [recording.run for recording in recordings]
     first = runs[0]
     named = list(zip(names, runs, strict=True))
@@ -181,7 +160,7 @@ def _run(names: Sequence[str], recordings: Sequence[Parts]) -> RunInfo:
     )
 
 
-def _devices(recording: Parts) -> tuple[DeviceInfo, ...]:
+def _devices(recording: Recorded) -> tuple[DeviceInfo, ...]:
     """A worker's devices, one for each of its columns; a resumed run may have had more earlier."""
     known = recording.run.devices
     count = _width(recording, "device_peak_bytes")
@@ -195,7 +174,7 @@ def _notes(named: Sequence[tuple[str, RunInfo]]) -> tuple[str, ...]:
     return (*shared, *(f"{name}: {note}" for name, run in named for note in run.notes if note not in shared))
 
 
-def _samples(recordings: Sequence[Parts]) -> Samples:
+def _samples(recordings: Sequence[Recorded]) -> Samples:
     parts = [recording.samples for recording in recordings]
     steps = np.unique(np.concatenate([part["step"] for part in parts]))
     rows = [np.searchsorted(steps, part["step"]) for part in parts]
@@ -216,7 +195,7 @@ def _samples(recordings: Sequence[Parts]) -> Samples:
     return Samples(columns)
 
 
-def _width(recording: Parts, name: str) -> int:
+def _width(recording: Recorded, name: str) -> int:
     """Number of values that a worker has in a column: one per device, even before its first sample."""
     block = recording.samples.get(name)
     width = 0 if block is None else 1 if block.ndim == 1 else block.shape[1]

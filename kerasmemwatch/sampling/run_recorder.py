@@ -9,20 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.recorded import Recorded
 from kerasmemwatch.records.rows import ENDED, Layout, to_samples
 from kerasmemwatch.records.run import DeviceInfo, RunInfo
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.sampling.process_exit import store_when_garbage
-from kerasmemwatch.sampling.snapshot import Snapshot, epoch_bytes
 from kerasmemwatch.storage.run_directory import Store
 from kerasmemwatch.storage.run_writer import RowLog
 
 __all__ = ["RunRecorder"]
+
+_NEWEST = ("device_in_use_bytes", "host_rss_bytes")
 
 
 class RunRecorder:
@@ -144,10 +148,10 @@ class RunRecorder:
         if len(self.faults.notes) != self._notes_described:
             self._describe()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> Recorded:
         """Return everything recorded so far."""
         steps = self._log.steps() if self._log else tuple(self._early_steps)
-        return Snapshot(self.run, to_samples(self._log.parts() if self._log else ()), self._layers, steps)
+        return Recorded(self.run, to_samples(self._log.parts() if self._log else ()), self._layers, steps)
 
     def epoch_bytes(self) -> dict[str, float]:
         """Highest device peak since the last call, newest in-use bytes and RSS; unknown figures are left out.
@@ -157,7 +161,10 @@ class RunRecorder:
         if self._log is None:
             return {}
         exact = [index for index, device in enumerate(self._run.devices) if device.counting == "exact"]
-        return epoch_bytes(*self._log.recent(exact))
+        highest, newest = self._log.recent(exact)
+        peak = np.fmax(highest.get("device_peak_bytes", UNKNOWN), highest.get("device_between_peak_bytes", UNKNOWN))
+        found = {"device_peak_bytes": peak, **{name: newest.get(name, UNKNOWN) for name in _NEWEST}}
+        return {name: float(value) for name, value in found.items() if value == value}
 
     def newest(self, count: int = 16) -> tuple[Layout, Any]:
         """Columns and newest rows of the current fit, newest last."""

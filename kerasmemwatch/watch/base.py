@@ -45,8 +45,7 @@ class Watcher:
 
     def _so_far(self) -> Recording:
         if self._recorder is not None and self._recorder.started:
-            snapshot = self._recorder.snapshot()
-            return Recording(snapshot.run, snapshot.samples, snapshot.layers, snapshot.steps)
+            return Recording(**vars(self._recorder.snapshot()))
         return self._kept or Recording(RunInfo(self._options.run_name or "", float("nan")), to_samples(()))
 
     @property

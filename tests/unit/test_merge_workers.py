@@ -68,7 +68,7 @@ def with_devices(rows: Sequence[Sequence[float]], drivers: Sequence[Sequence[flo
 
 
 def merged(*recordings: Recording) -> Recording:
-    return Recording(*merge(recordings), recordings)
+    return Recording(**vars(merge(recordings)), workers=recordings)
 
 
 def gathered(chosen: Recording, *others: Recording) -> tuple[list[str], list[str]]:
