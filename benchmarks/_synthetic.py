@@ -10,7 +10,7 @@ from _synthetic_step import synthetic_step
 from kerasmemwatch.probes.base import Probe
 from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.storage.run_store import open_store
 
 __all__ = ["PLANTED_BYTES", "SyntheticRun"]
 

@@ -45,7 +45,7 @@ _PAGE = 4096
 def record(folder: Path) -> tuple[Files, Recording]:
     """A killed run with a bit of everything: chunks, traced steps, layers, and rows that are in the journal only."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run_writer, "Flusher", NoFlusher)
+        patched.setattr(run_writer, "FlushThread", NoFlusher)
         probes = (device_probe(), FakeProbe(slow_columns=("host_uss_bytes",), facts={"limit_bytes": 2**34}))
         target = recorder_on_disk(folder, probes=probes, clock=FakeClock(), about={"tags": ("a", "<b>")})
         target.begin_stage("train")

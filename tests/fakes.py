@@ -19,7 +19,7 @@ from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.storage.codecs.row_codec import decode_rows
 from kerasmemwatch.storage.files.event_file import frame
-from kerasmemwatch.storage.run_directory import Store, open_store
+from kerasmemwatch.storage.run_store import RunStore, open_store
 from kerasmemwatch.storage.sinks.base import Sink, Update
 from kerasmemwatch.storage.sinks.tensorboard import _tensor_event
 
@@ -157,7 +157,7 @@ def recorder(
     """A recorder that gives its rows to ``sinks`` and has no journal on disk."""
     return Recorder(
         probes or (FakeProbe(),),
-        lambda created, resume: Store("run", tuple(sinks)),
+        lambda created, resume: RunStore("run", tuple(sinks)),
         clock=clock or FakeClock(),
         **options,
     )

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Protocol
 
 from kerasmemwatch.sampling.probe_set import ProbeSet
-from kerasmemwatch.storage.run_writer import RowLog
+from kerasmemwatch.storage.run_writer import RunWriter
 
 __all__ = ["enlist", "release", "store_when_garbage"]
 
@@ -29,7 +29,7 @@ class _Recorder(Protocol):
 
 _live: weakref.WeakSet[_Recorder] = weakref.WeakSet()
 # Logs of recorders that are gone, kept until they have certainly been stored.
-_retired: deque[RowLog] = deque(maxlen=16)
+_retired: deque[RunWriter] = deque(maxlen=16)
 
 
 def enlist(recorder: _Recorder, probes: ProbeSet) -> None:
@@ -40,7 +40,7 @@ def enlist(recorder: _Recorder, probes: ProbeSet) -> None:
     weakref.finalize(recorder, _abandon, weakref.ref(probes), os.getpid()).atexit = False
 
 
-def store_when_garbage(recorder: _Recorder, log: RowLog) -> None:
+def store_when_garbage(recorder: _Recorder, log: RunWriter) -> None:
     """Store a recorder's log once the recorder is garbage."""
     weakref.finalize(recorder, _retire, log, os.getpid()).atexit = False
 
@@ -61,7 +61,7 @@ def _abandon(reference: weakref.ref[ProbeSet], pid: int) -> None:
         probes.abandon()
 
 
-def _retire(log: RowLog, pid: int) -> None:
+def _retire(log: RunWriter, pid: int) -> None:
     if os.getpid() == pid:
         _retired.append(log)
         log.retire()

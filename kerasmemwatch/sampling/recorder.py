@@ -13,7 +13,7 @@ from kerasmemwatch.sampling.cost_share import SLOW_SHARE, CostShare
 from kerasmemwatch.sampling.process_exit import enlist
 from kerasmemwatch.sampling.run_recorder import RunRecorder
 from kerasmemwatch.sampling.stage_stack import Stage, Stages
-from kerasmemwatch.storage.run_directory import Store
+from kerasmemwatch.storage.run_store import RunStore
 
 __all__ = ["Recorder"]
 
@@ -34,7 +34,7 @@ class Recorder(RunRecorder):
     def __init__(
         self,
         probes: Sequence[Probe],
-        open_store: Callable[[float, bool], Store],
+        open_store: Callable[[float, bool], RunStore],
         *,
         clock: Callable[[], float] | None = None,
         sample_every: int = 1,

@@ -21,8 +21,8 @@ from kerasmemwatch.records.run import DeviceInfo, RunInfo
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.sampling.process_exit import store_when_garbage
-from kerasmemwatch.storage.run_directory import Store
-from kerasmemwatch.storage.run_writer import RowLog
+from kerasmemwatch.storage.run_store import RunStore
+from kerasmemwatch.storage.run_writer import RunWriter
 
 __all__ = ["RunRecorder"]
 
@@ -40,7 +40,7 @@ class RunRecorder:
     def __init__(
         self,
         probes: Sequence[Probe],
-        open_store: Callable[[float, bool], Store],
+        open_store: Callable[[float, bool], RunStore],
         *,
         clock: Callable[[], float] | None = None,
         strict: bool = False,
@@ -54,7 +54,7 @@ class RunRecorder:
         self._layers: tuple[LayerMemory, ...] = ()
         self._resume = False
         self._step = self._train_step = 0
-        self._log: RowLog | None = None
+        self._log: RunWriter | None = None
         self._early_steps: deque[TracedStep] = deque()
         self._unread: list[float] = []
         self._notes_described = 0
@@ -76,16 +76,16 @@ class RunRecorder:
         """Directory that the run is written to; ``None`` if none."""
         return self._log.directory if self._log is not None else None
 
-    def _open_run(self) -> RowLog:
+    def _open_run(self) -> RunWriter:
         created = self._clock()
         try:
             store = self._open_store(created, self._resume)
         except Exception as error:  # remote file systems raise errors of their own
             self.faults.report("log dir", error, "The run is kept in memory only. Choose another log_dir.")
-            store = Store(self._run.name or "memory")
+            store = RunStore(self._run.name or "memory")
         self._unread = [UNKNOWN] * self._probes.slow_size
         layout = (*BASE_COLUMNS, ENDED, *self._probes.layout[len(BASE_COLUMNS) :])
-        log = RowLog(store, layout, self._probes.slow_size, self.faults, self._clock, self._timer)
+        log = RunWriter(store, layout, self._probes.slow_size, self.faults, self._clock, self._timer)
         step, train_step = log.last_steps
         self._step += step
         self._train_step += train_step

@@ -7,7 +7,7 @@ import weakref
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-__all__ = ["Flusher"]
+__all__ = ["FlushThread"]
 
 
 class _Target(Protocol):
@@ -19,7 +19,7 @@ class _Target(Protocol):
     def flush_interval_s(self) -> float: ...
 
 
-class Flusher:
+class FlushThread:
     """Calls ``target.flush()`` at intervals, and at once when woken. Ends when the target does.
 
     Every method may be called from anywhere, even by the garbage collector in the middle of other code. Methods only

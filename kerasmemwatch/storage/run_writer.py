@@ -19,13 +19,13 @@ from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.storage.codecs.row_codec import decode_rows, encode_rows
 from kerasmemwatch.storage.files.journal import Journal
-from kerasmemwatch.storage.flush_thread import Flusher
+from kerasmemwatch.storage.flush_thread import FlushThread
 from kerasmemwatch.storage.outbox import Outbox
-from kerasmemwatch.storage.run_directory import Store
+from kerasmemwatch.storage.run_store import RunStore
 from kerasmemwatch.storage.sinks.base import Update
 from kerasmemwatch.storage.step_log import StepLog
 
-__all__ = ["RowLog"]
+__all__ = ["RunWriter"]
 
 _FLUSH_INTERVAL_S = 10.0
 # Each chunk is a tag in TensorBoard: this many are written eagerly, later ones only as the flush interval allows.
@@ -34,10 +34,10 @@ _EAGER_CHUNKS = 32
 _WAKE_EVERY = 4096
 _TRACKED = ("device_peak_bytes", "device_between_peak_bytes", "device_in_use_bytes", "host_rss_bytes")
 
-_Clock = Callable[[], float]
+Clock = Callable[[], float]
 
 
-class RowLog:
+class RunWriter:
     """Accepts rows without I/O and stores them from a thread of its own.
 
     Args:
@@ -49,7 +49,7 @@ class RowLog:
     """
 
     def __init__(
-        self, store: Store, layout: Layout, slow_size: int, faults: Faults, clock: _Clock, timer: _Clock | None = None
+        self, store: RunStore, layout: Layout, slow_size: int, faults: Faults, clock: Clock, timer: Clock | None = None
     ) -> None:
         self.layout = layout
         self._store, self._faults, self._clock, self._timer = store, faults, clock, timer or clock
@@ -67,7 +67,7 @@ class RowLog:
         self._description: tuple[RunInfo, tuple[LayerMemory, ...]] | None = None
         self._journal: Journal | None = None
         self.write: Callable[[Sequence[float]], bool] = _refuse
-        self._flusher: Flusher | None = None
+        self._flusher: FlushThread | None = None
         # Taken to store or to read. The per-batch path, which has its own lock, takes it only if the journal is full.
         self._lock = threading.RLock()
         if store.previous.fresh is not None and len(store.previous.fresh[1]):
@@ -238,7 +238,7 @@ class RowLog:
             self._journal = Journal(self.layout)
         self._chunked = self._marked = 0
         self.write = self._journal.append
-        self._flusher = Flusher(self)
+        self._flusher = FlushThread(self)
         return self._journal
 
     def _close_journal(self) -> None:

@@ -15,7 +15,7 @@ from kerasmemwatch.probes.allocators import has_gpu
 from kerasmemwatch.sampling.cost_share import SLOW_READS
 from kerasmemwatch.sampling.process_exit import release
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.storage.run_store import open_store
 from kerasmemwatch.tracing.controller import Tracing
 from kerasmemwatch.watch.options import Options
 

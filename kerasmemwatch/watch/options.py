@@ -10,7 +10,7 @@ from typing import Any
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 from kerasmemwatch.probes.base import Probe
 from kerasmemwatch.storage.files.file_system import check_log_dir
-from kerasmemwatch.storage.run_directory import check_run_name
+from kerasmemwatch.storage.run_store import check_run_name
 from kerasmemwatch.storage.sinks.base import Sink
 
 __all__ = ["Options"]

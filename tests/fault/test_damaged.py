@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patched:
         # What is in which chunk shall not depend on a thread.
-        patched.setattr(run_writer, "Flusher", lambda _: SimpleNamespace(wake=lambda: None, stop=lambda: None))
+        patched.setattr(run_writer, "FlushThread", lambda _: SimpleNamespace(wake=lambda: None, stop=lambda: None))
         train(recorder, CHUNK * NUM_CHUNKS + IN_JOURNAL, lambda step: step <= CHUNK * NUM_CHUNKS + 1 and store(step))
     [events] = (log_dir / "run").glob("*tfevents*")
     data = events.read_bytes(), (log_dir / "run" / JOURNAL_NAME).read_bytes(), events.name

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.recording import load, runs
-from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.storage.run_store import open_store
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 KEPT, BATCHES = 50, 3

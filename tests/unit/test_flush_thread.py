@@ -6,7 +6,7 @@ import gc
 import threading
 import weakref
 
-from kerasmemwatch.storage.flush_thread import Flusher
+from kerasmemwatch.storage.flush_thread import FlushThread
 
 # How long to wait for what must happen; nothing waits this long unless it fails.
 PATIENCE_S = 30.0
@@ -26,14 +26,14 @@ class Target:
         self.flushed.set()
 
 
-def ended(flusher: Flusher) -> bool:
+def ended(flusher: FlushThread) -> bool:
     flusher.thread.join(PATIENCE_S)
     return not flusher.thread.is_alive()
 
 
 def test_flushes_when_woken() -> None:
     target = Target()
-    flusher = Flusher(target)
+    flusher = FlushThread(target)
     for count in (1, 2):
         flusher.wake()
         assert target.flushed.wait(PATIENCE_S)
@@ -48,7 +48,7 @@ def test_flushes_when_the_interval_is_over() -> None:
         flush_interval_s = 0.0
 
     target = Eager()
-    flusher = Flusher(target)
+    flusher = FlushThread(target)
     assert target.flushed.wait(PATIENCE_S)
     flusher.stop()
     assert ended(flusher)
@@ -56,7 +56,7 @@ def test_flushes_when_the_interval_is_over() -> None:
 
 def test_a_stopped_flusher_does_not_flush() -> None:
     target = Target()
-    flusher = Flusher(target)
+    flusher = FlushThread(target)
     flusher.stop()
     assert ended(flusher)
     flusher.wake()
@@ -65,7 +65,7 @@ def test_a_stopped_flusher_does_not_flush() -> None:
 
 def test_keeps_no_target_alive_and_ends_with_it() -> None:
     target = Target()
-    flusher = Flusher(target)
+    flusher = FlushThread(target)
     reference = weakref.ref(target)
     del target
     gc.collect()
@@ -75,7 +75,7 @@ def test_keeps_no_target_alive_and_ends_with_it() -> None:
 
 def test_does_not_keep_the_process_alive() -> None:
     target = Target()
-    flusher = Flusher(target)
+    flusher = FlushThread(target)
     assert flusher.thread.daemon
     flusher.stop()
     assert ended(flusher)
@@ -89,7 +89,7 @@ def test_closes_a_target_that_nobody_else_holds_and_ends() -> None:
             Closable.closed_in = threading.current_thread().name
 
     target = Closable()
-    flusher = Flusher(target)
+    flusher = FlushThread(target)
     reference = weakref.ref(target)
     flusher.close(target)
     del target

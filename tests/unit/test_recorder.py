@@ -35,7 +35,7 @@ from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.process_exit import release
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.storage import run_writer
-from kerasmemwatch.storage.run_directory import Store, open_store
+from kerasmemwatch.storage.run_store import RunStore, open_store
 from kerasmemwatch.tracing.recent_rows import recent_peaks
 
 TRAIN, TEST, PREDICT = 0, 1, 2
@@ -43,7 +43,7 @@ TRAIN, TEST, PREDICT = 0, 1, 2
 
 @pytest.fixture(autouse=True)
 def _rows_are_stored_when_the_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "FlushThread", NoFlusher)
 
 
 def samples(target: Recorder) -> Samples:
@@ -388,7 +388,7 @@ def test_a_clock_that_is_set_back_does_not_stop_what_is_slow(monkeypatch: pytest
         return [elapsed.now]
 
     probe = FakeProbe("host", ["host_rss_bytes"], ["host_uss_bytes"], slow=read)
-    target = Recorder((probe,), lambda created, resume: Store("run"))
+    target = Recorder((probe,), lambda created, resume: RunStore("run"))
     target.begin_stage("train")
     for epoch in range(4):
         target.begin_epoch(epoch)
@@ -415,9 +415,9 @@ def test_a_slow_probe_that_raises_costs_its_columns_only() -> None:
 def test_the_store_is_opened_at_the_first_sample() -> None:
     opened: list[tuple[float, bool]] = []
 
-    def open_store(created: float, resume: bool) -> Store:
+    def open_store(created: float, resume: bool) -> RunStore:
         opened.append((created, resume))
-        return Store("name")
+        return RunStore("name")
 
     target = Recorder((FakeProbe(),), open_store, clock=FakeClock(5.0))
     target.begin_stage("train")
@@ -433,7 +433,9 @@ def test_the_store_is_opened_at_the_first_sample() -> None:
 @pytest.mark.parametrize("epochs", [[(0, True)], [(0, False), (1, True)]])
 def test_a_resumed_fit_asks_to_continue(epochs: list[tuple[int, bool]]) -> None:
     resumes: list[bool] = []
-    target = Recorder((FakeProbe(),), lambda created, resume: resumes.append(resume) or Store("x"), clock=FakeClock())
+    target = Recorder(
+        (FakeProbe(),), lambda created, resume: resumes.append(resume) or RunStore("x"), clock=FakeClock()
+    )
     target.begin_stage("train")
     for epoch, resumed in epochs:
         target.begin_epoch(epoch, resumed=resumed)
@@ -467,7 +469,7 @@ def test_layers_and_what_else_is_known_later_reach_the_sinks() -> None:
 
 
 def test_a_store_that_cannot_be_opened_leaves_the_run_in_memory(caplog: pytest.LogCaptureFixture) -> None:
-    def open_store(created: float, resume: bool) -> Store:
+    def open_store(created: float, resume: bool) -> RunStore:
         raise PermissionError("read-only")
 
     target = Recorder((FakeProbe(),), open_store, clock=FakeClock())
@@ -479,7 +481,7 @@ def test_a_store_that_cannot_be_opened_leaves_the_run_in_memory(caplog: pytest.L
 
 
 def test_an_older_run_that_cannot_be_continued_leaves_the_run_in_memory(caplog: pytest.LogCaptureFixture) -> None:
-    def open_store(created: float, resume: bool) -> Store:
+    def open_store(created: float, resume: bool) -> RunStore:
         raise RecordingVersionError("from the future")
 
     target = Recorder((FakeProbe(),), open_store, clock=FakeClock())
@@ -700,7 +702,7 @@ def test_two_that_resume_a_run_at_once_keep_all_rows(tmp_path: Path, caplog: pyt
 
 
 def test_a_run_can_be_resumed_as_soon_as_its_recorder_is_garbage(tmp_path: Path) -> None:
-    def resuming(created: float, resume: bool) -> Store:
+    def resuming(created: float, resume: bool) -> RunStore:
         return open_store(str(tmp_path), "run", created=created, resume=True, release=release)
 
     for _ in range(3):
@@ -719,9 +721,9 @@ def test_a_run_can_be_resumed_as_soon_as_its_recorder_is_garbage(tmp_path: Path)
 
 def test_after_a_fork_the_child_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = FakeProbe(slow_columns=["host_uss_bytes"])
-    stores: list[Store] = []  # the parent's, which would be closed as garbage
+    stores: list[RunStore] = []  # the parent's, which would be closed as garbage
 
-    def open_run(created: float, resume: bool) -> Store:
+    def open_run(created: float, resume: bool) -> RunStore:
         stores.append(open_store(str(tmp_path), "run", created=created))
         return stores[0]
 

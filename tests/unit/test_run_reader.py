@@ -118,7 +118,7 @@ def test_tags_of_others_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_journal_gives_what_is_not_stored_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "FlushThread", NoFlusher)
     target = recorder_on_disk(tmp_path, probes=(FakeProbe(),))
     target.begin_stage("train")
     for batch in range(5):
@@ -164,7 +164,7 @@ def test_nothing_there_reads_as_nothing(tmp_path: Path) -> None:
 
 def killed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, bytes, Any]:
     """A run of 300 rows that are in the journal only."""
-    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "FlushThread", NoFlusher)
     target = recorder_on_disk(tmp_path)
     target.begin_stage("train")
     target.begin_epoch(0)

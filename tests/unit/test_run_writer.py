@@ -19,16 +19,16 @@ from kerasmemwatch.sampling.probe_set import BASE_COLUMNS
 from kerasmemwatch.storage import run_writer
 from kerasmemwatch.storage.codecs.row_codec import encode_rows
 from kerasmemwatch.storage.files.journal import CAPACITY, read_journal
-from kerasmemwatch.storage.run_directory import Store
 from kerasmemwatch.storage.run_reader import StoredRun
-from kerasmemwatch.storage.run_writer import RowLog
+from kerasmemwatch.storage.run_store import RunStore
+from kerasmemwatch.storage.run_writer import RunWriter
 
 LAYOUT = (*BASE_COLUMNS, Column("host_rss_bytes"), Column("host_uss_bytes"))
 
 
 @pytest.fixture(autouse=True)
 def _rows_are_stored_when_the_test_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "FlushThread", NoFlusher)
 
 
 def row(step: int, rss: float = 7.0) -> list[float]:
@@ -37,17 +37,17 @@ def row(step: int, rss: float = 7.0) -> list[float]:
 
 def make(
     *sinks: FakeSink, path: Path | None = None, previous: StoredRun | None = None, clock: FakeClock | None = None
-) -> RowLog:
-    store = Store("run", sinks, path, previous or StoredRun())
-    return RowLog(store, LAYOUT, 1, Faults(), clock or FakeClock())
+) -> RunWriter:
+    store = RunStore("run", sinks, path, previous or StoredRun())
+    return RunWriter(store, LAYOUT, 1, Faults(), clock or FakeClock())
 
 
-def fill(log: RowLog, start: int, stop: int) -> None:
+def fill(log: RunWriter, start: int, stop: int) -> None:
     for step in range(start, stop):
         log.append(row(step))
 
 
-def steps(log: RowLog) -> list[int]:
+def steps(log: RunWriter) -> list[int]:
     return [int(step) for _, rows in log.parts() for step in rows[:, 0]]
 
 
@@ -174,7 +174,7 @@ def test_a_journal_that_cannot_be_made_costs_no_row(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     sink = FakeSink()
     faults = Faults()
-    log = RowLog(Store("run", (sink,), tmp_path / "rows.journal"), LAYOUT, 1, faults, FakeClock())
+    log = RunWriter(RunStore("run", (sink,), tmp_path / "rows.journal"), LAYOUT, 1, faults, FakeClock())
     fill(log, 1, 4)
     log.close()
     assert sink.steps == [1, 2, 3]
@@ -247,8 +247,8 @@ def test_the_flush_interval_grows_with_the_run() -> None:
     assert intervals[-1] == pytest.approx(0.02 * 101.1 * 3600)
 
 
-@pytest.mark.parametrize("store", [lambda log: None, RowLog.flush])
-def test_recent_values_are_the_highest_since_the_last_call(store: Callable[[RowLog], None]) -> None:
+@pytest.mark.parametrize("store", [lambda log: None, RunWriter.flush])
+def test_recent_values_are_the_highest_since_the_last_call(store: Callable[[RunWriter], None]) -> None:
     log = make()
     assert log.recent() == ({}, {})
     for step, rss in enumerate([5, 9, 6], 1):
@@ -269,7 +269,7 @@ def test_the_thread_is_woken_as_the_ring_fills(monkeypatch: pytest.MonkeyPatch) 
         def wake(self) -> None:
             woken.append(1)
 
-    monkeypatch.setattr(run_writer, "Flusher", Counting)
+    monkeypatch.setattr(run_writer, "FlushThread", Counting)
     log = make()
     fill(log, 1, 2 * CAPACITY + 1)
     assert 2 <= len(woken) <= 8

@@ -234,7 +234,7 @@ def test_expected_steps_are_analysed_and_stored_by_the_thread_while_rows_can_be_
 
 @pytest.mark.parametrize("ends", ["end_stage", "close", "snapshot"])
 def test_expected_steps_are_there_at_every_end(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
-    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "FlushThread", NoFlusher)
     target = recorder(sinks=[FakeSink()])
     target.begin_stage("train")
     target.batch_end(0)
@@ -249,7 +249,7 @@ def test_expected_steps_are_there_at_every_end(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture
 def _stored_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_writer, "Flusher", NoFlusher)
+    monkeypatch.setattr(run_writer, "FlushThread", NoFlusher)
 
 
 @pytest.mark.usefixtures("_stored_when_told")

@@ -14,8 +14,8 @@ from kerasmemwatch.errors import RecordingFormatError
 from kerasmemwatch.records.run import RunInfo, WorkerInfo
 from kerasmemwatch.storage.codecs.row_codec import decode_json, encode_json
 from kerasmemwatch.storage.codecs.run_codec import decode_run, encode_run
-from kerasmemwatch.storage.run_directory import open_store
 from kerasmemwatch.storage.run_reader import is_run_dir
+from kerasmemwatch.storage.run_store import open_store
 
 TWO = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
 

@@ -15,7 +15,7 @@ from kerasmemwatch.recording import Recording, load, runs
 from kerasmemwatch.records.run import WorkerInfo
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.storage.codecs.row_codec import VERSION
-from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.storage.run_store import open_store
 from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG
 
 Write = Callable[..., None]

@@ -9,7 +9,7 @@ from typing import Any
 from kerasmemwatch.probes.base import UNKNOWN
 from kerasmemwatch.records.samples import Column
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.storage.run_directory import open_store
+from kerasmemwatch.storage.run_store import open_store
 
 PEAK_AT = 7  # the batch with the highest peak of all
 

@@ -18,14 +18,14 @@ from kerasmemwatch.storage.run_reader import StoredRun, is_run_dir, read_run
 from kerasmemwatch.storage.sinks.base import Sink
 from kerasmemwatch.storage.sinks.tensorboard import TensorBoardSink
 
-__all__ = ["Store", "check_run_name", "open_store"]
+__all__ = ["RunStore", "check_run_name", "open_store"]
 
 # Limit of ext4, XFS, NTFS and APFS for one name.
 _MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
-class Store:
+class RunStore:
     """The opened storage of one run."""
 
     name: str  # the run's name
@@ -47,13 +47,13 @@ class Store:
         """Prevent others from continuing the run again; return ``False`` if somebody else has continued it since."""
         return self.claim is None or self.claim.take()
 
-    def disowned(self) -> Store:
+    def disowned(self) -> RunStore:
         """In a forked child: a store in memory; this process releases the files, which stay the parent's."""
         for sink in self.sinks:
             disown = getattr(sink, "disown", None)  # a sink of the user's need not have it
             if disown is not None:
                 disown()
-        return Store(self.name)
+        return RunStore(self.name)
 
 
 def check_run_name(run_name: object) -> None:
@@ -95,7 +95,7 @@ def open_store(
     worker: WorkerInfo | None = None,
     sinks: Sequence[Sink] | None = None,
     release: Callable[[str], None] = lambda directory: None,
-) -> Store:
+) -> RunStore:
     """Create a run's directory, or open the one that it continues.
 
     Args:
@@ -116,7 +116,7 @@ def open_store(
     asked_for = None if run_name is None else _extended(run_name, end)
     occupied = ""
     if log_dir is None:
-        return Store(asked_for or f"memwatch-{stamp}{end}", tuple(sinks or ()))
+        return RunStore(asked_for or f"memwatch-{stamp}{end}", tuple(sinks or ()))
     if asked_for is not None and resume and is_run_dir(join(log_dir, asked_for)):
         directory = join(log_dir, asked_for)
         release(directory)
@@ -178,8 +178,8 @@ def _store(
     previous: StoredRun,
     claim: RunClaim | None,
     occupied: str = "",
-) -> Store:
+) -> RunStore:
     directory = join(log_dir, name)
     journal = None if is_remote(log_dir) else Path(directory) / JOURNAL_NAME
     receiving = (TensorBoardSink(directory),) if sinks is None else tuple(sinks)
-    return Store(name, receiving, journal, previous, directory, claim, occupied)
+    return RunStore(name, receiving, journal, previous, directory, claim, occupied)

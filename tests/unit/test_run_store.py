@@ -13,8 +13,8 @@ from fakes import FakeSink, write_run
 
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 from kerasmemwatch.storage import run_claim
-from kerasmemwatch.storage.run_directory import check_run_name, open_store
 from kerasmemwatch.storage.run_reader import StoredRun
+from kerasmemwatch.storage.run_store import check_run_name, open_store
 from kerasmemwatch.storage.sinks.tensorboard import TensorBoardSink
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def test_a_run_is_another_processs_until_that_ends_however_it_ends(tmp_path: Pat
     write_run(tmp_path, "mine", batches=4)
     script = (
         "import sys\n"
-        "from kerasmemwatch.storage.run_directory import open_store\n"
+        "from kerasmemwatch.storage.run_store import open_store\n"
         "held = open_store(sys.argv[1], 'mine', created=0.0, resume=True)\n"
         "print(held.name, flush=True)\n"
         "sys.stdin.read()\n"
