@@ -1,4 +1,4 @@
-"""The Memory tab in a real TensorBoard, opened in a browser."""
+"""The Memory tab in a real TensorBoard, and the HTML report, opened in a browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-__all__ = ["VIEWS", "Tab", "linked", "tensorboard"]
+__all__ = ["VIEWS", "ReportPage", "Shown", "Tab", "linked", "tensorboard"]
 
 # TensorBoard as where there is no TensorFlow, whose import takes seconds: it looks for this module.
 _WITHOUT_TENSORFLOW = """
@@ -57,17 +57,47 @@ def tensorboard(log_dir: Path, *options: str, tensorflow: bool = True) -> Iterat
         process.communicate(timeout=30)
 
 
-class Tab:
-    """The tab in a page, with all that went wrong in it."""
+class Shown:
+    """What a page shows, with all that went wrong in it, until it is left: the page may be of many tests."""
 
-    def __init__(self, page: Any, address: str, link: str = "") -> None:
+    def __init__(self, page: Any) -> None:
         self.page, self.wrong = page, list[str]()
-        page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (self.wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.goto(f"{address}/#kerasmemwatch{link}")
-        self.frame = page.frame_locator("iframe")
+        self._listeners = {"console": self._said, "pageerror": self._failed, "dialog": self._asked}
+        for event, listener in self._listeners.items():
+            page.on(event, listener)
+
+    def leave(self) -> None:
+        """Show nothing, and listen no more."""
+        self.page.mouse.move(0, 0)  # nothing of the next page is hovered over
+        self.page.goto("about:blank")
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+
+    def _said(self, message: Any) -> None:
+        self.wrong.append(f"{message.type}: {message.text}")
+
+    def _failed(self, error: Any) -> None:
+        self.wrong.append(str(error))
+
+    def _asked(self, dialog: Any) -> None:
+        self.wrong.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+
+class Tab(Shown):
+    """The tab in a page."""
+
+    def open(self, address: str, link: str = "") -> Tab:
+        """Open the tab of the TensorBoard at an address."""
+        self.page.goto(f"{address}/#kerasmemwatch{link}")
+        self.frame = self.page.frame_locator("iframe")
         self.settled()
+        return self
+
+    def _said(self, message: Any) -> None:
+        # TensorBoard itself warns of much.
+        if message.type == "error":
+            self.wrong.append(message.text)
 
     def settled(self) -> None:
         """Wait until the view is drawn."""
@@ -80,6 +110,29 @@ class Tab:
 
     def rows(self) -> list[str]:
         return list(self.frame.locator("tbody th").all_text_contents())
+
+
+class ReportPage(Shown):
+    """The HTML report, which is to say nothing and to ask for nothing."""
+
+    def __init__(self, page: Any) -> None:
+        super().__init__(page)
+        self._listeners["request"] = self._requested
+        page.on("request", self._requested)
+
+    def open(self, path: Path) -> ReportPage:
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("html[data-drawn]", timeout=60_000)
+        return self
+
+    def _requested(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.wrong.append(f"request of {request.url}")
+
+    @property
+    def rows(self) -> list[str]:
+        """The layers of the table, as they are shown."""
+        return list(self.page.locator("tbody tr:not([hidden]) th").all_text_contents())
 
 
 def linked(**values: str | list[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tabs import Tab
+from tabs import ReportPage, Shown, Tab
 
 _ARGUMENTS = (
     "--no-sandbox",
@@ -68,24 +68,49 @@ def screenshots() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def context(browser: Any) -> Iterator[Any]:
-    """For every page of the tab: they share TensorBoard's scripts, whose reading takes seconds. We store nothing."""
+def page(browser: Any) -> Iterator[Any]:
+    """A page that tests use one after the other: a new one takes four seconds more. We store nothing in it."""
     context = browser.new_context(accept_downloads=True)
-    yield context
+    yield context.new_page()
     context.close()
 
 
 @pytest.fixture
-def opened(context: Any, address: str) -> Iterator[Callable[..., Tab]]:
-    """``opened(link)``: the tab of the TensorBoard that the module's ``address`` is of, in a page of its own."""
-    pages = []
+def shown() -> Iterator[list[Shown]]:
+    """What the session's page shows, if anything; it is left after the test."""
+    shown: list[Shown] = []
+    yield shown
+    for each in shown:
+        each.leave()
+
+
+@pytest.fixture
+def opened(page: Any, address: str, shown: list[Shown]) -> Callable[..., Tab]:
+    """``opened(link)``: the tab of the TensorBoard that the module's ``address`` is of. One is open at a time."""
 
     def open_tab(link: str = "", *, width: int = 1280, at: str = "") -> Tab:
-        page = context.new_page()
-        pages.append(page)
+        while shown:
+            shown.pop().leave()
         page.set_viewport_size({"width": width, "height": 900})
-        return Tab(page, at or address, link)
+        tab = Tab(page)
+        shown.append(tab)
+        return tab.open(at or address, link)
 
-    yield open_tab
-    for page in pages:
-        page.close()
+    return open_tab
+
+
+@pytest.fixture
+def offline(page: Any, shown: list[Shown]) -> Iterator[Callable[..., ReportPage]]:
+    """``offline(path)``: the report in a file, with the network off."""
+    page.context.set_offline(True)
+
+    def open_report(path: Path, *, scheme: str = "light", width: int = 1200) -> ReportPage:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        report = ReportPage(page)
+        shown.append(report)
+        return report.open(path)
+
+    yield open_report
+    page.emulate_media(color_scheme="light")
+    page.context.set_offline(False)

@@ -10,7 +10,7 @@ import pytest
 from asking import traced
 from fakes import device_probe
 from runs import MIB, small_report, traced_steps, two_device_steps
-from tabs import Tab, linked, tensorboard
+from tabs import ReportPage, Tab, linked, tensorboard
 
 CHOSEN = ("peak", "timeline", "layers")
 
@@ -128,14 +128,10 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 600)])
 def test_a_page_shows_the_device_that_is_chosen_and_keeps_it(
-    browser: Any, page_path: Path, scheme: str, width: int, screenshots: Path | None
+    offline: Callable[..., ReportPage], page_path: Path, scheme: str, width: int, screenshots: Path | None
 ) -> None:
-    context = browser.new_context(offline=True, color_scheme=scheme, viewport={"width": width, "height": 900})
-    page, wrong = context.new_page(), list[str]()
-    page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(page_path.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    report = offline(page_path, scheme=scheme, width=width)
+    page = report.page
     picker = page.get_by_role("combobox", name="Device")
     assert picker.locator("option").all_text_contents() == ["GPU:0", "CPU:0", "GPU host (pinned)"]
     assert page.locator("#table").is_visible() and not page.locator("#table-1").is_visible()
@@ -155,8 +151,7 @@ def test_a_page_shows_the_device_that_is_chosen_and_keeps_it(
     page.reload()
     page.wait_for_selector("html[data-drawn]", timeout=60_000)
     assert page.locator("#device").input_value() == "1" and page.locator("#table-1").is_visible()
-    assert wrong == []
-    context.close()
+    assert report.wrong == []
 
 
 def test_without_javascript_the_page_shows_its_own_device(browser: Any, page_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes import append_payload, write_run
@@ -143,7 +142,7 @@ def test_runs_are_compared(opened: Callable[..., Tab]) -> None:
     assert tab.wrong == []
 
 
-def test_the_address_keeps_what_is_shown(opened: Callable[..., Tab], browser: Any) -> None:
+def test_the_address_keeps_what_is_shown(opened: Callable[..., Tab]) -> None:
     tab = opened()
     tab.frame.locator("#run").select_option("narrow")
     tab.show("timeline")

@@ -299,7 +299,7 @@ def test_what_training_adds_is_shown_where_one_is(browser: Any, address: str, lo
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.clock.install()
-    tab = Tab(page, address, linked(view="timeline", run="newest", step="2"))
+    tab = Tab(page).open(address, linked(view="timeline", run="newest", step="2"))
     drawn(tab, "timeline")
     in_frame(tab, "() => Plotly.relayout(document.querySelector('.plot'), { 'xaxis.range': [2, 6] })")
     steps = tab.frame.locator("#choice-step option")
