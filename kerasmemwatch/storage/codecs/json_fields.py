@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from kerasmemwatch.errors import RecordingFormatError
 
-__all__ = ["MAX_JSON_BYTES", "checked", "dump_json", "from_json", "parse_json"]
+__all__ = ["MAX_JSON_BYTES", "checked", "dump_json", "field_types", "from_json", "parse_json"]
 
 _T = TypeVar("_T")
 # About ten thousand layers, or a step of a hundred thousand operations. A value may take 100 times its bytes in memory.
@@ -53,7 +53,7 @@ def from_json(cls: type[_T], raw: object, where: str = "") -> _T:
     """
     if not isinstance(raw, dict):
         raise _wrong("an object", raw, where or cls.__name__)
-    hints = _hints(typing.cast(Any, cls))
+    hints = field_types(typing.cast(Any, cls))
     try:
         return cls(**{name: checked(hint, raw[name], name) for name, hint in hints.items() if name in raw})
     except TypeError as error:  # a field without a default is missing
@@ -101,7 +101,8 @@ def _check_size(text: bytes) -> None:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; to work them out takes longer than to check a small value."""
     return typing.get_type_hints(cls)
 
 

@@ -16,14 +16,14 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
-from kerasmemwatch.storage.codecs.json_fields import checked, dump_json
+from kerasmemwatch.storage.codecs.json_fields import checked, dump_json, field_types
 from kerasmemwatch.storage.codecs.row_codec import MAX_DECODED_BYTES, inflate, split_header, unzigzag, zigzag
 
 __all__ = ["STEP_VERSION", "decode_step", "encode_step"]
@@ -143,7 +143,7 @@ def decode_step(payload: bytes) -> TracedStep:
 
 
 def _fields(cls: type, names: tuple[str, ...], header: Mapping[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(cls)
+    hints = field_types(cls)
     return {name: checked(hints[name], header[name], name) for name in names}
 
 
