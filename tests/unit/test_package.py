@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 import statistics
@@ -81,6 +82,7 @@ MAY_LOAD = {
 }
 
 
+@functools.cache
 def modules(top: Path = PACKAGE) -> dict[str, str]:
     """The source of each module, by its name without the package's."""
     found = {}
@@ -90,8 +92,17 @@ def modules(top: Path = PACKAGE) -> dict[str, str]:
     return found
 
 
-def imports(source: str) -> Iterator[str]:
+def imports(source: str) -> tuple[str, ...]:
     """Every module that a source imports, at the top or in a function; not what is for type checkers only."""
+    return _imports(source, ROOT)
+
+
+@functools.cache
+def _imports(source: str, root: Path) -> tuple[str, ...]:
+    return tuple(_imported(source, root))
+
+
+def _imported(source: str, root: Path) -> Iterator[str]:
     for node in ast.walk(_without_type_checking(ast.parse(source))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -100,7 +111,7 @@ def imports(source: str) -> Iterator[str]:
             for alias in node.names:
                 # `from package import module` imports the module, `from module import name` only the module.
                 full = f"{node.module}.{alias.name}"
-                is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").exists()
+                is_module = (root / full.replace(".", "/")).with_suffix(".py").exists()
                 yield full if is_module else str(node.module)
 
 

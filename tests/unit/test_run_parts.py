@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from fakes import append_payload, write_run
 from runs import traced_steps
-from timelines import realistic_step
+from timelines import realistic_step, step, timeline
 
 from kerasmemwatch.errors import RecordingFormatError
 from kerasmemwatch.recording import load
@@ -136,7 +137,7 @@ PAYLOADS: dict[str, tuple[Callable[[bytes], Any], Callable[[], bytes]]] = {
     ),
     "a column of 2**40": (decode_chunk, lambda: chunk_of({"layout": [["a", 2**40, True]], "rows": 1, "whole": []})),
     "rows of as much as there may be": (decode_chunk, lambda: wide_rows(8000, 500)),
-    "rows of more": (decode_chunk, lambda: wide_rows(100_000, 500)),
+    "rows of more": (decode_chunk, lambda: wide_rows(50_000, 500)),
     "a description of empty lists": (decode_run, lambda: description(b"[],", 70_000_000)),
     "a description of few empty lists": (decode_run, lambda: description(b"[],", 120_000)),
     "a description of one long word": (decode_run, lambda: description(b"x" * 1000, 200_000)),
@@ -176,15 +177,20 @@ def assert_loads(folder: Path, peak_bytes: Callable[[], int]) -> list[str]:
     return [note for note in recording.run.notes if "cannot be read" in note]
 
 
-def test_many_parts_that_are_small_each_take_little_memory(tmp_path: Path, peak_bytes: Callable[[], int]) -> None:
+@pytest.fixture
+def many_parts(tmp_path: Path) -> Path:
+    """Files of a run whose every part is possible, and takes far more memory than the file has bytes."""
     write_run(tmp_path, "run")
-    number = 1
-    for _ in range(20):
+    step = large_step()
+    for number in range(1, 21):
         append_payload(tmp_path / "run", f"{SAMPLES_TAG}{number:06d}", odd_rows(number, 4000, 400))
-        append_payload(tmp_path / "run", f"{STEPS_TAG}{number:06d}", encode_step(large_step(number)))
-        number += 1
+        append_payload(tmp_path / "run", f"{STEPS_TAG}{number:06d}", encode_step(replace(step, step=number)))
     assert sum(path.stat().st_size for path in (tmp_path / "run").iterdir()) < 2 * MIB
-    notes = assert_loads(tmp_path, peak_bytes)
+    return tmp_path
+
+
+def test_many_parts_that_are_small_each_take_little_memory(many_parts: Path, peak_bytes: Callable[[], int]) -> None:
+    notes = assert_loads(many_parts, peak_bytes)
     assert any(SAMPLES_TAG in note for note in notes) and any(STEPS_TAG in note for note in notes)
     assert all("from a run's files of this size" in note for note in notes)
 
@@ -197,13 +203,9 @@ def odd_rows(number: int, num_rows: int, width: int) -> bytes:
     return encode_rows((*ALWAYS[:5], Column(f"x{number}", width)), rows)
 
 
-def large_step(number: int) -> Any:
-    from dataclasses import replace
-
-    from timelines import step, timeline
-
+def large_step() -> Any:
     lines = [(256, 0, 1, "dense", "weights", "forward", "MatMul")] * 100_000
-    return replace(step(timeline(lines, 100_000)), step=number)
+    return step(timeline(lines, 100_000))
 
 
 def test_a_journal_whose_head_is_larger_than_its_file(tmp_path: Path, peak_bytes: Callable[[], int]) -> None:
