@@ -41,6 +41,8 @@ class CapturedStep:
     gradients: list[tuple[Reference, int, int]] = field(default_factory=list)  # as in `OwnerStack.eager_gradients`
     # Buffers alive after it, and those that input pipelines held when it began.
     known: list[KnownBuffer] = field(default_factory=list)
+    # Eager tensors alive when it began, which may have died in it.
+    earlier: list[KnownBuffer] = field(default_factory=list)
     step: int = 0  # the sample's `step`
     epoch: int | None = None  # 0-based epoch
     # UNIX times in nanoseconds of the beginning and end of functions.

@@ -92,6 +92,7 @@ def _evidence(facts: StepFacts, known: Sequence[KnownBuffer], device: str, event
             events, [*noted.gradients, *(_gradients_by_size(captured.known) if facts.guessed else ())], captured.known
         ),
         known=known,
+        earlier=[buffer for buffer in captured.earlier if buffer.device == device],
         batch=captured.batch,
         calls=captured.calls,
         sightings=captured.sightings,

@@ -23,6 +23,7 @@ from kerasmemwatch.attribution.hooks.layer_hooks import LayerHooks
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
 from kerasmemwatch.attribution.hooks.variable_sightings import variable_sightings
 from kerasmemwatch.attribution.live.earlier_models import unwatched_buffers
+from kerasmemwatch.attribution.live.earlier_tensors import earlier_tensors
 from kerasmemwatch.attribution.live.iterator_buffers import not_repeated, waiting_bytes
 from kerasmemwatch.attribution.live.live_buffers import (
     EARLIER_MODELS,
@@ -103,7 +104,9 @@ class Captures:
             exits: Closed when the recorded step or gap has ended.
             is_fit: Whether ``arguments`` include every new iterator.
         """
-        iterators = self._iterators(arguments, is_fit=is_fit)
+        found = self._found(arguments, is_fit=is_fit)
+        iterators = found["iterator"]
+        captured.earlier = earlier_tensors(found["tensor"], iterators)
         captured.before = variable_addresses(self._watched.ledger(), captured.mode)
         captured.known = kept_arrays(iterators)
         # Last, because pipelines keep filling their buffers.
@@ -170,20 +173,25 @@ class Captures:
             self._waiting.popleft()  # not after a KeyboardInterrupt: a later call analyses it then
         return found
 
-    def _iterators(self, arguments: Iterable[Any], *, is_fit: bool) -> Iterable[Any]:
-        """Find iterators that may hold waiting batches, with as little searching as possible to spare the caches."""
+    def _found(self, arguments: Iterable[Any], *, is_fit: bool) -> dict[str, list[Any]]:
+        """Find iterators and tensors with as little searching as possible, to spare the caches; in a fit no tensors."""
         census = self._census
         if census is None:
             self._census = census = Census(tensor_kind)
-        # In a fit, the only new iterators are the function's arguments.
-        new = arguments if is_fit else census.young()["iterator"]
-        found = [*census.left("iterator"), *(each for each in new if tensor_kind(type(each)) == "iterator")]
-        return {id(each): each for each in found}.values()
+        if is_fit:  # the only new iterators are the function's arguments
+            new = [each for each in arguments if tensor_kind(type(each)) == "iterator"]
+            return {"iterator": _distinct([*census.left("iterator"), *new]), "tensor": []}
+        young = census.young()
+        return {kind: _distinct([*census.left(kind), *young[kind]]) for kind in ("iterator", "tensor")}
 
     def give_way(self, error: ProfilerBusyError) -> None:
         """Report once that another profiler is active."""
         self.busy = True
         self._faults.remark("profiler", error, "That step was not traced. Unless it was asked for, a later one is.")
+
+
+def _distinct(objects: Iterable[Any]) -> list[Any]:
+    return list({id(each): each for each in objects}.values())
 
 
 def _gap(step: TracedStep, after: int) -> TracedStep:

@@ -691,3 +691,26 @@ def test_a_step_that_fails_ends_there(where: str, compiled: bool) -> None:
     assert failed == [True]
     assert (peaks[~ended] >= BIG_BYTES).all() and (peaks[~ended] < 1.9 * BIG_BYTES).all()
     assert (peaks[ended] < BIG_BYTES).all()
+
+
+def test_a_batch_that_is_gone_within_the_step_is_an_input() -> None:
+    loop = Loop()
+    iterator = iter(tf.data.Dataset.from_tensor_slices(np.ones((48, 8), "float32")).batch(4))
+    batches = list(iterator)
+
+    def of_the_step() -> Any:
+        loop.train(batch := batches.pop())
+        del batch
+        # Another dies, too, that no iterator has returned.
+        others.pop()
+
+    others = [tf.ones((40, i + 1)) for i in range(12)]
+    for _ in range(11):
+        of_the_step()
+    [_, traced] = loop.session.report.steps
+    gone = (traced.timeline.birth < 0) & (traced.timeline.death < traced.timeline.num_events)
+    sizes = traced.timeline.requested_bytes[gone].tolist()
+    owners = [traced.timeline.owners[code] for code in traced.timeline.owner[gone].tolist()]
+    found = dict(zip(sizes, owners, strict=True))
+    assert found[4 * 8 * 4] == "input pipeline"
+    assert [owner for size, owner in found.items() if size >= 160 and size % 160 == 0] == ["eager tensors"]

@@ -22,6 +22,8 @@ def test_each_region_has_its_own_beginning() -> None:
     # Between them may be others, that nobody knows.
     assert places.may_begin(REGION + (REGION >> 1) + 128)
     assert not places.may_begin(REGION * 4)
+    assert (places.begins(REGION + 512), places.begins(REGION + 512 + 64)) == (True, False)
+    assert places.begins(REGION + (REGION >> 1) + 128) is None
 
 
 def test_without_any_known_chunk_all_is_possible() -> None:

@@ -39,10 +39,12 @@ class ChunkPlaces:
 
     def may_begin(self, address: int) -> bool:
         """Whether a chunk is likely to begin here: in a known region, chunks begin only at those multiples."""
-        if not self._ends[0] <= address <= self._ends[1]:
-            return False
+        return self._ends[0] <= address <= self._ends[1] and self.begins(address) is not False
+
+    def begins(self, address: int) -> bool | None:
+        """Whether an address is such a multiple; ``None`` if no known chunk is near."""
         near = set[int]().union(*(self._begins.get(address // _NEAR + by, ()) for by in (-1, 0, 1)))
-        return not near or address % _CHUNK_BYTES in near
+        return address % _CHUNK_BYTES in near if near else None
 
     def room_behind(self, address: int, requested: int) -> int | None:
         """Bytes from the earliest end of the chunk at an address to the next known buffer; ``None`` without one."""

@@ -18,6 +18,7 @@ __all__ = [
     "batch_parts",
     "batch_sizes",
     "eager_tensors",
+    "leaves",
     "output_bytes",
     "rows_in_batch",
     "tensor_specs",
@@ -47,7 +48,7 @@ class BatchPart(NamedTuple):
 def batch_parts(arguments: Any) -> list[BatchPart]:
     """Return the tensors that a step function is called with, directly or by an iterator."""
     parts = []
-    for item in _flat(arguments):
+    for item in leaves(arguments):
         spec = getattr(item, "element_spec", None)
         parts += [
             part for part in [_part(*found) for found in tensor_specs(item if spec is None else spec)] if part.bytes
@@ -83,12 +84,12 @@ def output_bytes(outputs: Mapping[str, Iterable[Spec]], rows: int | None) -> dic
 
 def tensor_specs(value: Any) -> list[Spec]:
     """Return shape and item size of each tensor in a structure."""
-    return [spec for spec in map(_spec, _flat(value)) if spec is not None]
+    return [spec for spec in map(_spec, leaves(value)) if spec is not None]
 
 
 def eager_tensors(value: Any) -> list[Any]:
     """Return the tensors in a structure that have a value."""
-    return [tensor for tensor in _flat(value) if EAGER_TENSOR.is_that_of(tensor)]
+    return [tensor for tensor in leaves(value) if EAGER_TENSOR.is_that_of(tensor)]
 
 
 def _spec(tensor: Any) -> Spec | None:
@@ -116,11 +117,12 @@ def _part(shape: tuple[int | None, ...], item: int) -> BatchPart:
     return BatchPart(math.prod(known) * item, per_row=len(known) < len(shape))
 
 
-def _flat(value: Any) -> Iterator[Any]:
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield the items of nested dictionaries, lists and tuples."""
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, (list, tuple)):
         yield value
         return
     for item in value:
-        yield from _flat(item)
+        yield from leaves(item)

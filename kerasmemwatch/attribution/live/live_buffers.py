@@ -22,6 +22,7 @@ __all__ = [
     "KnownBuffer",
     "Sighting",
     "as_input",
+    "eager_buffer",
     "handle_keys",
     "live_buffers",
     "tensor_bytes",
@@ -55,6 +56,7 @@ class KnownBuffer:
     constant: bool = False  # whether a function has kept it since the function's first call
     before: int = 0  # a variable's address before the step; 0 if unknown
     device: str = "CPU:0"  # the device of `address` and `before`, such as `"CPU:0"` or `"GPU:1"`
+    reserved: int = 0  # bytes of its chunk; 0 if unknown
 
     @property
     def named(self) -> str:
@@ -120,7 +122,7 @@ def _key(variable: Any) -> int:
 
 
 def as_input(buffer: KnownBuffer) -> KnownBuffer:
-    """Return a live tensor that a step was called with as part of its batch."""
+    """Return a live tensor as an input, such as one that a step was called with."""
     return replace(buffer, owner=INPUT_PIPELINE, category="inputs") if buffer.owner == _EAGER_TENSORS else buffer
 
 
@@ -143,12 +145,12 @@ def live_buffers(
     variants = 0
     for item in kept["tensor"]:
         variants += getattr(item.dtype, "name", "") == "variant"
-        size, place = tensor_bytes(item), tensor_place(item, in_step=in_step)
-        if size and place.address:
-            owner, category = (INPUT_PIPELINE, "inputs") if id(item) in in_datasets else (_EAGER_TENSORS, "other")
-            before = found.get(place)
-            if before is None or before.bytes < size or owner == INPUT_PIPELINE:
-                found[place] = KnownBuffer(owner, "", category, size, place.address, device=place.device)
+        place = tensor_place(item, in_step=in_step)
+        buffer = eager_buffer(item, place)
+        if buffer is not None:
+            before, is_input = found.get(place), id(item) in in_datasets
+            if before is None or before.bytes < buffer.bytes or is_input:
+                found[place] = as_input(buffer) if is_input else buffer
     pipelines = [_VARIANT_BYTES] * variants + [HANDLE_BYTES] * len(kept["iterator"])
     with unwatched():
         variables = list(_variables(kept["variable"], known, in_step=in_step))
@@ -174,6 +176,13 @@ def tensor_kind(kind: type) -> str:
     if FUNC_GRAPH.names(kind) and tensorflow.Graph in bases:
         return "graph"
     return "tensor" if EAGER_TENSOR.names(kind) and tensorflow.Tensor in bases else ""
+
+
+def eager_buffer(tensor: Any, place: Place) -> KnownBuffer | None:
+    """Return an eager tensor's buffer; ``None`` if its size or its place is unknown."""
+    size = tensor_bytes(tensor)
+    known = bool(size and place.address)
+    return KnownBuffer(_EAGER_TENSORS, "", "other", size, place.address, device=place.device) if known else None
 
 
 def _variables(variables: Iterable[Any], known: Container[int], *, in_step: bool) -> Iterator[KnownBuffer]:

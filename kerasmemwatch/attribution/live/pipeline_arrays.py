@@ -8,7 +8,7 @@ arrays has both: the indices of all samples, and their order.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -52,15 +52,29 @@ def kept_arrays(iterators: Iterable[Any]) -> list[KnownBuffer]:
         >>> kept_arrays([])
         []
     """
-    sizes = list[int]()
+    found = list[KnownBuffer]()
     for iterator in iterators:
         nodes = pipeline_nodes(iterator)
         # All of this is private, and may change.
         with suppress(Exception):
             datasets = list(_with_inputs(ITERATOR_DATASET.of(iterator))) if nodes else []
-            sizes += [size for dataset in datasets for arrays in _made(dataset) for size in arrays.constants]
+            sizes = [size for dataset in datasets for arrays in _made(dataset) for size in arrays.constants]
             sizes += [size for dataset in datasets for size in _element(dataset) if _is_open(nodes, size)]
-    return [KnownBuffer(INPUT_PIPELINE, "", "inputs", size) for size in sizes]
+            found += _with_chunks(sizes, nodes)
+    return found
+
+
+def _with_chunks(sizes: Sequence[int], nodes: Mapping[int, Any]) -> Iterator[KnownBuffer]:
+    """Yield arrays, with the chunk of each that a ``flat_map`` iterates: TensorFlow tells how large it is.
+
+    What is made anew for each element comes last in ``sizes``. If there is any, it is what is iterated.
+    """
+    chunks = [size for size in _iterated(nodes) if size % chunk_bytes(1) == 0]
+    for size in reversed(sizes):
+        chunk = next((chunk for chunk in chunks if _fits(size, chunk)), 0)
+        if chunk:
+            chunks.remove(chunk)
+        yield KnownBuffer(INPUT_PIPELINE, "", "inputs", size, reserved=int(chunk))
 
 
 def _with_inputs(dataset: Any) -> Iterator[Any]:
@@ -122,7 +136,15 @@ def _element(dataset: Any) -> tuple[int, ...]:
 
 def _is_open(nodes: Mapping[int, Any], size: int) -> bool:
     """Whether a ``flat_map`` iterates an element of this size: then its second input is the element's dataset."""
+    return any(_fits(size, chunk) for chunk in _iterated(nodes))
+
+
+def _iterated(nodes: Mapping[int, Any]) -> list[float]:
+    """Bytes of the chunks of elements that ``flat_map``s iterate, on average over those so far."""
     sources = (nodes[node.inputs[0]] for node in nodes.values() if node.name == "FlatMap" and len(node.inputs) > 1)
-    allocated = (source.bytes_produced / source.num_elements for source in sources if source.num_elements)
-    # A chunk may be up to twice as large as the request.
-    return any(size <= each < 2 * chunk_bytes(size) for each in allocated)
+    return [source.bytes_produced / source.num_elements for source in sources if source.num_elements]
+
+
+def _fits(size: int, chunk: float) -> bool:
+    """Whether a request may have got this chunk, which may be up to twice as large."""
+    return size <= chunk < 2 * chunk_bytes(size)

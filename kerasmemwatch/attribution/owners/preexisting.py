@@ -26,6 +26,8 @@ __all__ = ["baseline_parts"]
 
 # Categories of what owners held at the start.
 _HELD = {INPUT_PIPELINE: "inputs", KEPT_TAPES: "activations", EARLIER_MODELS: "other"}
+# What is left after all else is theirs.
+_LAST = (INPUT_PIPELINE, EARLIER_MODELS)
 
 
 def baseline_parts(
@@ -36,6 +38,7 @@ def baseline_parts(
     batch: Sequence[BatchPart] = (),
     held: Mapping[str, int] | None = None,
     sightings: Sequence[Sighting] = (),
+    earlier: Sequence[KnownBuffer] = (),
 ) -> tuple[Part, ...]:
     """Name the buffers that were alive before the step, and what variables became in it.
 
@@ -48,6 +51,7 @@ def baseline_parts(
         held: By owner (the input pipeline, tapes of earlier steps, constants of earlier models), the bytes that it is
             known to have held when the step began, at unknown addresses: they are among otherwise unexplained bytes.
         sightings: Addresses of variables seen within the step.
+        earlier: Eager tensors that were alive before the step. They name the buffers that died in it.
 
     Returns:
         Parts of allocations' lives in which they are something else: a variable, or a buffer that died in the step.
@@ -56,7 +60,7 @@ def baseline_parts(
     places = variable_places(events, rows, known, assigned, sightings)
     left_of = dict(held or {})
     kept = [buffer for buffer in known if buffer.named == INPUT_PIPELINE and not buffer.address]
-    died = tuple(_died(events, rows, {part.row for part in places.parts}, batch, left_of, kept))
+    died = tuple(_died(events, rows, {part.row for part in places.parts}, batch, left_of, kept, earlier))
     gone = {id(part.buffer) for part in died}
     known = [buffer for buffer in known if id(buffer) not in gone]
     lasting = [*places.lasting, *map(Lasting, _tensors(events, rows, known, places))]
@@ -76,13 +80,19 @@ def _died(
     batch: Sequence[BatchPart],
     left_of: dict[str, int],
     kept: list[KnownBuffer],
+    earlier: Iterable[KnownBuffer],
 ) -> Iterator[Part]:
     """Yield older non-variables that died in the step, and subtract them from what their owner held or kept."""
     requested = events.requested_bytes[rows.event]
     batches = {int(size) for size in requested[events.from_input_pipeline[rows.event] & (rows.birth >= 0)].tolist()}
+    tensors = {(buffer.address, buffer.bytes): buffer for buffer in earlier}
     for row in np.flatnonzero(rows.birth < 0).tolist():
         size, death = int(requested[row]), int(rows.death[row])
         if row in named:
+            continue
+        tensor = tensors.get((int(events.address[rows.event[row]]), size))
+        if tensor is not None:
+            yield Part(row, -1, death, tensor)
             continue
         array = None if size in batches else next((each for each in kept if each.bytes == size), None)
         if array is not None:
@@ -126,9 +136,10 @@ def _extra(
     numbers = set[int]()
     # Some of the tensors are held by tapes, so the remaining bytes may be too few for them: the largest come first.
     rounding = _Rounding(places)
+    elsewhere = sum(held.get(owner, 0) for owner in _LAST)
     for each in sorted([tapes, *lasting], key=lambda each: (_doubt(each.buffer, places), -each.buffer.bytes)):
         buffer = each.buffer
-        least = chunk_bytes(buffer.bytes)
+        least = buffer.reserved or chunk_bytes(buffer.bytes)
         if each is tapes:
             # The allocator's own figure includes rounding.
             least = min(buffer.bytes, left)
@@ -136,9 +147,9 @@ def _extra(
         elif each.is_number and buffer.address in numbers:
             yield each
             continue
-        if 0 < least <= left:
+        if 0 < least <= left and (least <= 2 * (left - elsewhere) or not _may_be_elsewhere(buffer, places)):
             left -= least
-            if buffer.owner != KEPT_TAPES:
+            if buffer.owner != KEPT_TAPES and not buffer.reserved:
                 rounding.add(buffer.address, buffer.bytes)
             if each.is_number and buffer.address:
                 numbers.add(buffer.address)
@@ -150,7 +161,7 @@ def _extra(
         rounding.add(0, count * batch_bytes)
         yield _held(INPUT_PIPELINE, count * sum(ahead))
     # Part of these bytes may be elsewhere.
-    for owner in (INPUT_PIPELINE, EARLIER_MODELS):
+    for owner in _LAST:
         some = min(held.get(owner, 0), left - rounding.loose)
         if some > 0:
             left -= some
@@ -184,6 +195,14 @@ class _Rounding:
             self.bounded += room
         else:
             self.loose += most
+
+
+def _may_be_elsewhere(buffer: KnownBuffer, places: ChunkPlaces) -> bool:
+    """Whether a tensor may be an array of NumPy's, which a tensor shares if it is aligned.
+
+    It counts if most of its bytes would have no other explanation.
+    """
+    return bool(buffer.address) and not (buffer.key or buffer.constant or places.begins(buffer.address))
 
 
 def _doubt(buffer: KnownBuffer, places: ChunkPlaces) -> int:

@@ -39,6 +39,7 @@ class Evidence:
     assigned: Mapping[str, KnownBuffer] = field(default_factory=dict)
     gradients: Sequence[GradientBuffer] = ()  # the gradients of variables
     known: Sequence[KnownBuffer] = ()  # variables and live tensors after the step
+    earlier: Sequence[KnownBuffer] = ()  # eager tensors alive before the step, which may have died in it
     batch: Sequence[BatchPart] = ()  # the tensors of a batch
     calls: Sequence[tuple[int, int]] = ()  # times of the beginning and end of functions that Python's thread called
     # By owner, the bytes that it is known to have held when the step began, at unknown addresses.
@@ -64,7 +65,14 @@ def assemble(events: AllocationEvents, evidence: Evidence) -> tuple[Timeline, di
     """
     rows = pair(events)
     parts = baseline_parts(
-        events, rows, evidence.known, evidence.assigned, evidence.batch, evidence.held, evidence.sightings
+        events,
+        rows,
+        evidence.known,
+        evidence.assigned,
+        evidence.batch,
+        evidence.held,
+        evidence.sightings,
+        evidence.earlier,
     )
     rows, renamed = _split(rows, [part for part in parts if part.row >= 0])
     owners = _Owners()
