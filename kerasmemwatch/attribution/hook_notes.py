@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kerasmemwatch.attribution.captured_step import CapturedStep
+from kerasmemwatch.attribution.hooks.graph_registry import Reference
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
 from kerasmemwatch.attribution.live.batch_spec import Spec
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
@@ -38,7 +39,7 @@ def hook_notes(captured: CapturedStep, stack: OwnerStack, owners: OpOwners) -> H
     return HookNotes(
         owners=owners,
         assigned=_assigned(stack, captured.stage, by_key),
-        gradients=[*_graph_gradients(stack, captured.stage, by_key), *_eager_gradients(captured, by_key)],
+        gradients=list(_gradients(captured, stack, by_key)),
         outputs={owner: specs for (stage, owner), specs in stack.outputs.copy().items() if stage == captured.stage},
         missing=list(stack.missing.values()),
         calls=stack.merged(captured.stage, "calls"),
@@ -57,24 +58,14 @@ def _buffer_of(variable: Any, by_key: dict[int, KnownBuffer]) -> KnownBuffer | N
     return next((by_key[id(handle)] for handle in handles if id(handle) in by_key), None)
 
 
-def _graph_gradients(stack: OwnerStack, stage: str, by_key: dict[int, KnownBuffer]) -> list[GradientBuffer]:
-    found = []
-    for source, sparse, names in stack.merged(stage, "gradients").values():
+def _gradients(captured: CapturedStep, stack: OwnerStack, by_key: dict[int, KnownBuffer]) -> Iterator[GradientBuffer]:
+    """Yield the gradients of functions' graphs, then those of eager code."""
+    found: list[tuple[Reference, bool, dict[str, Any]]] = [
+        (source, sparse, {"ops": names}) for source, sparse, names in stack.merged(captured.stage, "gradients").values()
+    ]
+    found += [(source, False, {"address": at, "time_ns": time_ns}) for source, at, time_ns in captured.gradients]
+    for source, sparse, place in found:
         buffer = _buffer_of(source(), by_key)
         if buffer is not None:
             size = None if sparse else buffer.bytes
-            found.append(GradientBuffer(buffer.owner, buffer.class_name, size, buffer.key, ops=names))
-    return found
-
-
-def _eager_gradients(captured: CapturedStep, by_key: dict[int, KnownBuffer]) -> list[GradientBuffer]:
-    found = []
-    for source, address, time_ns in captured.gradients:
-        buffer = _buffer_of(source(), by_key)
-        if buffer is not None:
-            found.append(
-                GradientBuffer(
-                    buffer.owner, buffer.class_name, buffer.bytes, buffer.key, address=address, time_ns=time_ns
-                )
-            )
-    return found
+            yield GradientBuffer(buffer.owner, buffer.class_name, size, buffer.key, **place)

@@ -139,9 +139,9 @@ def _empty(tf: Any) -> Any:
     return None if operations is None else operations.Empty(shape=[64], dtype=tf.float32)
 
 
-def _counts(tf: Any, read: Reading, make: Callable[[], Any], tries: int = 3) -> bool:
+def _counts(tf: Any, read: Reading, make: Callable[[], Any]) -> bool:
     """Whether a tensor of 256 bytes is counted; tried several times, because another thread may allocate meanwhile."""
-    for _ in range(tries):
+    for _ in range(3):
         before, _ = read()
         with tf.device("CPU:0"):
             tensor = make()

@@ -53,8 +53,8 @@ class _Kind:
 class TracedBefore:
     """The process's most recent kinds of fits."""
 
-    def __init__(self, share: float = TRACED_SHARE, clock: Callable[[], float] = time.monotonic) -> None:
-        self._share, self._clock = share, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.changed = threading.Condition()
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._begun_s: float | None = None
@@ -63,7 +63,7 @@ class TracedBefore:
 
     def clear(self) -> None:
         """Forget everything, as in a forked child, where no thread will finish pending analyses."""
-        self.__init__(self._share, self._clock)  # type: ignore[misc]
+        self.__init__(self._clock)  # type: ignore[misc]
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -88,7 +88,7 @@ class TracedBefore:
             return True
         now = self._clock()
         expected = self.cost_s / max(1, self._num_traced)
-        return self.cost_s + expected <= self._share * (now - (now if self._begun_s is None else self._begun_s))
+        return self.cost_s + expected <= TRACED_SHARE * (now - (now if self._begun_s is None else self._begun_s))
 
     def begin(self, kind: Hashable, paths: Sequence[str], source: object) -> Fit:
         """Begin a fit.

@@ -21,7 +21,7 @@ from runs import (
 )
 from timelines import MADE, STEP, realistic_step, step, timeline
 
-from kerasmemwatch.analysis.steps.live_set import category_series, peak_event, requested_at
+from kerasmemwatch.analysis.steps.live_set import category_series, grouped_series, peak_event, requested_at
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
@@ -31,7 +31,7 @@ from kerasmemwatch.reports.figures.allocations import allocations
 from kerasmemwatch.reports.figures.comparison import comparison
 from kerasmemwatch.reports.figures.growth import growth, held_more, steps_to_compare
 from kerasmemwatch.reports.figures.layers import layers
-from kerasmemwatch.reports.figures.moments import grouped_series, phase_spans
+from kerasmemwatch.reports.figures.moments import phase_spans
 from kerasmemwatch.reports.figures.overview import overview
 from kerasmemwatch.reports.figures.peak import is_within, peak
 from kerasmemwatch.reports.figures.step_timeline import step_timeline
@@ -74,7 +74,6 @@ def test_thinning_keeps_ends_and_the_highest_of_each_stretch(count: int) -> None
 def test_what_is_unknown_is_a_gap() -> None:
     x, y = drawn_series(np.arange(6.0), np.array([NAN, 1, NAN, NAN, 3, 4]), 100)
     assert (x, y) == ([1.0, 4.0, 4.0, 5.0], [1.0, None, 3.0, 4.0])
-    assert drawn_series(np.arange(6.0), np.array([NAN, 1, NAN, NAN, 3, 4]), 100, connect=True)[1] == [1.0, 3.0, 4.0]
     assert drawn_series(np.arange(2.0), np.array([NAN, NAN]), 100) == ([], [])
 
 

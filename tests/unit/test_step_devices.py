@@ -72,7 +72,7 @@ def test_the_highest_step_is_of_the_device_if_any_is() -> None:
 
 
 def test_the_peak_and_the_table_of_a_device() -> None:
-    peak = traced_peak(SECOND, device="CPU:0")
+    peak = traced_peak(on_device(SECOND, "CPU:0"))
     assert (peak.device, peak.requested_bytes) == ("CPU:0", 24 * 1024 + 4000)
     assert traced_peak(SECOND).device == "GPU:0"
     inventory = (

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.analysis.steps.step_devices import on_device
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.peaks import TracedPeak
 from kerasmemwatch.records.timeline import AUTOTUNING, CATEGORIES, PHASES, Timeline, TracedStep
@@ -23,6 +22,7 @@ __all__ = [
     "by_layer",
     "category_series",
     "coverage",
+    "grouped_series",
     "highest_step",
     "peak_event",
     "requested_at",
@@ -52,12 +52,22 @@ def category_series(timeline: Timeline) -> NDArray[np.int64]:
     Returns:
         ``int64[num_categories, num_events + 1]``, in the order of ``CATEGORIES``; the columns sum to ``requested_at``.
     """
+    return grouped_series(timeline, timeline.category, len(CATEGORIES))
+
+
+def grouped_series(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> NDArray[np.int64]:
+    """Live requested bytes of groups of allocations at every moment; those of group -1 are left out.
+
+    Returns:
+        ``int64[num_groups, num_events + 1]``: before the first event, and after each.
+    """
     width = timeline.num_events + 2
-    change = np.zeros(len(CATEGORIES) * width, np.int64)
-    row = timeline.category.astype(np.int64) * width
-    np.add.at(change, row + timeline.birth + 1, timeline.requested_bytes)
-    np.subtract.at(change, row + timeline.death + 1, timeline.requested_bytes)
-    return np.cumsum(change.reshape(-1, width)[:, :-1], axis=1)
+    chosen = np.flatnonzero(group >= 0)
+    change = np.zeros(num_groups * width, np.int64)
+    row, sizes = group[chosen].astype(np.int64) * width, timeline.requested_bytes[chosen]
+    np.add.at(change, row + timeline.birth[chosen] + 1, sizes)
+    np.subtract.at(change, row + timeline.death[chosen] + 1, sizes)
+    return np.cumsum(change.reshape(num_groups, width)[:, :-1], axis=1)
 
 
 def peak_event(timeline: Timeline) -> int:
@@ -85,20 +95,16 @@ def highest_step(steps: Iterable[TracedStep], device: str | None = None) -> Trac
     return max(mine or steps, key=lambda step: int(requested_at(step.timeline).max()), default=None)
 
 
-def traced_peak(step: TracedStep, *, device: str | None = None) -> TracedPeak:
-    """The moment of a step's peak: when it occurred, and what was allocated then.
-
-    Raises:
-        InvalidArgumentError: If nothing was allocated on that device.
-    """
-    timeline = on_device(step, device).timeline
+def traced_peak(step: TracedStep) -> TracedPeak:
+    """The moment of a step's peak: when it occurred, and what was allocated then."""
+    timeline = step.timeline
     event = peak_event(timeline)
     born, doing = born_at(timeline, event), _doing_at(timeline, event)
     # The input pipeline fetches a later batch during the step; its allocations do not show what the step was doing.
     is_beside = born is not None and doing is not None and timeline.phase[born] == _INPUT
     index = doing if is_beside else born
-    if born is not None and _is_trial(timeline, born):
-        doing = born  # an earlier pass's allocation does not show what was going on
+    if born is not None and timeline.is_of(AUTOTUNING)[born]:
+        doing = born  # a trial of algorithms: an earlier pass's allocation does not show what was going on
     return TracedPeak(
         step=step.step,
         stage=step.stage,
@@ -152,18 +158,10 @@ def by_layer(timeline: Timeline, event: int) -> tuple[LayerMemory, ...]:
 def coverage(timeline: Timeline, event: int) -> float | None:
     """Share of the live requested bytes with a known owner and category; ``None`` if nothing is alive."""
     alive = _alive(timeline, event)
-    owners = zip(timeline.owners, timeline.classes, strict=True)
-    named = np.array([path != UNATTRIBUTED or bool(class_name) for path, class_name in owners], bool)
-    known = named[timeline.owner[alive]] & (timeline.category[alive] != CATEGORIES.index(UNATTRIBUTED))
+    known = ~timeline.is_of(UNATTRIBUTED)[alive] & (timeline.category[alive] != CATEGORIES.index(UNATTRIBUTED))
     sizes = timeline.requested_bytes[alive]
     total = int(sizes.sum())
     return int(sizes[known].sum()) / total if total else None
-
-
-def _is_trial(timeline: Timeline, index: int) -> bool:
-    """Whether an allocation was made to try algorithms, outside the model's passes."""
-    owner = timeline.owner[index]
-    return timeline.owners[owner] == AUTOTUNING and not timeline.classes[owner]
 
 
 def _doing_at(timeline: Timeline, event: int) -> int | None:

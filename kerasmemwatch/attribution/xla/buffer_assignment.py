@@ -7,12 +7,11 @@ that lives during a step, at fixed offsets. A profiler capture carries this plan
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from kerasmemwatch.attribution.xla.hlo_backward import backward_from
-from kerasmemwatch.attribution.xla.hlo_op_names import OpNames, in_gradient_tape
+from kerasmemwatch.attribution.xla.hlo_op_names import OpNames
 from kerasmemwatch.attribution.xla.hlo_program import HloProgram, Index
 from kerasmemwatch.attribution.xla.program_memory import XlaAllocation, XlaBuffer, XlaModule, requested
 from kerasmemwatch.errors import MemWatchError
@@ -30,7 +29,7 @@ def requests(proto: Any) -> tuple[XlaAllocation, ...]:
     return requested(_allocation(allocation) for allocation in assigned if not allocation.is_thread_local)
 
 
-def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tape) -> XlaModule:
+def open_module(proto: Any) -> XlaModule:
     """Find the buffers of a program.
 
     Raises:
@@ -43,7 +42,7 @@ def open_module(proto: Any, is_backward: Callable[[str], bool] = in_gradient_tap
         )
     places = {buffer.id: _place(buffer) for buffer in assignment.logical_buffers}
     program = HloProgram(module, {place: value for value, place in places.items()})
-    names = OpNames(program, is_backward)
+    names = OpNames(program)
     allocations, buffers, values = [], [], []
     for allocation in assignment.buffer_allocations:
         if allocation.is_thread_local:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import and_, or_
 
@@ -12,9 +12,7 @@ from kerasmemwatch.attribution.xla.hlo_program import HloProgram
 __all__ = ["backward_from"]
 
 
-def backward_from(
-    program: HloProgram, names: Sequence[Named], is_backward: Callable[[str], bool] = in_gradient_tape
-) -> int | None:
+def backward_from(program: HloProgram, names: Sequence[Named]) -> int | None:
     """Return the first position of the backward pass, ``None`` if there is none.
 
     Earlier positions may have backward names, too. Buffers that gradients are added to, and a weight's transpose,
@@ -27,7 +25,7 @@ def backward_from(
     """
     backward, forward = set[int](), 0
     for position, (name, how) in enumerate(names):
-        if is_backward(name):
+        if in_gradient_tape(name):
             if any(program.origins.get(value, 0) is None for value in program.writes[position]):
                 backward.add(position)
         elif how in ("own", "fusion"):

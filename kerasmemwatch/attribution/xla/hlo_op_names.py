@@ -7,7 +7,7 @@ pieces of an expanded operation. Such an instruction takes its name from its nei
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,8 @@ class OpNames:
     gradient that are computed ahead.
     """
 
-    def __init__(self, program: HloProgram, is_backward: Callable[[str], bool] = in_gradient_tape) -> None:
+    def __init__(self, program: HloProgram) -> None:
         self._program = program
-        self._is_backward = is_backward
         self._fusions: dict[int, _Fusion] = {}
         self._of_position = [self._in_metadata(program.instructions[id]) for id in program.order]
         # Only values whose name is not the instruction's: a loop's variables, and parts of a fusion's result.
@@ -149,7 +148,7 @@ class OpNames:
         if how not in ("", "operand"):
             return named
         names = [name for value in values for name in self._names_of_users(value)]
-        made_for_backward = not self._is_backward(name) and all(map(self._is_backward, names))
+        made_for_backward = not in_gradient_tape(name) and all(map(in_gradient_tape, names))
         return (names[0], "user") if names and (not name or made_for_backward) else named
 
     def _names_of_users(self, value: int) -> Iterator[str]:

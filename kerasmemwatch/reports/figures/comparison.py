@@ -14,7 +14,7 @@ from kerasmemwatch.names import shortened
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
-from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, panels
+from kerasmemwatch.reports.figures.layout import Figure, axis, bars, byte_axis, empty_figure, figure, named_axis, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
 from kerasmemwatch.reports.figures.thinning import drawn_series
@@ -147,35 +147,20 @@ def _add_peaks(
     for name in CATEGORIES:
         sizes = [report.peak.by_category.get(name, 0) for _, _, report in traced]
         if any(sizes):
-            data.append(
-                {
-                    "type": "bar",
-                    "orientation": "h",
-                    "name": name,
-                    "legend": "legend2",
-                    "x": unit.of(sizes),
-                    "y": list(range(len(traced))),
-                    "hovertext": [
-                        f"{plain(run)}<br>{name}: {format_bytes(size)} ({size:,} bytes)"
-                        for (_, run, _), size in zip(traced, sizes, strict=True)
-                    ],
-                    "hoverinfo": "text",
-                    "customdata": [[None, run] for _, run, _ in traced],
-                    "marker": {"color": CATEGORY_COLOURS[name], "line": {"width": 0.5, "color": theme.outline}},
-                    "xaxis": "x2",
-                    "yaxis": "y2",
-                }
-            )
+            trace = bars(theme, name, CATEGORY_COLOURS[name], legend="legend2", xaxis="x2", yaxis="y2")
+            trace |= {
+                "x": unit.of(sizes),
+                "y": list(range(len(traced))),
+                "hovertext": [
+                    f"{plain(run)}<br>{name}: {format_bytes(size)} ({size:,} bytes)"
+                    for (_, run, _), size in zip(traced, sizes, strict=True)
+                ],
+                "customdata": [[None, run] for _, run, _ in traced],
+            }
+            data.append(trace)
     layout["xaxis2"] = byte_axis(theme, unit, "requested at the traced peak", anchor="y2")
-    layout["yaxis2"] = axis(
-        theme,
-        range=[len(traced) - 0.4, -0.6],
-        tickvals=list(range(len(traced))),
-        ticktext=[layer_label(run, 28) for _, run, _ in traced],
-        showgrid=False,
-        domain=[place[0], place[1] - legend],
-        anchor="x2",
-    )
+    names = [layer_label(run, 28) for _, run, _ in traced]
+    layout["yaxis2"] = named_axis(theme, names, domain=[place[0], place[1] - legend], anchor="x2")
     layout["legend2"] = {"orientation": "h", "x": 0, "y": place[1] - 0.9 * legend, "yanchor": "bottom"}
 
 
@@ -208,33 +193,18 @@ def _add_layers(
     for order, ((number, run, _), sizes) in enumerate(zip(traced, held, strict=True)):
         colour = theme.series[number % len(theme.series)]
         shift = -0.4 + width * (order + 0.5)
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": plain(shortened(run, 40)),
-                "showlegend": False,
-                "x": unit.of(sizes.get(key, 0) for key in layers),
-                "y": [index + shift for index in range(len(layers))],
-                "width": [width * 0.9] * len(layers),
-                "hovertext": [
-                    f"{layer_label(key.path, 60)}<br>{plain(shortened(run, 40))}: {format_bytes(sizes.get(key, 0))}"
-                    for key in layers
-                ],
-                "hoverinfo": "text",
-                "customdata": [[key.path, run] for key in layers],
-                "marker": {"color": colour, "line": {"width": 0.5, "color": theme.outline}},
-                "xaxis": "x3",
-                "yaxis": "y3",
-            }
-        )
+        name = plain(shortened(run, 40))
+        trace = bars(theme, name, colour, showlegend=False, xaxis="x3", yaxis="y3")
+        trace |= {
+            "x": unit.of(sizes.get(key, 0) for key in layers),
+            "y": [index + shift for index in range(len(layers))],
+            "width": [width * 0.9] * len(layers),
+            "hovertext": [
+                f"{layer_label(key.path, 60)}<br>{name}: {format_bytes(sizes.get(key, 0))}" for key in layers
+            ],
+            "customdata": [[key.path, run] for key in layers],
+        }
+        data.append(trace)
     layout["xaxis3"] = byte_axis(theme, unit, "layers that differ most, at the traced peak", anchor="y3")
-    layout["yaxis3"] = axis(
-        theme,
-        range=[len(layers) - 0.4, -0.6],
-        tickvals=list(range(len(layers))),
-        ticktext=[layer_label(key.path, 28) for key in layers],
-        showgrid=False,
-        domain=place,
-        anchor="x3",
-    )
+    labels = [layer_label(key.path, 28) for key in layers]
+    layout["yaxis3"] = named_axis(theme, labels, domain=place, anchor="x3")

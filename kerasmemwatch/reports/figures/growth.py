@@ -11,7 +11,7 @@ from kerasmemwatch.names import shortened
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
-from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note, panels
+from kerasmemwatch.reports.figures.layout import Figure, bars, byte_axis, empty_figure, figure, named_axis, note, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
 from kerasmemwatch.units import format_bytes
@@ -123,14 +123,8 @@ def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Outlook], pl
     layout["xaxis"] = byte_axis(
         theme, unit, "growth a step, 95 % interval", rangemode="tozero", tickformat="~g", anchor="y", **zero
     )
-    layout["yaxis"] = axis(
-        theme,
-        range=[len(found) - 0.4, -0.6],
-        tickvals=list(range(len(found))),
-        ticktext=[f"{plain(shortened(one.name, 28))}<br>{_brief(one)}" for one in found],
-        showgrid=False,
-        domain=place,
-    )
+    labels = [f"{plain(shortened(one.name, 28))}<br>{_brief(one)}" for one in found]
+    layout["yaxis"] = named_axis(theme, labels, domain=place)
 
 
 def _brief(one: Outlook) -> str:
@@ -158,24 +152,17 @@ def _add_bars(
         changed = [(row, owner.path, sizes[name]) for row, (owner, sizes) in enumerate(rows) if name in sizes]
         if not changed:
             continue
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": name,
-                "x": unit.of(size for *_, size in changed),
-                "y": [row for row, *_ in changed],
-                "hovertext": [
-                    f"{layer_label(path, 70)}<br>{name}: {format_bytes(size, signed=True)} ({size:+,} bytes)"
-                    for _, path, size in changed
-                ],
-                "hoverinfo": "text",
-                "customdata": [[path] for _, path, _ in changed],
-                "marker": {"color": CATEGORY_COLOURS[name], "line": {"width": 0.5, "color": theme.outline}},
-                "xaxis": "x2",
-                "yaxis": "y2",
-            }
-        )
+        trace = bars(theme, name, CATEGORY_COLOURS[name], xaxis="x2", yaxis="y2")
+        trace |= {
+            "x": unit.of(size for *_, size in changed),
+            "y": [row for row, *_ in changed],
+            "hovertext": [
+                f"{layer_label(path, 70)}<br>{name}: {format_bytes(size, signed=True)} ({size:+,} bytes)"
+                for _, path, size in changed
+            ],
+            "customdata": [[path] for _, path, _ in changed],
+        }
+        data.append(trace)
     first, last = (f"step {step.step:,}" for step in pair)
     if not rows:
         words = f"As {last} began, the same was held as when {first} began."
@@ -183,12 +170,5 @@ def _add_bars(
     zero = {"zeroline": True, "zerolinecolor": theme.faint}
     title = f"held more as {last} began than as {first} did"
     layout["xaxis2"] = byte_axis(theme, unit, title, rangemode="tozero", anchor="y2", **zero)
-    layout["yaxis2"] = axis(
-        theme,
-        range=[max(len(rows), 1) - 0.4, -0.6],
-        tickvals=list(range(len(rows))),
-        ticktext=[layer_label(owner.path, 28) for owner, _ in rows],
-        showgrid=False,
-        domain=place,
-        anchor="x2",
-    )
+    labels = [layer_label(owner.path, 28) for owner, _ in rows]
+    layout["yaxis2"] = named_axis(theme, labels, domain=place, anchor="x2")

@@ -14,7 +14,7 @@ from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
-from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, note
+from kerasmemwatch.reports.figures.layout import Figure, bars, byte_axis, empty_figure, figure, named_axis, note
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
 from kerasmemwatch.units import format_bytes
@@ -72,11 +72,10 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
         layout[f"xaxis{suffix}"] = byte_axis(colours, unit, title, domain=places[index], anchor=f"y{suffix}")
         if index:
             layout["xaxis2"]["matches"] = "x"
-    labels = {"tickvals": list(range(len(shown))), "ticktext": [layer_label(key.path, 28) for key in shown]}
-    vertical: Figure = {"range": [len(shown) - 0.4, -0.6], "showgrid": False, **labels}
-    layout["yaxis"] = axis(colours, **vertical)
+    labels = [layer_label(key.path, 28) for key in shown]
+    layout["yaxis"] = named_axis(colours, labels)
     if len(panels) > 1:
-        layout["yaxis2"] = axis(colours, **{**vertical, "showticklabels": False, "anchor": "x2", "matches": "y"})
+        layout["yaxis2"] = named_axis(colours, labels, showticklabels=False, anchor="x2", matches="y")
     summary = f"The {len(shown)} largest of {len(ranked)} layers and other owners by category; " + "; ".join(
         f"{key.path} {format_bytes(panels[0].rows[key].total_bytes)}" for key in shown[:5] if key in panels[0].rows
     )
@@ -168,27 +167,20 @@ def _bars(
     panel: _Panel, shown: Sequence[Owner], unit: ByteUnit, theme: Theme, suffix: str, is_traced: bool
 ) -> list[Figure]:
     traces: list[Figure] = []
+    axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
     rows = [(place, panel.rows[key]) for place, key in enumerate(shown) if key in panel.rows]
     for name in CATEGORIES:
         held = [(place, row, size) for place, row in rows if (size := _sizes(row)[name])]
         if not held:
             continue
-        traces.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": name,
-                "legendgroup": name,
-                "x": unit.of(size for *_, size in held),
-                "y": [place for place, *_ in held],
-                "hovertext": [_hover(row, name) for _, row, _ in held],
-                "hoverinfo": "text",
-                "customdata": [[row.path] for _, row, _ in held],
-                "marker": {"color": CATEGORY_COLOURS[name], "line": {"width": 0.5, "color": theme.outline}},
-                "xaxis": f"x{suffix}",
-                "yaxis": f"y{suffix}",
-            }
-        )
+        trace = bars(theme, name, CATEGORY_COLOURS[name], legendgroup=name, **axes)
+        trace |= {
+            "x": unit.of(size for *_, size in held),
+            "y": [place for place, *_ in held],
+            "hovertext": [_hover(row, name) for _, row, _ in held],
+            "customdata": [[row.path] for _, row, _ in held],
+        }
+        traces.append(trace)
     known = [(place, row) for place, row in rows if row.total_bytes]
     if known:
         traces.append(
@@ -203,8 +195,7 @@ def _bars(
                 "hoverinfo": "text",
                 "customdata": [[row.path] for _, row in known],
                 "marker": {"symbol": "line-ns-open", "size": 13, "color": theme.text, "line": {"width": 2}},
-                "xaxis": f"x{suffix}",
-                "yaxis": f"y{suffix}",
+                **axes,
             }
         )
     unknown = [
@@ -223,8 +214,7 @@ def _bars(
                 "textfont": {"size": 11, "color": theme.faint},
                 "hoverinfo": "skip",
                 "cliponaxis": False,
-                "xaxis": f"x{suffix}",
-                "yaxis": f"y{suffix}",
+                **axes,
             }
         )
     return traces

@@ -9,7 +9,7 @@ from typing import Any
 from kerasmemwatch.reports.figures.labels import ByteUnit, plain
 from kerasmemwatch.reports.figures.palette import Theme
 
-__all__ = ["Figure", "axis", "byte_axis", "empty_figure", "figure", "note", "panels", "span"]
+__all__ = ["Figure", "axis", "bars", "byte_axis", "empty_figure", "figure", "named_axis", "note", "panels", "span"]
 
 Figure = dict[str, Any]
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -63,6 +63,18 @@ def byte_axis(theme: Theme, unit: ByteUnit, title: str = "", **more: Any) -> Fig
     return axis(theme, words, **{"rangemode": "tozero", "separatethousands": True, **more})
 
 
+def named_axis(theme: Theme, labels: Sequence[str], **more: Any) -> Figure:
+    """Make the vertical axis of rows with names, the first on top."""
+    places, ends = list(range(len(labels))), [max(len(labels), 1) - 0.4, -0.6]
+    return axis(theme, range=ends, tickvals=places, ticktext=list(labels), showgrid=False, **more)
+
+
+def bars(theme: Theme, name: str, colour: str, **more: Any) -> Figure:
+    """Make horizontal bars with outlines."""
+    marker = {"color": colour, "line": {"width": 0.5, "color": theme.outline}}
+    return {"type": "bar", "orientation": "h", "name": name, "hoverinfo": "text", "marker": marker, **more}
+
+
 def note(text: str, theme: Theme, *, x: float, y: float, **more: Any) -> Figure:
     """Make a text in the figure, by default placed relative to its area; wrapped, because a figure may be narrow."""
     return {
@@ -114,5 +126,5 @@ def span(theme: Theme, begin: float, end: float, colour: str, **more: Any) -> Fi
     }
 
 
-def _wrapped(text: str, width: int = 64) -> list[str]:
-    return textwrap.wrap(text, width) or [""]
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 64) or [""]

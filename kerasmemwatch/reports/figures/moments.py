@@ -11,7 +11,7 @@ from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.records.timeline import PHASES, Timeline
 from kerasmemwatch.reports.figures.thinning import drawn_points
 
-__all__ = ["AXES", "grouped_series", "moments_drawn", "phase_spans", "positions"]
+__all__ = ["AXES", "moments_drawn", "phase_spans", "positions"]
 
 AXES = ("event", "time")
 _SHOWN_PHASES = ("forward", "backward", "update")
@@ -27,24 +27,6 @@ class PhaseSpan:
     phase: str  # `"forward"`, `"backward"` or `"update"`
     begin: int  # number of its first moment
     end: int  # number of the first moment after it
-
-
-def grouped_series(timeline: Timeline, group: NDArray[np.integer], num_groups: int) -> NDArray[np.int64]:
-    """Live requested bytes of groups of allocations at every moment.
-
-    Args:
-        group: ``[num_allocations]``; -1 for allocations in no group.
-
-    Returns:
-        ``int64[num_groups, num_events + 1]``: before the first event, and after each.
-    """
-    width = timeline.num_events + 2
-    chosen = np.flatnonzero(group >= 0)
-    change = np.zeros(num_groups * width, np.int64)
-    row, sizes = group[chosen].astype(np.int64) * width, timeline.requested_bytes[chosen]
-    np.add.at(change, row + timeline.birth[chosen] + 1, sizes)
-    np.subtract.at(change, row + timeline.death[chosen] + 1, sizes)
-    return np.cumsum(change.reshape(num_groups, width)[:, :-1], axis=1)
 
 
 def positions(timeline: Timeline, x: str) -> NDArray[np.float64]:

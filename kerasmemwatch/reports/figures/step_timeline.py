@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.peak_place import kind_words, numbered
+from kerasmemwatch.analysis.steps.live_set import grouped_series
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import shortened
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, span
-from kerasmemwatch.reports.figures.moments import grouped_series, moments_drawn, phase_spans, positions
+from kerasmemwatch.reports.figures.moments import moments_drawn, phase_spans, positions
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, LAYER_COLOURS, OTHERS_COLOUR, Theme, theme_named
 from kerasmemwatch.reports.figures.peak import is_within
 from kerasmemwatch.units import format_bytes

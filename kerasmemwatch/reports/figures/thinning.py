@@ -26,12 +26,9 @@ def drawn_points(values: NDArray[np.float64], most: int) -> NDArray[np.intp]:
 
 
 def drawn_series(
-    x: NDArray[np.float64], values: NDArray[np.float64], most: int, *, connect: bool = False
+    x: NDArray[np.float64], values: NDArray[np.float64], most: int
 ) -> tuple[list[float], list[float | None]]:
     """The points to draw of a series that may be unknown in places, with gaps there.
-
-    Args:
-        connect: Whether to draw through unknown values, for example for a series that is only read at epoch ends.
 
     Returns:
         The points' positions and values; ``None`` for a gap.
@@ -42,8 +39,6 @@ def drawn_series(
         return [], []
     unknown_before = np.cumsum(np.isnan(values))
     gap = np.flatnonzero(np.diff(unknown_before[kept]) > 0) + 1
-    if connect:
-        gap = gap[:0]
     xs, ys = x[kept].astype(object), values[kept].astype(object)
     return (
         np.insert(xs, gap, xs[gap]).tolist(),

@@ -21,45 +21,34 @@ __all__ = ["sections", "theme_changes"]
 class _Section(NamedTuple):
     name: str
     title: str
-    help: str
-    view: str
-    options: dict[str, Any]
+    help: str = ""
+    by: str = ""
+
+    @property
+    def view(self) -> str:
+        return "step" if self.by else self.name
 
 
-_RUN = (
-    _Section("overview", "Over the steps", "Vertical lines are epochs; a diamond is the run's peak.", "overview", {}),
-)
+_RUN = (_Section("overview", "Over the steps", "Vertical lines are epochs; a diamond is the run's peak."),)
 # Sections of a traced step on one device.
 _STEP = (
-    _Section(
-        "peak",
-        "Alive at the peak",
-        "Each area is bytes; layers lie within layers. Click one to look into it.",
-        "peak",
-        {},
-    ),
+    _Section("peak", "Alive at the peak", "Each area is bytes; layers lie within layers. Click one to look into it."),
     _Section(
         "step",
         "Within the traced step, by category",
         "Bytes that the operations asked for; shaded: forward, backward and update.",
-        "step",
-        {},
     ),
-    _Section("step-layers", "Within the traced step, by layer", "", "step", {"by": "layer"}),
+    _Section("step-layers", "Within the traced step, by layer", by="layer"),
     _Section(
         "allocations",
         "Single buffers",
         "Each rectangle is a buffer: how long it lived, and where it lay. Drag to zoom.",
-        "allocations",
-        {},
     ),
     _Section(
         "layers",
         "Layers",
         "Of each category the most over the step; these moments differ, so a bar may be longer than the mark for the "
         "most at once.",
-        "layers",
-        {},
     ),
 )
 _GROWTH = (
@@ -67,8 +56,6 @@ _GROWTH = (
         "growth",
         "Growth",
         "Slopes with their 95 % intervals. Below: what the last traced step began with more than the first.",
-        "growth",
-        {},
     ),
 )
 
@@ -115,7 +102,8 @@ def _figures(report: Findings, wanted: Sequence[_Section], index: int = 0) -> It
         if section.name in ("step-layers", "allocations") and not report.steps:
             continue  # the previous section says that no step was traced
         name = _numbered(section.name, index)
-        light, dark = (view_figure(report, section.view, theme=theme, **section.options) for theme in ("light", "dark"))
+        options = {"by": section.by} if section.by else {}
+        light, dark = (view_figure(report, section.view, theme=theme, **options) for theme in ("light", "dark"))
         summary = light["layout"]["meta"]["summary"]
         height = light["layout"]["height"]
         yield f'<section id="{name}"><h2>{section.title}</h2>'

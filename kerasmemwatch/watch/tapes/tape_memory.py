@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.analysis.steps.live_set import category_series, requested_at
+from kerasmemwatch.analysis.steps.live_set import category_series, grouped_series, requested_at
 from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
@@ -60,10 +60,7 @@ def _held_by_others(timeline: Timeline) -> NDArray[np.int64]:
     """Bytes that tapes of earlier steps hold at each moment; entry ``e`` is the moment before event ``e``."""
     kept = timeline.is_of(KEPT_TAPES)
     kept &= timeline.category == CATEGORIES.index("activations")
-    change = np.zeros(timeline.num_events + 2, np.int64)
-    np.add.at(change, timeline.birth[kept] + 1, timeline.requested_bytes[kept])
-    np.add.at(change, timeline.death[kept] + 1, -timeline.requested_bytes[kept])
-    held: NDArray[np.int64] = np.cumsum(change)[: timeline.num_events + 1]
+    held: NDArray[np.int64] = grouped_series(timeline, np.where(kept, 0, -1), 1)[0]
     return held
 
 
