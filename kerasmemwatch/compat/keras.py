@@ -4,36 +4,6 @@ from __future__ import annotations
 
 from kerasmemwatch.compat.names import Attribute, ClassName, Local, Name
 
-__all__ = [
-    "ADAPTER_DATASET",
-    "BOOKKEEPING",
-    "CATCH_STOP",
-    "COMPILED",
-    "COMPUTE_LOSS",
-    "DATA_ADAPTER",
-    "EPOCH_ITERATOR",
-    "FUNCTIONAL",
-    "GLOBAL_STATE",
-    "INITIAL_EPOCH",
-    "LAYERS",
-    "LIST_MODEL",
-    "LOSS",
-    "METRICS",
-    "OPERATIONS",
-    "OPTIMIZED_VARIABLES",
-    "OPTIMIZER_VARIABLES",
-    "RECORDING",
-    "SEED_GENERATORS",
-    "STEP_FUNCTIONS",
-    "SUMMARY",
-    "TRACING",
-    "TRACKER",
-    "VARIABLE_DTYPE",
-    "VARIABLE_LISTS",
-    "VARIABLE_SHAPE",
-    "VARIABLE_VALUE",
-]
-
 # Layers, and the variables that layers and optimizers list.
 LAYERS = Attribute("keras", "Layer._layers", "Layers within layers that are no models count as a part of them.")
 _LISTED = "Variables are attributed by the lists of whole models, so shared ones may have another layer."

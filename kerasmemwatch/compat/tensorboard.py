@@ -4,22 +4,6 @@ from __future__ import annotations
 
 from kerasmemwatch.compat.names import Name
 
-__all__ = [
-    "DATA_CLASS",
-    "DATA_TYPES",
-    "EVENT",
-    "EXPERIMENT_ID",
-    "FILE_INTERFACE",
-    "PUBLIC_ERROR",
-    "REQUEST_CONTEXT",
-    "RESPOND",
-    "RUN_TAG_FILTER",
-    "SCALARS",
-    "SCALAR_METADATA",
-    "SUMMARY_METADATA",
-    "TENSOR",
-]
-
 _PROTO = "tensorboard.compat.proto"
 
 _NO_FILES = "Runs are neither written nor read."

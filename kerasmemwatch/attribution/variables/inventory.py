@@ -47,13 +47,26 @@ def inventory(
     Raises:
         InvalidTypeError: If one of ``models`` is neither a Keras layer nor a ``tf.Module``.
     """
-    layers, counted = _count(models, optimizers, variables)
-    return counted.in_order(layers)
+    return ledger(*models, optimizers=optimizers, variables=variables).in_order()
 
 
 def ledger(*models: Any, optimizers: Iterable[Any] = (), variables: Iterable[Any] = ()) -> Ledger:
     """Return the ledger that :func:`inventory` lists, with the variables themselves."""
-    return _count(models, optimizers, variables)[1]
+    kinds = Kinds.loaded()
+    for model in models:
+        check_model(model)
+    layers = paths_of_all(models)
+    held_optimizers = [item.value for layer in layers for item in layer.held if item.kind == "optimizer"]
+    trainers = closure([*held_optimizers, *optimizers], "optimizer", kinds)
+    metrics = closure(_metrics(layers), "metric", kinds)
+    account = Ledger(reserved={variable_key(v) for owner in trainers for v in optimizer_variables(owner)})
+    account.reserved |= {variable_key(variable) for metric in metrics for variable in metric.variables}
+    _count_layers(account, layers)
+    updated = [variable for optimizer in trainers for variable in references(optimizer)]
+    account.layers = layers + _count_loose(account, [*updated, *variables], {layer.path for layer in layers})
+    _count_metrics(account, metrics, kinds)
+    _count_optimizers(account, trainers, kinds)
+    return account
 
 
 def is_model(value: Any) -> bool:
@@ -68,26 +81,6 @@ def check_model(model: Any) -> None:
             "Expected model to be a Keras model or layer, or a tf.Module. "
             f"Received: model={model!r} (of type {type(model).__name__})."
         )
-
-
-def _count(
-    models: Sequence[Any], optimizers: Iterable[Any], variables: Iterable[Any]
-) -> tuple[Sequence[PathedLayer], Ledger]:
-    kinds = Kinds.loaded()
-    for model in models:
-        check_model(model)
-    layers = paths_of_all(models)
-    held_optimizers = [item.value for layer in layers for item in layer.held if item.kind == "optimizer"]
-    trainers = closure([*held_optimizers, *optimizers], "optimizer", kinds)
-    metrics = closure(_metrics(layers), "metric", kinds)
-    account = Ledger(reserved={variable_key(v) for owner in trainers for v in optimizer_variables(owner)})
-    account.reserved |= {variable_key(variable) for metric in metrics for variable in metric.variables}
-    _count_layers(account, layers)
-    updated = [variable for optimizer in trainers for variable in references(optimizer)]
-    layers += _count_loose(account, [*updated, *variables], {layer.path for layer in layers})
-    _count_metrics(account, metrics, kinds)
-    _count_optimizers(account, trainers, kinds)
-    return layers, account
 
 
 def layer_memory(variables: Iterable[VariableMemory]) -> tuple[LayerMemory, ...]:

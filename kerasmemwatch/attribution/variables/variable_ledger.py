@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +34,7 @@ class Ledger:
     """Variables counted so far, each once, by :func:`variable_key`."""
 
     reserved: set[int] = field(default_factory=set)  # variables of optimizers and metrics, which are not weights
+    layers: tuple[PathedLayer, ...] = ()  # all that own any, in the model's order
     _counted: dict[int, tuple[VariableMemory, PathedLayer | None]] = field(default_factory=dict)
     _variables: dict[int, Any] = field(default_factory=dict)
 
@@ -66,9 +66,9 @@ class Ledger:
         """Return each variable with its record."""
         return [(memory, self._variables[key]) for key, (memory, _) in self._counted.items()]
 
-    def in_order(self, layers: Sequence[PathedLayer]) -> tuple[VariableMemory, ...]:
+    def in_order(self) -> tuple[VariableMemory, ...]:
         """List the counted variables: by layer, in the order of the layers, then optimizers', then metrics'."""
-        owners = [(layer.path, type(layer.layer).__name__) for layer in layers]
+        owners = [(layer.path, type(layer.layer).__name__) for layer in self.layers]
         rank = {owner: i for i, owner in enumerate([*owners, (OPTIMIZER, ""), (METRICS, "")])}
         return tuple(
             sorted((memory for memory, _ in self._counted.values()), key=lambda v: rank[v.owner, v.class_name])

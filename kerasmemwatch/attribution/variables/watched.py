@@ -94,7 +94,7 @@ class Watched:
 
     def inventory(self) -> tuple[VariableMemory, ...]:
         """Return all variables, by layer."""
-        return inventory(*self.models, optimizers=self.optimizers(), variables=_alive(self._variables))
+        return self.ledger().in_order()
 
     def signature(self) -> str:
         """Return a value that changes when there may be more variables: when a model or optimizer is added or built."""
