@@ -144,16 +144,7 @@ def make_findings(
     steps: Sequence[TracedStep] = (),
     workers: Sequence[tuple[RunInfo, Samples]] = (),
 ) -> F:
-    """Derive the findings of a recording.
-
-    Args:
-        kind: ``Findings``, or a class derived from it.
-        run: The run's description.
-        samples: The rows.
-        layers: The model's variables by layer.
-        steps: The traced steps.
-        workers: Each worker's own description and rows, if the samples combine several.
-    """
+    """Derive the findings of a recording; ``workers`` are those whose samples are combined, if several."""
     each = tuple(find_workers(workers))
     growth = tuple(find_growth(run, samples, workers))
     peak, notes = find_peak(run, samples), (*run.notes, *_doubts(run, samples))

@@ -33,14 +33,10 @@ __all__ = ["AnalysisCache", "analysed", "attributed"]
 
 
 class AnalysisCache:
-    """Results of analysing one step that the next analysis reuses.
-
-    Attributes:
-        programs: Compiled programs.
-    """
+    """Results of analysing one step that the next analysis reuses."""
 
     def __init__(self) -> None:
-        self.programs = Programs()
+        self.programs = Programs()  # compiled programs
         self._owners: dict[str, tuple[int, OpOwners]] = {}
 
     def owners(self, stack: OwnerStack, stage: str) -> OpOwners:

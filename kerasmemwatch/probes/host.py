@@ -98,11 +98,7 @@ def _read_nothing() -> tuple[float]:
 
 
 class _Descriptor:
-    """A file that stays open for reading until this object is garbage collected.
-
-    Raises:
-        OSError: If the file cannot be opened.
-    """
+    """A file that stays open until this is garbage collected. Raises ``OSError`` if it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY)

@@ -30,12 +30,7 @@ _NEWEST = ("device_in_use_bytes", "host_rss_bytes")
 
 
 class RunRecorder:
-    """Records what belongs to a run as a whole, which may be known before its first row; opens, stores and closes it.
-
-    Attributes:
-        faults: Our own faults; they are the run's notes.
-        dropped: Whether nothing more is recorded.
-    """
+    """Records what belongs to a run as a whole, perhaps before its first row; opens, stores and closes the run."""
 
     def __init__(
         self,
@@ -46,7 +41,7 @@ class RunRecorder:
         strict: bool = False,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        self.faults = Faults(strict=strict)
+        self.faults = Faults(strict=strict)  # our own faults; they are the run's notes
         self._probes = ProbeSet(probes, self.faults.report)
         self._open_store = open_store
         self._clock, self._timer = clock or time.time, clock or time.monotonic
@@ -59,7 +54,7 @@ class RunRecorder:
         self._unread: list[float] = []
         self._notes_described = 0
         self._lock = threading.Lock()
-        self.dropped = self._replaced = False
+        self.dropped = self._replaced = False  # whether nothing more is recorded
 
     @property
     def started(self) -> bool:

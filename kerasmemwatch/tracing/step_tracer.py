@@ -30,19 +30,13 @@ __all__ = ["StepTracer"]
 
 
 class StepTracer:
-    """Traces steps of one model's fit, evaluate or predict.
-
-    Attributes:
-        stack: State that the hooks maintain.
-        captures: Captures that wait for analysis.
-        fit: The current fit's entry among equivalent fits.
-    """
+    """Traces steps of one model's fit, evaluate or predict."""
 
     def __init__(self, watched: Watched, faults: Faults) -> None:
         self._missed = self._spared = False
-        self.stack = OwnerStack()
-        self.captures = Captures(watched, self.stack, faults)
-        self.fit: Fit | None = None
+        self.stack = OwnerStack()  # state that the hooks maintain
+        self.captures = Captures(watched, self.stack, faults)  # captures that wait for analysis
+        self.fit: Fit | None = None  # the current fit's entry among equivalent fits
         self._watched, self._faults = watched, faults
         self._armed = ArmedStep()
         self._open: CapturedStep | None = None

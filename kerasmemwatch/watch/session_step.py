@@ -33,16 +33,13 @@ class SessionStep:
 
     Args:
         consumers: The code that loops over the iterator; empty for a step that is a ``with`` statement.
-
-    Attributes:
-        batch: The batch, if available; taken by the next step.
     """
 
     __slots__ = ("_consumers", "_session", "batch")
 
     def __init__(self, session: StepTaker, consumers: Collection[CodeType] = ()) -> None:
         self._session, self._consumers = session, consumers
-        self.batch: Any = None
+        self.batch: Any = None  # the batch, if available; taken by the next step
 
     def __enter__(self) -> None:
         batch, self.batch = self.batch, None

@@ -34,14 +34,10 @@ class Span(NamedTuple):
 
 
 class SpanReader:
-    """Collects the spans of a capture's threads.
-
-    Attributes:
-        spans: All spans.
-    """
+    """Collects the spans of a capture's threads."""
 
     def __init__(self) -> None:
-        self.spans: list[Span] = []
+        self.spans: list[Span] = []  # all spans
         self._by_thread: dict[int, dict[str, list[tuple[int, int, int]]]] = {}
 
     def read(self, plane: Any, threads: Mapping[str, int]) -> None:

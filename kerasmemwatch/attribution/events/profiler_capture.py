@@ -44,14 +44,10 @@ class ProfilerUnsafeError(MemWatchError):
 
 
 class Capture:
-    """One profiler session, from ``start`` to ``stop``.
-
-    Attributes:
-        preempted: Whether other code asked for a session in the meantime, and got it.
-    """
+    """One profiler session, from ``start`` to ``stop``."""
 
     def __init__(self) -> None:
-        self.preempted = False
+        self.preempted = False  # whether other code asked for a session in the meantime, and got it
         self._session: Any = None
         self._session_class: Any = None
 

@@ -32,14 +32,12 @@ class Census:
     """Live objects of some kinds, now and later, without visiting all objects again.
 
     It keeps no object alive in the meantime.
-
-    Attributes:
-        is_current: Whether new objects are known or young; otherwise all objects are visited again.
     """
 
     def __init__(self, kind_of: Callable[[type], str]) -> None:
         self._kind_of, self._num_noted = kind_of, 0
         self._references = defaultdict[str, list[weakref.ref[Any]]](list)
+        # Whether new objects are known or young; otherwise all objects are visited again.
         self.is_current = sys.version_info < (3, 14)  # since 3.14 Python promotes objects gradually
         if self.is_current:
             self._follow()

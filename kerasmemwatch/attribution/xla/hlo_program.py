@@ -26,23 +26,6 @@ class HloProgram:
 
     Args:
         definitions: By instruction id and shape index, the id of the value written there.
-
-    Attributes:
-        order: Instruction ids in order.
-        positions: By instruction id, its position in ``order``.
-        spans: By computation id, its first and last position in ``order``.
-        callers: By computation id, the instruction that calls it.
-        writes: By position, the ids of the values that it writes.
-        uses: By value id, the positions that read it.
-        reads: By position, the ids of the values that it reads, by operand.
-        first: By value id, the position that writes it.
-        last: By value id, the last position that needs it.
-        results: Ids of the values that the program returns.
-        origins: By value id, the instruction id of the program's parameter that it depends on, ``None`` if several;
-            values that depend on none are left out.
-        merges: By value id, the values that it may be, for a loop's variables and a conditional's results.
-        variables: By value id, one value that represents all that merge with it, if any do.
-        versions: By representative value, all that it represents.
     """
 
     def __init__(self, module: Any, definitions: dict[tuple[int, Index], int]) -> None:
@@ -51,29 +34,33 @@ class HloProgram:
         self.entry = self.computations[module.entry_computation_id]
         self._sequences = {entry.key: entry.value.instruction_ids for entry in module.schedule.sequences}
         self.instructions: dict[int, Any] = {}
-        self.callers: dict[int, Any] = {}
-        self.order: list[int] = []
-        self.spans: dict[int, tuple[int, int]] = {}
+        self.callers: dict[int, Any] = {}  # by computation id, the instruction that calls it
+        self.order: list[int] = []  # instruction ids in order
+        self.spans: dict[int, tuple[int, int]] = {}  # by computation id, its first and last position in `order`
         self._home: dict[int, int] = {}
         self._known: dict[tuple[int, Index], tuple[int, ...]] = {}
         self._indices: dict[int, list[Index]] = {}
         self._flatten(self.entry)
-        self.writes: list[list[int]] = [[] for _ in self.order]
+        self.writes: list[list[int]] = [[] for _ in self.order]  # by position, the ids of the values that it writes
+        # By instruction id, its position in `order`.
         self.positions = {instruction_id: position for position, instruction_id in enumerate(self.order)}
         for (instruction_id, _), value in definitions.items():
             if instruction_id in self.positions:
                 self.writes[self.positions[instruction_id]].append(value)
-        self.uses: dict[int, list[int]] = {}
-        self.reads: list[list[tuple[int, ...]]] = []
+        self.uses: dict[int, list[int]] = {}  # by value id, the positions that read it
+        self.reads: list[list[tuple[int, ...]]] = []  # by position, the ids of the values that it reads, by operand
         self._read()
-        self.results = frozenset(self._values_below(self.entry.root_id))
-        self.first: dict[int, int] = {}
-        self.last: dict[int, int] = {}
+        self.results = frozenset(self._values_below(self.entry.root_id))  # ids of the values that the program returns
+        self.first: dict[int, int] = {}  # by value id, the position that writes it
+        self.last: dict[int, int] = {}  # by value id, the last position that needs it
         self._live()
+        # By value id, the values that it may be, for a loop's variables and a conditional's results.
         self.merges = dict(self._merges())
+        # By value id, the instruction id of the program's parameter that it depends on, `None` if several; values that
+        # depend on none are left out.
         self.origins = self._origins()
-        self.variables = self._variables()
-        self.versions: dict[int, list[int]] = {}
+        self.variables = self._variables()  # by value id, one value that represents all that merge with it, if any do
+        self.versions: dict[int, list[int]] = {}  # by representative value, all that it represents
         for value, variable in self.variables.items():
             self.versions.setdefault(variable, []).append(value)
 

@@ -39,13 +39,10 @@ class XlaRun:
 
 
 class Programs:
-    """Compiled programs of captures. Each is parsed once; if it ran, it is opened, which takes up to half a second.
-
-    Attributes:
-        requests: By program id, its requests at each run, in order; empty for a program without a schedule.
-    """
+    """Compiled programs of captures. Each is parsed once; if it ran, it is opened, which takes up to half a second."""
 
     def __init__(self) -> None:
+        # By program id, its requests at each run, in order; empty for a program without a schedule.
         self.requests: dict[int, tuple[XlaAllocation, ...]] = {}
         self._modules: dict[int, XlaModule] = {}
         self._data: dict[int, bytes] = {}
