@@ -32,18 +32,22 @@ def new_watch():
 
 
 def deepest(eager):
-    """The deepest model that runs without a watch."""
-    model = nested(LEAST)
-    for depth in range(LEAST, MOST):
-        inputs = keras.Input((4,))
-        try:
-            deeper = keras.Model(inputs, model(inputs))
-        except RecursionError:
-            return depth, model
-        if not fits(deeper, eager, None):
-            return depth, model
-        model = deeper
-    return MOST, model
+    """The deepest model that runs without a watch, by bisection."""
+    models, runs = [nested(LEAST)], LEAST
+    try:
+        for _ in range(LEAST, MOST):
+            inputs = keras.Input((4,))
+            models.append(keras.Model(inputs, models[-1](inputs)))
+    except RecursionError:
+        pass  # too deep even to be made
+    fails = LEAST + len(models)
+    while fails - runs > 1:
+        depth = (runs + fails) // 2
+        if fits(models[depth - LEAST], eager, None):
+            runs = depth
+        else:
+            fails = depth
+    return runs, models[runs - LEAST]
 
 
 class Endless(keras.layers.Layer):

@@ -28,6 +28,7 @@ original_call = keras.layers.Layer.__call__
 def make(*layers, **compiled):
     model = keras.Sequential([keras.Input((16,)), *layers, keras.layers.Dense(1, name="head")])
     model.compile(**{"optimizer": "adam", "loss": "mse", "jit_compile": False, **compiled})
+    model.optimizer.build(model.trainable_variables)  # else TensorFlow makes the step's graph twice
     return model
 
 
@@ -97,14 +98,19 @@ elif case == "unwritable":
     tempfile.tempdir = sys.argv[3]
     fit(make(dense()), watch)
 elif case == "layers":
-    sys.setrecursionlimit(500)  # enough for Keras, and Python's own 1,000 would need more layers
+    sys.setrecursionlimit(200)  # enough for Keras, and Python's own 1,000 would need more layers
 
     class Deep(keras.Model):
         """Deeper than Python's recursion limit."""
 
         def __init__(self, count):
             super().__init__()
-            self.all = [keras.layers.Dense(16, name=f"layer_{number}") for number in range(count)]
+            self.all = [
+                keras.layers.Activation("tanh", name=f"layer_{number}")
+                if number % 8  # a layer with weights takes four times as long
+                else keras.layers.Dense(16, use_bias=False, name=f"layer_{number}")
+                for number in range(count)
+            ]
 
         def call(self, inputs):
             for layer in self.all:
