@@ -35,6 +35,6 @@ class Ends(keras.callbacks.Callback):
 
 
 model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
-model.compile("adam", "mse")
+model.compile("sgd", "mse")
 watch = kmw.MemoryWatch(log_dir=log_dir, run_name="run")
 model.fit(np.ones((400, 8)), np.ones((400, 4)), batch_size=4, verbose=0, callbacks=[watch, Ends()])

@@ -23,7 +23,7 @@ class Hungry(keras.layers.Layer):
 
 
 model = keras.Sequential([keras.Input((8,)), Hungry(), keras.layers.Dense(4)])
-model.compile("adam", "mse", jit_compile=False)
+model.compile("sgd", "mse", jit_compile=False)
 watch = kmw.MemoryWatch(log_dir=sys.argv[1], run_name="run")
 bad = x.copy()
 bad[24:] = 2  # the seventh batch of four

@@ -71,7 +71,7 @@ class Forks(keras.callbacks.Callback):
 
 
 model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")])
-model.compile("adam", "mse")
+model.compile("sgd", "mse")
 model.fit(np.ones((40, 8)), np.ones((40, 4)), batch_size=1, verbose=0, callbacks=[watch, Forks()])
 found["parent"] = watch.recording.samples["step"].tolist()
 print(json.dumps(found))

@@ -22,6 +22,6 @@ class Teller(keras.callbacks.Callback):
 
 
 model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")], name="killed")
-model.compile("adam", "mse")
+model.compile("sgd", "mse")
 watch = kmw.MemoryWatch(log_dir=log_dir, run_name="run", tags=["killed", "<b>"])
 model.fit(np.ones((4096, 8)), np.ones((4096, 4)), batch_size=1, verbose=0, callbacks=[watch, Teller()])

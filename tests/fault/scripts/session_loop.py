@@ -17,7 +17,7 @@ log_dir, how = sys.argv[1:]
 messages = Messages()
 original_call = keras.layers.Layer.__call__
 model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, "tanh", name="hidden"), keras.layers.Dense(4)])
-optimizer = keras.optimizers.Adam()
+optimizer = keras.optimizers.SGD()
 x, y = tf.ones((16, 64)), tf.ones((16, 4))
 children = []
 

@@ -20,7 +20,7 @@ class Teller(keras.callbacks.Callback):
 
 
 model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="head")], name="worker")
-model.compile("adam", "mse", jit_compile=False)
+model.compile("sgd", "mse", jit_compile=False)
 data = tf.data.Dataset.from_tensors((np.ones((8, 8), "float32"), np.ones((8, 4), "float32"))).repeat(batches)
 watch = kmw.MemoryWatch(log_dir, run_name=run_name, sample_every=sample_every, strict=True)
 print("ready", flush=True)
