@@ -16,9 +16,11 @@ WEIGHTS_BYTES = (16 * 32 + 32 + 32 * 4 + 4) * 4
 class Loop:
     """A model, its optimizer, a batch, and the step of a loop as people write it."""
 
-    def __init__(self, build: Any, mode: str = "graph", name: str = "mlp") -> None:
+    def __init__(self, build: Any, mode: str = "graph", name: str = "mlp", *, is_built: bool = True) -> None:
         self.case = build(name)
         self.model, self.optimizer = self.case.model, keras.optimizers.Adam()
+        if is_built and self.model.built:
+            self.optimizer.build(self.model.trainable_variables)  # else TensorFlow makes the step's graph twice
         self.x, self.y = tf.constant(self.case.x[:8]), tf.constant(self.case.y[:8])
         self.data = self.case.dataset
         function = {

@@ -26,11 +26,17 @@ MODES: dict[str, dict[str, bool]] = {
     "eager": {"run_eagerly": True, "jit_compile": False},
     "xla": {"jit_compile": True},
 }
-# Compiling takes the longest: loops within a program are in the layers within layers.
+# Each model in both modes, and each mode with both optimizers. Compiling takes the longest: loops within a program are
+# in the layers within layers.
 SUMMED = [
-    *((name, mode, "adam") for name in ("mlp", "cnn", "lstm", "shared", "raw_variable") for mode in ("graph", "eager")),
-    *((name, "xla", "adam") for name in ("cnn", "shared")),
-    *(("mlp", mode, "sgd") for mode in MODES),
+    *(("mlp", mode, "adam") for mode in ("graph", "eager")),
+    *((name, mode, "sgd") for name in ("lstm", "shared") for mode in ("graph", "eager")),
+    ("cnn", "graph", "adam"),
+    ("cnn", "eager", "sgd"),
+    ("raw_variable", "graph", "sgd"),
+    ("raw_variable", "eager", "adam"),
+    ("cnn", "xla", "adam"),
+    ("shared", "xla", "sgd"),
 ]
 FLOAT = 4
 STEPS, TRACED = 6, 4
@@ -75,6 +81,8 @@ def traced(model: keras.Model, x: Any, y: Any = None, *, log_dir: Path | None = 
     y = np.ones((len(x), 1), np.float32) if y is None else y
     watch = MemoryWatch(log_dir, trace=[TRACED], strict=True)
     data = tf.data.Dataset.from_tensors((x, y)).repeat(STEPS)
+    if model.built:
+        model.optimizer.build(model.trainable_variables)  # else TensorFlow makes the step's graph twice
     model.fit(data, shuffle=False, verbose=0, callbacks=[watch], **options)
     assert [(step.step, step.stage) for step in watch.recording.steps] == [(TRACED, "train")]
     return watch
@@ -101,7 +109,7 @@ def fitted(build: Any) -> Callable[..., Fit]:
     """``fitted(name, mode, optimizer)``: one fit for all tests that ask for it."""
 
     @functools.cache
-    def fitted(name: str, mode: str, optimizer: str = "adam") -> Fit:
+    def fitted(name: str, mode: str, optimizer: str = "sgd") -> Fit:
         case = build(name, optimizer=optimizer, **MODES[mode])
         watch = traced(case.model, case.x[:8], case.y[:8])
         [step] = watch.recording.steps
@@ -225,7 +233,7 @@ def shares(watch: MemoryWatch) -> tuple[float, float | None, float]:
 
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 def test_gradients_are_as_large_as_the_weights(fitted: Any, mode: str) -> None:
-    fit = fitted("mlp", mode)
+    fit = fitted("mlp", mode, "adam")
     for name, trainable_bytes in fit.trainable_bytes.items():
         assert row(fit, name).gradients_bytes == trainable_bytes > 0
 
@@ -287,7 +295,7 @@ def test_layers_within_layers_have_rows_of_their_own(mode: str) -> None:
     middle = keras.Sequential([inner, layers.Dense(24, activation="tanh", name="wide")], name="middle")
     outputs = layers.Dense(1, name="head")(layers.Flatten()(middle(x)))
     model = keras.Model(inputs, outputs)
-    model.compile("adam", "mse", **MODES[mode])
+    model.compile("sgd", "mse", **MODES[mode])
     watch = traced(model, np.random.default_rng(0).random((16, 10, 32), np.float32))
     found = {layer.path: layer for layer in watch.report.layers if layer.class_name}
     weights = {path: layer.weights_bytes for path, layer in found.items() if layer.weights_bytes}
@@ -325,7 +333,7 @@ def test_layers_within_layers_have_rows_of_their_own(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_evaluate_and_predict_hold_no_gradients(mode: str) -> None:
     model, x = dense()
-    model.compile("adam", "mse", **MODES[mode])
+    model.compile("sgd", "mse", **MODES[mode])
     data = tf.data.Dataset.from_tensors((x, np.ones((len(x), 1), np.float32))).repeat(3)
     watch = MemoryWatch(None, trace=[2, 5], strict=True)
     model.evaluate(data, verbose=0, callbacks=[watch])
@@ -350,8 +358,8 @@ def test_evaluate_and_predict_hold_no_gradients(mode: str) -> None:
 
 
 def test_batch_of_another_size_has_other_activations_and_the_same_weights(build: Any, fitted: Any) -> None:
-    case = build("mlp")
-    found = {8: row(fitted("mlp", "graph"), "dense")}
+    case = build("mlp", optimizer="adam")
+    found = {8: row(fitted("mlp", "graph", "adam"), "dense")}
     found[16] = row(traced(case.model, case.x[:16], case.y[:16]), "dense")
     assert found[16].output_bytes == 2 * found[8].output_bytes == 2 * 8 * 32 * FLOAT
     assert found[16].activations_bytes == 2 * found[8].activations_bytes

@@ -26,7 +26,7 @@ class Fail(keras.callbacks.Callback):
             raise ValueError("on purpose")
 
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-model.compile("adam", "mse")
+model.compile("sgd", "mse")
 watch = MemoryWatch("logs", run_name="mine", strict=True)
 backup = keras.callbacks.BackupAndRestore("backup")
 x, y = np.ones((64, 4), "float32"), np.ones((64, 1), "float32")

@@ -273,7 +273,7 @@ def test_auto_takes_the_second_step_and_a_later_one(loop: Loop) -> None:
 
 @pytest.mark.parametrize("given", [True, False])
 def test_model_and_optimizer_are_found(build: Any, given: bool) -> None:
-    loop = Loop(build)
+    loop = Loop(build, is_built=False)
     with MemorySession(loop.model if given else None, None, trace=[2], strict=True) as session:
         for x, y in session.steps(loop.data(3)):
             loop.train(x, y)

@@ -137,7 +137,7 @@ def test_exception_in_a_traced_step(build: Any, mode: str, kind: type[BaseExcept
 @pytest.mark.parametrize("traced_step", [1, 3])
 def test_exception_while_a_function_is_traced(build: Any, kind: type[BaseException], traced_step: int) -> None:
     """In the first step, and in a later one whose batch is of another shape."""
-    loop = Loop(build)
+    loop = Loop(build, is_built=False)
 
     class Interrupted(keras.layers.Layer):
         def call(self, inputs: Any) -> Any:

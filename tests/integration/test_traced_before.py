@@ -18,7 +18,7 @@ from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
 
-NUM_FITS = 12
+NUM_FITS = 5
 OWN = ("weights", "optimizer", "gradients", "activations", "temporaries")
 
 
@@ -35,7 +35,7 @@ def fit(tools: Any) -> Callable[..., MemoryWatch]:
     import tensorflow as tf
 
     def fit(
-        log_dir: Path | None = None, *, units: int = 32, optimizer: str = "adam", steps: int = 12, **options: Any
+        log_dir: Path | None = None, *, units: int = 32, optimizer: str = "sgd", steps: int = 12, **options: Any
     ) -> MemoryWatch:
         model = options.pop("model", None)
         if model is None:
@@ -61,7 +61,7 @@ def is_traced(watch: MemoryWatch) -> bool:
     return bool(watch.report.traced_steps)
 
 
-def test_of_a_dozen_fresh_models_two_are_traced_and_all_reports_agree(fit: Any, tmp_path: Path, tools: Any) -> None:
+def test_of_five_fresh_models_two_are_traced_and_all_reports_agree(fit: Any, tmp_path: Path, tools: Any) -> None:
     watches = [fit(tmp_path, run_name=f"trial-{number}") for number in range(NUM_FITS)]
     assert [is_traced(watch) for watch in watches] == [True] * 2 + [False] * (NUM_FITS - 2)
     # The second's own report is about the step with its peak; of the same height, the others show the other one.
@@ -95,15 +95,11 @@ def test_a_fit_that_shows_others_has_no_hooks(fit: Any, monkeypatch: pytest.Monk
     assert calls == []
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [{"units": 48}, {"optimizer": "sgd"}, {"rows": 64}, {"trace": [2]}],
-    ids=lambda changed: next(iter(changed)),
-)
-def test_what_is_not_alike_is_traced(fit: Any, changed: dict[str, Any]) -> None:
+def test_what_is_not_alike_is_traced(fit: Any) -> None:
     fit(), fit()
     assert not is_traced(fit())
-    assert is_traced(fit(**changed))
+    for changed in ({"units": 48}, {"optimizer": "adam"}, {"rows": 64}, {"trace": [2]}):
+        assert is_traced(fit(**changed)), changed
 
 
 def test_a_model_that_is_compiled_anew_is_traced(fit: Any) -> None:
@@ -117,7 +113,7 @@ def test_a_model_that_is_compiled_anew_is_traced(fit: Any) -> None:
 def test_a_model_that_is_built_in_its_first_step_is_known_then(fit: Any) -> None:
     def model() -> keras.Model:
         made = keras.Sequential([keras.layers.Dense(32, "relu"), keras.layers.Dense(4)])
-        made.compile("adam", "mse", jit_compile=False)
+        made.compile("sgd", "mse", jit_compile=False)
         return made
 
     assert [is_traced(fit(model=model())) for _ in range(4)] == [True, True, False, False]
@@ -140,7 +136,7 @@ class Growing(keras.layers.Layer):
 def test_a_fit_whose_peaks_are_others_is_traced_after_all(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def model() -> keras.Model:
         made = keras.Sequential([keras.Input((16,)), Growing(), keras.layers.Dense(4)])
-        made.compile("adam", "mse", jit_compile=False)
+        made.compile("sgd", "mse", jit_compile=False)
         return made
 
     assert [is_traced(fit(model=model())) for _ in range(3)] == [True, True, False]
@@ -164,7 +160,7 @@ def test_a_short_fit_whose_peaks_are_others_is_traced_or_says_why_not(
 ) -> None:
     def short() -> MemoryWatch:
         model = keras.Sequential([keras.Input((16,)), Growing(), keras.layers.Dense(4)])
-        model.compile("adam", "mse", jit_compile=False)
+        model.compile("sgd", "mse", jit_compile=False)
         return fit(model=model, steps=4, is_filtered=not is_known)
 
     short(), short()
@@ -195,7 +191,7 @@ def test_a_validation_is_shown_too_and_each_stage_says_whose_it_is(fit: Any) -> 
     found = []
     for _ in range(4):
         model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(4)])
-        model.compile("adam", "mse", jit_compile=False)
+        model.compile("sgd", "mse", jit_compile=False)
         watch = MemoryWatch(None, strict=True)
         model.fit(x, y, batch_size=8, shuffle=False, verbose=0, validation_data=(x[:48], y[:48]), callbacks=[watch])
         found.append({one.stage: one.measured_in for one in watch.recording.steps})

@@ -48,7 +48,7 @@ def test_a_backup_finds_its_own_workers_run(run_forked_python: Any, tmp_path: Pa
                     raise ValueError("on purpose")
 
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        model.compile("adam", "mse", jit_compile=False)
+        model.compile("sgd", "mse", jit_compile=False)
         watch = MemoryWatch("logs", run_name="mine", strict=True)
         backup = keras.callbacks.BackupAndRestore("backup" + sys.argv[1])
         x, y = np.ones((64, 4), "float32"), np.ones((64, 1), "float32")
@@ -95,7 +95,7 @@ def test_replicas_that_share_an_allocator_are_told(run_forked_python: Any) -> No
         tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
         with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
             model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16), keras.layers.Dense(1)])
-            model.compile("adam", "mse")
+            model.compile("sgd", "mse")
         watch = MemoryWatch("logs", strict=True)
         model.fit(np.ones((32, 4)), np.ones((32, 1)), batch_size=8, verbose=0, callbacks=[watch])
         note = "CPU:0 and CPU:1 share one allocator; the column of CPU:0 counts all replicas."
