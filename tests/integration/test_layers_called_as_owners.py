@@ -23,6 +23,7 @@ def layer_rows(names: tuple[str, ...], mode: str) -> list[dict[str, Any]]:
     layers = [keras.layers.Dense(64 + 8 * number, "relu", name=name) for number, name in enumerate(names)]
     model = keras.Sequential([keras.Input((16,)), *layers, keras.layers.Dense(1, name="head")])
     model.compile("adam", "mse", jit_compile=mode == "xla", run_eagerly=mode == "eager")
+    model.optimizer.build(model.trainable_variables)  # else TensorFlow makes the step's graph twice
     x = np.ones((256, 16), "float32")
     watch = MemoryWatch(None, trace=[3], strict=True)
     model.fit(x, x[:, :1], batch_size=64, shuffle=False, verbose=0, callbacks=[watch])

@@ -63,6 +63,7 @@ def renamed(space: Any) -> None:
 def fitted(**options: Any) -> MemoryWatch:
     model = keras.Sequential([keras.Input((WIDTH,)), keras.layers.Dense(128, "relu"), keras.layers.Dense(1)])
     model.compile("adam", "mse", **options)
+    model.optimizer.build(model.trainable_variables)  # else TensorFlow makes the step's graph twice
     watch = MemoryWatch(None, trace=[3], strict=True, verbose=0)
     x, y = np.ones((ROWS, WIDTH), "float32"), np.ones((ROWS, 1), "float32")
     model.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[watch])

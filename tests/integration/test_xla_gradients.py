@@ -76,6 +76,7 @@ def fitted(name: str, optimizer: str) -> Fit:
     model = MODELS[name]()
     chosen = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()) if optimizer == "scaled" else optimizer
     model.compile(chosen, "mse", jit_compile=True)
+    model.optimizer.build(model.trainable_variables)  # else TensorFlow compiles the step twice
     x = np.random.default_rng(0).random((BATCH * STEPS, *model.input_shape[1:]), np.float32)
     watch = MemoryWatch(None, trace=[TRACED], strict=True)
     model.fit(x, np.ones((len(x), 1), np.float32), batch_size=BATCH, verbose=0, callbacks=[watch])
