@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 # 4 KiB and 4 bytes of weights, far below what the default allocator counts.
 MODEL = """
 model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32, name="body"), keras.layers.Dense(1, name="head")])
-model.compile("adam", "mse")
+model.compile("sgd", "mse")
 """
 FIT = """
 watch = kmw.MemoryWatch("logs", add_to_logs=True)
@@ -67,17 +68,24 @@ def found_by(output: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "imports",
+    ("execute", "imports"),
     [
-        "import kerasmemwatch as kmw\nimport keras, numpy as np\n",
-        "import tensorflow as tf, keras, numpy as np\nkeras.utils.set_random_seed(1)\nimport kerasmemwatch as kmw\n",
-        "import keras, numpy as np\nfrom kerasmemwatch.watch.memory_watch import MemoryWatch\n"
-        "import kerasmemwatch as kmw\nimport importlib\nimportlib.reload(kmw)\n",
+        (run, "import kerasmemwatch as kmw\nimport keras, numpy as np\n"),
+        (
+            run_imported,
+            "import tensorflow as tf, keras, numpy as np\nkeras.utils.set_random_seed(1)\n"
+            "import kerasmemwatch as kmw\n",
+        ),
+        (
+            run_imported,
+            "import keras, numpy as np\nfrom kerasmemwatch.watch.memory_watch import MemoryWatch\n"
+            "import kerasmemwatch as kmw\nimport importlib\nimportlib.reload(kmw)\n",
+        ),
     ],
     ids=["kerasmemwatch first", "frameworks first", "reloaded"],
 )
-def test_a_plain_script_is_exact(tmp_path: Path, imports: str) -> None:
-    found = found_by(run(tmp_path, imports + MODEL + FIT + SHOW))
+def test_a_plain_script_is_exact(tmp_path: Path, execute: Callable[[Path, str], str], imports: str) -> None:
+    found = found_by(execute(tmp_path, imports + MODEL + FIT + SHOW))
     # Our own limit, the machine's memory, is nobody's.
     assert found["devices"] == [["CPU:0", "exact", None, ""]]
     assert found["weights"] == 4 * (32 * 32 + 32 + 32 + 1)

@@ -167,7 +167,7 @@ for use in (lambda m: m.predict(x, verbose=0), lambda m: m.predict_on_batch(x)):
     gc.collect()
     print("freed", reference() is None)
 model = keras.Sequential([keras.layers.Dense(4), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
-model.compile("adam", "mse")
+model.compile("sgd", "mse")
 print(model.fit(x, y, epochs=2, verbose=0, batch_size=8, validation_data=(x, y), callbacks=Nested()).history)
 print(model.evaluate(x, y, verbose=0), model.predict(x, verbose=0).sum(), inspect.signature(model.train_on_batch))
 for _ in range(3):

@@ -41,6 +41,12 @@ def function(step):
     return made
 
 
+def built(optimizer, variables):
+    """Have its variables made; else the first step makes them, and TensorFlow the step's graph twice."""
+    optimizer.build(variables)
+    return optimizer
+
+
 def normal(*shape):
     return tf.constant(np.random.default_rng(0).normal(size=shape).astype("float32"))
 
@@ -55,6 +61,8 @@ def gan():
         [keras.Input((512,)), layers.Dense(128, "relu", name="first"), layers.Dense(1, name="last")], name="judge"
     )
     of_generator, of_judge = keras.optimizers.Adam(1e-3), keras.optimizers.SGD(1e-3, momentum=0.9)
+    if mode == "xla":
+        built(of_generator, generator.trainable_variables), built(of_judge, judge.trainable_variables)
     entropy = keras.losses.BinaryCrossentropy(from_logits=True)
 
     @function
@@ -81,7 +89,7 @@ def pair():
     """An encoder and a decoder with one optimizer."""
     encoder = keras.Sequential([keras.Input((256,)), layers.Dense(256, "relu", name="inner")], name="encoder")
     decoder = keras.Sequential([keras.Input((256,)), layers.Dense(256, name="inner")], name="decoder")
-    optimizer = keras.optimizers.Adam()
+    optimizer = built(keras.optimizers.Adam(), encoder.trainable_variables + decoder.trainable_variables)
 
     @function
     def step(x):
@@ -101,7 +109,7 @@ def accumulated():
     model = keras.Sequential(
         [keras.Input((256,)), layers.Dense(256, "relu", name="wide"), layers.Dense(4, name="head")]
     )
-    optimizer = keras.optimizers.Adam()
+    optimizer = built(keras.optimizers.Adam(), model.trainable_variables)
     sums = [tf.Variable(tf.zeros(variable.shape), trainable=False) for variable in model.trainable_variables]
 
     @function
@@ -258,7 +266,7 @@ def mixed():
         ]
     )
     inner = keras.optimizers.Adam()
-    optimizer = keras.optimizers.LossScaleOptimizer(inner)
+    optimizer = built(keras.optimizers.LossScaleOptimizer(inner), model.trainable_variables)
 
     @function
     def step(x, y):

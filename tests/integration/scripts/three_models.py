@@ -24,6 +24,7 @@ def main(mode: str, clears: bool) -> None:
     for parts in MODELS:
         model = keras.Sequential([keras.Input((64,)), *parts])
         model.compile("adam", "mse", jit_compile=mode == "xla")
+        model.optimizer.build(model.trainable_variables)  # else TensorFlow makes the step's graph twice
         watch = MemoryWatch(None, trace=[3], strict=True)
         model.fit(X, Y, batch_size=8, verbose=0, callbacks=[watch])
         report = watch.report

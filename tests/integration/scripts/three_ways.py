@@ -36,6 +36,7 @@ inner, shape = {
 keras.utils.set_random_seed(1)
 model = keras.Sequential([keras.Input(shape), *inner, layers.Dense(4, name="head")])
 optimizer = keras.optimizers.Adam()
+optimizer.build(model.trainable_variables)  # else TensorFlow makes the step's graph twice
 x = np.random.default_rng(0).normal(size=(32, *shape)).astype("float32")
 data = tf.data.Dataset.from_tensors((x, np.ones((32, 4), "float32"))).repeat(6)
 
