@@ -110,17 +110,18 @@ def test_a_peak_between_batches_is_caught(
             tf.fill((64 * MIB // 4,), 1.0).numpy()
 
     case, watch = build(), MemoryWatch(tmp_path, strict=True)
+    left = tools.memory()["current"]  # by earlier tests in this process
     other = tools.callback(**{hook: allocate})
     case.fit(epochs=3, callbacks=[watch, other] if watch_first else [other, watch])
     samples = tools.read_back(watch, tmp_path).samples
     # Once, in the row of the batch that comes after.
-    high = samples["device_between_peak_bytes"][:, 0] >= 64 * MIB
+    high = samples["device_between_peak_bytes"][:, 0] >= left + 48 * MIB
     assert samples["step"][high].tolist() == [step]
-    assert (samples["device_peak_bytes"] < 64 * MIB).all()
+    assert (samples["device_peak_bytes"] < left + 48 * MIB).all()
     peak = watch.report.peak
     assert (peak.phase, peak.step) == ("between", step)
     assert peak.bytes == samples["device_between_peak_bytes"].max()
-    assert 64 * MIB <= peak.bytes < 80 * MIB
+    assert 64 * MIB <= peak.bytes < left + 80 * MIB
 
 
 @pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end"])
@@ -149,6 +150,8 @@ def test_weights_and_optimizer_are_sums_over_the_variables(
         return sum(math.prod(variable.shape) * np.dtype(variable.dtype).itemsize for variable in variables)
 
     case, watch = build(name, optimizer=optimizer), MemoryWatch(tmp_path, strict=True)
+    if case.model.built:
+        case.model.optimizer.build(case.model.trainable_variables)  # else TensorFlow makes the step's graph twice
     case.fit(callbacks=[watch])
     report = tools.read_back(watch, tmp_path).report
     raw = sum(variable.numpy().nbytes for variable in case.raw)
@@ -180,7 +183,7 @@ def test_rss_is_the_operating_systems(run_forked_python: Any) -> None:
                 self.rss.append(psutil.Process().memory_info().rss)
 
         model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(4)])
-        model.compile("adam", "mse")
+        model.compile("sgd", "mse")
         x = np.ones(({STEPS} * 8, 8), "float32")
         model.fit(x, x[:, :4], batch_size=8, verbose=0)
         grow, watch = Grow(), MemoryWatch(None, strict=True)

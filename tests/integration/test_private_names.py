@@ -93,7 +93,7 @@ def _model(**options: Any) -> Any:
             keras.layers.Dense(1, name="head"),
         ]
     )
-    model.compile(**{"optimizer": "adam", "loss": "mse", "metrics": ["mae"], "jit_compile": False, **options})
+    model.compile(**{"optimizer": "sgd", "loss": "mse", "metrics": ["mae"], "jit_compile": False, **options})
     return model
 
 
