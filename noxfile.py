@@ -65,7 +65,7 @@ def versions(session: nox.Session, tensorflow: str | None, keras: str | None) ->
     if tensorflow:
         session.install(f"tensorflow=={tensorflow}.*", f"keras=={keras}.*")
     tests = session.posargs or [f"tests/integration/test_{name}.py" for name in ATTRIBUTION]
-    session.run("python", "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal", "--durations", "3", *tests)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--durations", "3", *tests)
 
 
 def _needed(versions: str) -> Iterator[str]:

@@ -29,13 +29,19 @@ _TESTS = ("trainers/trainer_test.py", "callbacks")
 # The first needs a conftest of Keras' that is not in the wheel, the second a package that TensorFlow does not.
 _LEFT_OUT = ("callbacks/remote_monitor_test.py", "callbacks/orbax_checkpoint_test.py")
 _PASSED = "passed"
+_NUM_PROCESSES = 2
 
 
 class Outcomes:
-    """A plugin for pytest that notes how every test ended."""
+    """A plugin for pytest that chooses every so-manieth test, and notes how each of them ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: slice) -> None:
         self.by_test: dict[str, str] = {}
+        self._share = share
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Leave the other tests to the other processes."""
+        items[:] = items[self._share]
 
     def pytest_collection_finish(self) -> None:
         """Take the stand-in for JAX away, which nothing but an import needed."""
@@ -68,11 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-k", metavar="EXPRESSION", default="", help="which tests, as pytest's -k")
     parser.add_argument("--child", metavar="OUTCOMES", help=argparse.SUPPRESS)
+    parser.add_argument("--share", metavar=("INDEX", "OF"), nargs=2, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tests", metavar="PATH", help=argparse.SUPPRESS)
     parser.add_argument("--log-dir", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.child:
-        return _run_tests(options.k, Path(options.child), options.log_dir, options.tests)
+        return _run_tests(options)
     with tempfile.TemporaryDirectory(prefix="keras-suite-") as folder:
         log_dir = Path(folder, "logs")
         log_dir.mkdir()
@@ -88,29 +95,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _outcomes(
     selection: str, folder: Path, log_dir: Path | None = None, tests: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """Run the tests, or those of some names, in an interpreter of their own, from an empty folder."""
+    """Run the tests, or those of some names, from empty folders in interpreters of their own, each a share of them."""
     print(f"\n== Keras' tests, {'plainly' if log_dir is None else 'watched'} ==", flush=True)
     folder.mkdir()
     chosen = folder / "tests.json"
     chosen.write_text(json.dumps(tests))
-    result = folder / "outcomes.json"
-    command = [sys.executable, str(Path(__file__).resolve()), "--child", str(result), "-k", selection]
+    command = [sys.executable, str(Path(__file__).resolve()), "-k", selection, "--tests", str(chosen)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_CPU_ALLOCATOR_USE_BFC": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), environment.get("PYTHONPATH"))))
-    subprocess.run(
-        [*command, "--tests", str(chosen), *(["--log-dir", str(log_dir)] if log_dir else [])],
-        cwd=folder,
-        env=environment,
-        check=False,
-    )
-    if not result.exists():
-        raise SystemExit("The tests did not come to an end.")
-    outcomes: dict[str, str] = json.loads(result.read_text())
+    num_processes = _NUM_PROCESSES if tests is None else 1
+    places = [folder / str(index) for index in range(num_processes)]
+    started = []
+    for index, place in enumerate(places):
+        place.mkdir()
+        child = [*command, "--child", str(place / "outcomes.json"), "--share", str(index), str(num_processes)]
+        if log_dir is not None:
+            child += ["--log-dir", str(log_dir / str(index))]
+        with (place / "output.txt").open("wb") as output:
+            started.append(subprocess.Popen(child, cwd=place, env=environment, stdout=output, stderr=subprocess.STDOUT))
+    outcomes: dict[str, str] = {}
+    for place, process in zip(places, started, strict=True):
+        process.wait()
+        print((place / "output.txt").read_text(errors="replace"), flush=True)
+    for place in places:
+        if not (place / "outcomes.json").exists():
+            raise SystemExit("The tests did not come to an end.")
+        outcomes |= json.loads((place / "outcomes.json").read_text())
     return outcomes
 
 
-def _run_tests(selection: str, result: Path, log_dir: str | None, chosen: str) -> int:
-    """In the child: run pytest, apart from this project's settings and tests."""
+def _run_tests(options: argparse.Namespace) -> int:
+    """In the child: run pytest on a share of the tests, apart from this project's settings and tests."""
     import keras
     import pytest
 
@@ -118,12 +133,13 @@ def _run_tests(selection: str, result: Path, log_dir: str | None, chosen: str) -
     if importlib.util.find_spec("jax") is None:
         # trainer_test.py imports JAX at its top and uses it on the JAX backend only.
         sys.modules["jax"] = types.ModuleType("jax")
-    if log_dir is not None:
-        _watch_every_list(log_dir)
+    if options.log_dir is not None:
+        Path(options.log_dir).mkdir()
+        _watch_every_list(options.log_dir)
     # The import path must not lead to this folder's tests.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-    outcomes = Outcomes()
-    tests = json.loads(Path(chosen).read_text())
+    outcomes = Outcomes(slice(options.share[0], None, options.share[1]))
+    tests = json.loads(Path(options.tests).read_text())
     places = [source / name for name in _TESTS] if tests is None else [source / test for test in tests]
     code = pytest.main(
         [
@@ -132,12 +148,12 @@ def _run_tests(selection: str, result: Path, log_dir: str | None, chosen: str) -
             # What goes wrong in a thread of ours is a failure, too.
             *("-W", "error::pytest.PytestUnhandledThreadExceptionWarning"),
             *(f"--ignore={source / name}" for name in _LEFT_OUT),
-            *(["-k", selection] if selection else []),
+            *(["-k", options.k] if options.k else []),
             *map(str, places),
         ],
         plugins=[outcomes],
     )
-    result.write_text(json.dumps(outcomes.by_test))
+    Path(options.child).write_text(json.dumps(outcomes.by_test))
     return int(code)
 
 
