@@ -29,7 +29,10 @@ from rich.table import Table
 
 WAYS = ("no watch", "untraced", "traced")
 COUNTS = ("descriptors", "threads", "folders", "patches")
+# A full collection is rare in a process with TensorFlow, so what a cycle holds piles up until then.
+IN_CYCLES = "objects of ours in cycles"
 _MOST_GROWTH_KIB = 4
+_KINDS = 5
 _JOIN_S = 60.0
 
 
@@ -68,7 +71,7 @@ def _soak(way: str, fits: int) -> dict[str, list[int]]:
         for number in range(1, fits + 1):
             fit(number)
             if number in (fits // 5, fits):
-                figures.append(_figures())
+                figures.append({**_figures(), IN_CYCLES: _in_cycles(fit)})
     first, last = figures
     return {name: [first[name], last[name]] for name in first}
 
@@ -92,7 +95,7 @@ def _fits(way: str, log_dir: str) -> Callable[[int], None]:
                 raise ZeroDivisionError
 
     def fit(number: int) -> None:
-        kind = number % 5
+        kind = number % _KINDS
         where = log_dir if kind == 1 else None
         TRACED.clear()  # each fit is to be traced, however many that are alike were before
         ours = [] if way == "no watch" else [kmw.MemoryWatch(where, trace="auto" if way == "traced" else False)]
@@ -113,12 +116,10 @@ def _figures() -> dict[str, int]:
     import psutil
 
     gc.collect()
-    for thread in threading.enumerate():
-        if thread.name.startswith("kerasmemwatch"):
-            thread.join(_JOIN_S)  # of a recorder that is garbage: it stores what is left, and ends
+    _join()
     gc.collect()
     objects = gc.get_objects()
-    ours = sum(str(type(each).__module__).startswith("kerasmemwatch") for each in objects)
+    ours = sum(map(_is_ours, objects))
     folders = [Path("/dev/shm"), Path(tempfile.gettempdir())]
     return {
         "descriptors": psutil.Process().num_fds(),
@@ -129,6 +130,33 @@ def _figures() -> dict[str, int]:
         "objects": len(objects),
         "rss_bytes": psutil.Process().memory_info().rss,
     }
+
+
+def _in_cycles(fit: Callable[[int], None]) -> int:
+    """How many objects of ours only the garbage collector frees, of one fit of each kind."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    for number in range(_KINDS):
+        fit(number)
+    _join()
+    gc.collect()
+    gc.set_debug(0)
+    gc.enable()
+    found = sum(map(_is_ours, gc.garbage))
+    gc.garbage.clear()
+    return found
+
+
+def _join() -> None:
+    """Wait for the threads of recorders that are gone: each stores what is left, and ends."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("kerasmemwatch"):
+            thread.join(_JOIN_S)
+
+
+def _is_ours(value: Any) -> bool:
+    return str(type(value).__module__).startswith("kerasmemwatch")
 
 
 def _patches() -> int:
@@ -152,7 +180,7 @@ def _show(fits: int, found: dict[str, list[dict[str, list[int]]]]) -> None:
     table = Table("after a fifth, at the end", title=f"{fits:,} fits in a process")
     for way in WAYS:
         table.add_column(way, justify="right")
-    for name in (*COUNTS, "objects of ours", "objects"):
+    for name in (*COUNTS, "objects of ours", IN_CYCLES, "objects"):
         table.add_row(name, *(f"{found[way][-1][name][0]:,} {found[way][-1][name][1]:,}" for way in WAYS))
     growth = {way: statistics.median(_growth_kib(fits, run) for run in found[way]) for way in WAYS}
     table.add_row("RSS, KiB a fit", *(f"{growth[way]:.2f}" for way in WAYS))
@@ -163,6 +191,7 @@ def _show(fits: int, found: dict[str, list[dict[str, list[int]]]]) -> None:
         # The newest logs are kept for a while, and may hold some more or fewer.
         objects = max(run["objects of ours"][1] - run["objects of ours"][0] for run in found[way]) / fits
         print(at_most(f"{way}: objects of ours", objects, 0.1, "a fit"))
+        print(at_most(f"{way}: {IN_CYCLES}", max(max(run[IN_CYCLES]) for run in found[way]), 0, "things"))
         print(at_most(f"{way}: RSS above no watch", growth[way] - growth["no watch"], _MOST_GROWTH_KIB, "KiB a fit"))
 
 

@@ -62,7 +62,9 @@ class Tracing:
     ) -> None:
         self.count, self.look_at, self._due = 0, 1, 1
         self._wanted, self._position, self._run_name, self._take = wanted, position, run_name, take
-        self._rows, self._first = rows, first
+        # Not a method, which would refer to this object from within.
+        self._peaks: Callable[[], Peaks] = lambda: recent_peaks(*rows(_RECENT))
+        self._first = first
         self._ahead = AHEAD
         self.watched = Watched()
         self._tracer = StepTracer(self.watched, faults)
@@ -218,9 +220,6 @@ class Tracing:
         if self._due == self.count + 1 and self.count > 1 and not stage.reason:
             self._prepare()
         return stage
-
-    def _peaks(self) -> Peaks:
-        return recent_peaks(*self._rows(_RECENT))
 
     def _peaks_of(self, count: int) -> Peaks:
         """The newest peaks, at most ``count``."""

@@ -105,7 +105,8 @@ class MemorySession(LoopWatcher):
         for each in models:
             check_model(each)
         self._watch_loop(models)
-        self._step = SessionStep(self)
+        # Only while open, because it refers back: a closed session must not wait for the garbage collector.
+        self._step: SessionStep | None = None
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -113,6 +114,7 @@ class MemorySession(LoopWatcher):
         if self._open:
             raise SessionError("Expected a session to be entered once at a time. Received: a session that is open.")
         self._open = True
+        self._step = SessionStep(self)
         with self._faults.guard("begin", "Nothing is recorded."):
             self._begin()
         return self
@@ -120,7 +122,7 @@ class MemorySession(LoopWatcher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open = False
+        self._open, self._step = False, None
         with self._faults.guard("end", "What was recorded last may be missing."):
             # A kept iterator leaves its step open, however its loop was left. StopIteration is not an error.
             self._leave(self._running, error or StopIteration(), UNKNOWN)
@@ -192,10 +194,10 @@ class MemorySession(LoopWatcher):
         """
         if not self._open:
             self._check_open("step")
-        step = self._step
+        step = self._step or SessionStep(self)
         if stage != "train":
             _check_stage(stage)
-            return self._single(batch, stage)
+            return self._single(step, batch, stage)
         step.batch = batch
         return step
 
@@ -243,10 +245,10 @@ class MemorySession(LoopWatcher):
                     yield batch
 
     @contextmanager
-    def _single(self, batch: Any, stage: str) -> Iterator[None]:
+    def _single(self, step: SessionStep, batch: Any, stage: str) -> Iterator[None]:
         with self._within(stage):
-            self._step.batch = batch
-            with self._step:
+            step.batch = batch
+            with step:
                 yield
 
 

@@ -124,6 +124,7 @@ def test_many_fits_leave_nothing_behind(way: str, fits: int) -> None:
         first, last = found[name]
         # Keras leaves some 30; a log that is being stored is about 100, and a watch that stays as many for each fit.
         assert last - first < 2 * (fits - fits // 5), name
+    assert found["objects of ours in cycles"] == [0, 0]  # a full collection is rare where TensorFlow is loaded
     assert found["objects of ours"][0] > 0 and found["descriptors"][0] > 0  # so there is something to count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType
@@ -43,9 +44,9 @@ class ArmedStep:
 
         def once(*args: Any, **kwargs: Any) -> Any:
             with unseen:
-                if self._armed is None or self._armed[2] is not once:
+                if self._armed is None or self._armed[2] is not own():
                     # Another watch's wrapper, now removed, was around this one when this one had to be removed.
-                    if getattr(model, name, None) is once:
+                    if getattr(model, name, None) is own():
                         setattr(model, name, original)
                     return original(*args, **kwargs)
                 self.disarm()
@@ -54,6 +55,8 @@ class ArmedStep:
                 with around(args):
                     return original(*args, **kwargs)
 
+        # Weakly: a function that refers to itself leaves the whole watch to the garbage collector.
+        own = weakref.ref(once)
         setattr(model, name, once)
         self._armed = (model, name, once, original)
 

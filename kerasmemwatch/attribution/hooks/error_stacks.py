@@ -23,14 +23,20 @@ def left_out_of_stacks(_: object) -> Iterator[None]:
         # This begins in the middle of a tracing, whose own filters would end before this one.
         yield
         return
+    with _filter_of(stack_filter)():
+        yield
+
+
+@functools.cache
+def _filter_of(base: Any) -> Any:
+    """Make the filter's class, once: a class refers to itself, so only the garbage collector frees one."""
     files = _our_files()
 
-    class Filter(stack_filter):
+    class Filter(base):
         def get_filtered_filenames(self) -> Any:
             return files | self.parent.get_filtered_filenames()
 
-    with Filter():
-        yield
+    return Filter
 
 
 @functools.cache
