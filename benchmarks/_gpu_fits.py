@@ -13,7 +13,8 @@ import tensorflow as tf
 from _traced_fits import measure_auto, measure_plain, traced_fit
 
 from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, peak_event
-from kerasmemwatch.records.timeline import AUTOTUNING, TracedStep
+from kerasmemwatch.records.owners import AUTOTUNING
+from kerasmemwatch.records.timeline import TracedStep
 
 __all__ = ["measure_about", "measure_auto", "measure_plain", "measure_row", "measure_steps"]
 

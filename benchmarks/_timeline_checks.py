@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.records.owners import NAMED_OWNERS
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, TracedStep
 
 __all__ = ["StepCheck", "check_step"]
 
-_NAMED = ("input pipeline", "loss", "metrics", "optimizer", "eager tensors", "autotuning")
 _MOST_NAMED = 12
 # Of the peak's bytes: below it, one scalar of a loss would be a large share of the activations.
 _TRACE = 0.01
@@ -62,7 +62,9 @@ def check_step(step: TracedStep) -> StepCheck:
     sizes, category = timeline.requested_bytes[alive], timeline.category[alive]
     total = int(sizes.sum())
     owners = zip(timeline.owners, timeline.classes, strict=True)
-    named = np.array([bool(class_name) or name in _NAMED for name, class_name in owners], bool)[timeline.owner[alive]]
+    named = np.array([bool(class_name) or name in NAMED_OWNERS for name, class_name in owners], bool)[
+        timeline.owner[alive]
+    ]
     named &= category != CATEGORIES.index("unattributed")
     in_use = np.append(timeline.in_use_before_bytes, timeline.in_use_bytes)
     reserved = _sum_until(births, timeline.reserved_bytes, timeline.num_events)

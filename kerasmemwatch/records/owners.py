@@ -5,11 +5,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["AFTER_LAYERS", "BASE", "FUNCTIONS", "INPUT_PIPELINE", "LOSS", "METRICS", "OPTIMIZER", "Frame", "Owner"]
+__all__ = [
+    "AFTER_LAYERS",
+    "AUTOTUNING",
+    "BASE",
+    "DATASET_HANDLES",
+    "EAGER_TENSORS",
+    "EARLIER_MODELS",
+    "FUNCTIONS",
+    "INPUT_PIPELINE",
+    "KEPT_TAPES",
+    "LOSS",
+    "METRICS",
+    "NAMED_OWNERS",
+    "OPTIMIZER",
+    "OTHER_VARIABLES",
+    "VARIABLE_HANDLES",
+    "Frame",
+    "Owner",
+]
 
 INPUT_PIPELINE, LOSS, METRICS, OPTIMIZER = "input pipeline", "loss", "metrics", "optimizer"
 # Owner of the memory that functions hold on to.
 FUNCTIONS = "functions"
+VARIABLE_HANDLES, DATASET_HANDLES = "variable handles", "dataset handles"
+# Buffers that Python holds and no watch knows.
+EAGER_TENSORS, OTHER_VARIABLES = "eager tensors", "other variables"
+# Buffers that models of earlier fits still hold.
+EARLIER_MODELS = "earlier models"
+# Buffers that tapes hold beyond their forward pass.
+KEPT_TAPES = "kept tapes"
+# Memory used to try out algorithms, for example when XLA compiles a program for a GPU.
+AUTOTUNING = "autotuning"
+# All of a step. Between two steps, each callback is an owner, too.
+NAMED_OWNERS = frozenset(
+    {
+        INPUT_PIPELINE,
+        LOSS,
+        METRICS,
+        OPTIMIZER,
+        FUNCTIONS,
+        VARIABLE_HANDLES,
+        DATASET_HANDLES,
+        EAGER_TENSORS,
+        OTHER_VARIABLES,
+        EARLIER_MODELS,
+        KEPT_TAPES,
+        AUTOTUNING,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AUTOTUNING", "CATEGORIES", "PHASES", "Timeline", "TracedStep"]
-
-# Owner of memory used to try out algorithms, for example when XLA compiles a program for a GPU.
-AUTOTUNING = "autotuning"
+__all__ = ["CATEGORIES", "PHASES", "Timeline", "TracedStep"]
 
 CATEGORIES = (
     "weights",
@@ -49,8 +46,7 @@ class Timeline:
         time_ns: ``int64[num_events]``, since the step began.
         in_use_bytes: ``int64[num_events]``, the allocator's own running total after each event.
         in_use_before_bytes: The same before the first event.
-        owners: Layer paths and named owners: ``"input pipeline"``, ``"loss"``, ``"metrics"``, ``"optimizer"``,
-            ``"autotuning"``, ``"unattributed"``.
+        owners: Layer paths, those of ``NAMED_OWNERS``, and ``"unattributed"``.
         classes: Class of each owner that is a layer, ``""`` for the others.
         ops: Names of operations, ``""`` where unknown.
         gradient_bytes: As in ``TracedStep``, for this device; empty in the step's main timeline.

@@ -26,20 +26,19 @@ from kerasmemwatch.attribution.live.earlier_models import unwatched_buffers
 from kerasmemwatch.attribution.live.earlier_tensors import earlier_tensors
 from kerasmemwatch.attribution.live.iterator_buffers import not_repeated, waiting_bytes
 from kerasmemwatch.attribution.live.live_buffers import (
-    EARLIER_MODELS,
     as_input,
     tensor_kind,
     variable_addresses,
     variable_buffers,
 )
-from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES, kept_bytes
+from kerasmemwatch.attribution.live.persistent_tapes import kept_bytes
 from kerasmemwatch.attribution.live.pipeline_arrays import kept_arrays
 from kerasmemwatch.attribution.owners.categories import PHASE_CODES
 from kerasmemwatch.attribution.step_attribution import AnalysisCache, analysed
 from kerasmemwatch.attribution.variables.live_objects import Census
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.records.owners import INPUT_PIPELINE
+from kerasmemwatch.records.owners import EARLIER_MODELS, INPUT_PIPELINE, KEPT_TAPES
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.tracing.traced_before import TRACED
 

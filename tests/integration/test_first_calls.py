@@ -21,10 +21,9 @@ from kerasmemwatch.attribution.events.profiler_capture import Capture
 from kerasmemwatch.attribution.function_constants import FirstCalls
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
 from kerasmemwatch.attribution.live import live_buffers
-from kerasmemwatch.attribution.live.live_buffers import VARIABLE_HANDLES
 from kerasmemwatch.attribution.live.tensor_places import Place
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.records.owners import FUNCTIONS
+from kerasmemwatch.records.owners import FUNCTIONS, VARIABLE_HANDLES
 
 
 def captured(action: Any) -> bytes:

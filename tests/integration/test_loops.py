@@ -10,21 +10,13 @@ from typing import Any
 import pytest
 from forks import run_forked
 
+from kerasmemwatch.records.owners import NAMED_OWNERS
+
 SCRIPTS = Path(__file__).parent / "scripts"
 MODES = ("eager", "graph", "xla")
 ENOUGH = 0.99
 # Rows of the table that are no layer's.
-NAMED = {
-    "input pipeline",
-    "loss",
-    "metrics",
-    "optimizer",
-    "variable handles",
-    "dataset handles",
-    "eager tensors",
-    "functions",
-}
-NAMED |= {"other variables", "unattributed"}
+NAMED = NAMED_OWNERS | {"unattributed"}
 
 
 @functools.cache

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import AUTOTUNING
 from kerasmemwatch.records.peaks import TracedPeak
-from kerasmemwatch.records.timeline import AUTOTUNING, CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = [
     "UNATTRIBUTED",

@@ -16,7 +16,6 @@ from typing import Any
 
 from kerasmemwatch.attribution.events.chunk_addresses import chunk_bytes
 from kerasmemwatch.attribution.live.live_buffers import (
-    EARLIER_MODELS,
     HANDLE_BYTES,
     KnownBuffer,
     handle_keys,
@@ -27,6 +26,7 @@ from kerasmemwatch.attribution.live.live_buffers import (
 from kerasmemwatch.attribution.live.tensor_places import Place, resource_place, tensor_place, unwatched
 from kerasmemwatch.attribution.variables.live_objects import live_objects
 from kerasmemwatch.compat.tensorflow import EAGER_TENSOR, HANDLE_DATA
+from kerasmemwatch.records.owners import EARLIER_MODELS
 
 __all__ = ["Unwatched", "unwatched_buffers"]
 

@@ -13,12 +13,16 @@ from kerasmemwatch.attribution.variables.live_objects import live_objects
 from kerasmemwatch.attribution.variables.variable_ledger import Ledger, VariableMemory
 from kerasmemwatch.attribution.variables.variable_size import components
 from kerasmemwatch.compat.tensorflow import DATASET_FUNCTION, DATASET_TENSORS, EAGER_TENSOR, FUNC_GRAPH, OWNED_ITERATOR
-from kerasmemwatch.records.owners import INPUT_PIPELINE
+from kerasmemwatch.records.owners import (
+    DATASET_HANDLES,
+    EAGER_TENSORS,
+    INPUT_PIPELINE,
+    OTHER_VARIABLES,
+    VARIABLE_HANDLES,
+)
 
 __all__ = [
-    "EARLIER_MODELS",
     "HANDLE_BYTES",
-    "VARIABLE_HANDLES",
     "KnownBuffer",
     "Sighting",
     "as_input",
@@ -31,15 +35,10 @@ __all__ = [
     "variable_buffers",
 ]
 
-VARIABLE_HANDLES, _DATASET_HANDLES = "variable handles", "dataset handles"
 # sizeof(ResourceHandle), one for each variable, in host memory (tensorflow/core/framework/resource_handle.h).
 HANDLE_BYTES = 200
 # sizeof(Variant), one for each dataset (tensorflow/core/framework/variant.h).
 _VARIANT_BYTES = 64
-# Owner of buffers that models of earlier fits still hold.
-EARLIER_MODELS = "earlier models"
-# Owners of buffers that Python holds and no watch knows.
-_EAGER_TENSORS, _OTHER_VARIABLES = "eager tensors", "other variables"
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _key(variable: Any) -> int:
 
 def as_input(buffer: KnownBuffer) -> KnownBuffer:
     """Return a live tensor as an input, such as one that a step was called with."""
-    return replace(buffer, owner=INPUT_PIPELINE, category="inputs") if buffer.owner == _EAGER_TENSORS else buffer
+    return replace(buffer, owner=INPUT_PIPELINE, category="inputs") if buffer.owner == EAGER_TENSORS else buffer
 
 
 def live_buffers(
@@ -158,7 +157,7 @@ def live_buffers(
         *found.values(),
         *variables,
         *[KnownBuffer(VARIABLE_HANDLES, "", "other", HANDLE_BYTES)] * len(handle_keys(kept["variable"])),
-        *(KnownBuffer(_DATASET_HANDLES, "", "other", size) for size in pipelines),
+        *(KnownBuffer(DATASET_HANDLES, "", "other", size) for size in pipelines),
     ]
 
 
@@ -182,7 +181,7 @@ def eager_buffer(tensor: Any, place: Place) -> KnownBuffer | None:
     """Return an eager tensor's buffer; ``None`` if its size or its place is unknown."""
     size = tensor_bytes(tensor)
     known = bool(size and place.address)
-    return KnownBuffer(_EAGER_TENSORS, "", "other", size, place.address, device=place.device) if known else None
+    return KnownBuffer(EAGER_TENSORS, "", "other", size, place.address, device=place.device) if known else None
 
 
 def _variables(variables: Iterable[Any], known: Container[int], *, in_step: bool) -> Iterator[KnownBuffer]:
@@ -192,7 +191,7 @@ def _variables(variables: Iterable[Any], known: Container[int], *, in_step: bool
         size = tensor_bytes(variable)
         if size and key and key not in known:
             place = variable_place(variable, in_step=in_step)
-            yield KnownBuffer(_OTHER_VARIABLES, "", "other", size, place.address, key, device=place.device)
+            yield KnownBuffer(OTHER_VARIABLES, "", "other", size, place.address, key, device=place.device)
 
 
 def handle_keys(variables: Iterable[Any]) -> set[int]:

@@ -7,10 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KEPT_TAPES", "keep", "kept_bytes"]
-
-# Owner of the buffers that they hold.
-KEPT_TAPES = "kept tapes"
+__all__ = ["keep", "kept_bytes"]
 
 
 @dataclass(frozen=True)

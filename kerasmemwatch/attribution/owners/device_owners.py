@@ -11,8 +11,8 @@ from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.events.host_spans import AUTOTUNING, COPY, RUN
 from kerasmemwatch.attribution.live.batch_spec import BatchPart, batch_sizes
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.records.owners import AUTOTUNING as AUTOTUNING_OWNER
 from kerasmemwatch.records.owners import FUNCTIONS, INPUT_PIPELINE, Frame
-from kerasmemwatch.records.timeline import AUTOTUNING as AUTOTUNING_OWNER
 
 __all__ = ["RECEIVED", "autotuned", "device_frames", "is_copy"]
 

@@ -15,12 +15,11 @@ from kerasmemwatch.attribution.events.allocation_events import AllocationEvents
 from kerasmemwatch.attribution.events.chunk_addresses import ChunkPlaces, chunk_bytes
 from kerasmemwatch.attribution.events.pairing import Allocations
 from kerasmemwatch.attribution.live.batch_spec import BatchPart
-from kerasmemwatch.attribution.live.live_buffers import EARLIER_MODELS, KnownBuffer, Sighting
-from kerasmemwatch.attribution.live.persistent_tapes import KEPT_TAPES
+from kerasmemwatch.attribution.live.live_buffers import KnownBuffer, Sighting
 from kerasmemwatch.attribution.owners.batches_ahead import batch_ahead
 from kerasmemwatch.attribution.owners.variable_moves import VariablePlaces, variable_places
 from kerasmemwatch.attribution.owners.variable_parts import Lasting, Part
-from kerasmemwatch.records.owners import INPUT_PIPELINE
+from kerasmemwatch.records.owners import EARLIER_MODELS, INPUT_PIPELINE, KEPT_TAPES
 
 __all__ = ["baseline_parts"]
 

@@ -26,9 +26,8 @@ from kerasmemwatch.analysis.steps.layer_tree import TreeLine, tree_lines
 from kerasmemwatch.analysis.steps.live_set import UNATTRIBUTED, requested_at
 from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
-from kerasmemwatch.records.owners import Owner
+from kerasmemwatch.records.owners import AUTOTUNING, Owner
 from kerasmemwatch.records.peaks import TracedPeak
-from kerasmemwatch.records.timeline import AUTOTUNING
 from kerasmemwatch.units import GIB, KIB, MIB, floored_percent, format_bytes
 
 __all__ = ["layer_table", "moment"]
