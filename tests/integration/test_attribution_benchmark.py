@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from timelines import step, timeline
 
+from kerasmemwatch.records.owners import NAMED_OWNERS
+
 ROOT = Path(__file__).parents[2]
 # Requested bytes, birth, death, owner, category, phase, operation; the chunks are multiples of 256.
 LINES = [
@@ -63,6 +65,14 @@ def test_counts_tell_what_is_wrong(check_step: Any) -> None:
     found = check_step(step(timeline(nobodys, 4)))
     assert found.activations_in_layers == found.activations_or_loss == 0.75
     assert check_step(step(timeline(loose[:1], 4))).activations_in_layers is None
+
+
+def test_owners_that_the_product_names_are_covered(check_step: Any) -> None:
+    paths = sorted(NAMED_OWNERS)
+    lines = [(1000, -1, 4, path, "other", "between", "") for path in (*paths, "somebody else")]
+    found = check_step(step(timeline(lines, 4, classes=("",) * len(lines))))
+    assert found.covered == len(paths) / len(lines)
+    assert [owner for _, owner, *_ in found.unattributed] == ["somebody else"]
 
 
 def test_zoo_is_that_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,14 @@ def test_a_small_function_is_explained() -> None:
     assert 0 < told["held"][FUNCTIONS] < told["held"][VARIABLE_HANDLES]
 
 
+def test_a_model_of_many_small_constants_is_explained() -> None:
+    status, out, errors = run_forked(Path(__file__).parent / "scripts" / "many_constants.py")
+    assert status == 0, errors
+    told = json.loads(out.splitlines()[-1])
+    assert told["coverage"] >= 0.99
+    assert told["held"][FUNCTIONS] >= 1_200 * 16
+
+
 def test_a_large_function_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FUNCTIONS in [row.path for row in loop(8).report.peak.by_layer]
     monkeypatch.setattr(function_constants, "_MAX_OPERATIONS", 20)
