@@ -71,7 +71,8 @@ def _variable(variable: Any) -> Hashable:
 
 def _optimizer(optimizer: Any) -> Hashable:
     inner = getattr(optimizer, "inner_optimizer", None)  # a loss-scaling optimizer has one
-    return _class(optimizer), _settings(optimizer), None if inner is None else _optimizer(inner)
+    # Its lists are of slots, which the first fit's first step makes.
+    return _class(optimizer), _settings(optimizer, but=list), None if inner is None else _optimizer(inner)
 
 
 def _loss(loss: Any) -> Hashable:
@@ -82,11 +83,15 @@ def _loss(loss: Any) -> Hashable:
     return loss if isinstance(loss, str) else _code(loss) or _class(loss)
 
 
-def _settings(value: Any) -> Hashable:
-    """Plain attributes of a layer or optimizer; for a float (such as a rate), only whether it is 0."""
+def _settings(value: Any, but: type | tuple[()] = ()) -> Hashable:
+    """Plain attributes of a layer or optimizer; for a float (such as a rate), only whether it is 0.
+
+    Args:
+        but: Attributes of this type are left out.
+    """
     found = []
     for name, setting in sorted(vars(value).items()) if hasattr(value, "__dict__") else ():
-        if name.startswith("_") or name in _LEFT_OUT:
+        if name.startswith("_") or name in _LEFT_OUT or isinstance(setting, but):
             continue
         plain = _plain(setting)
         if plain is not None:

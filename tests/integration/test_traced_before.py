@@ -104,7 +104,7 @@ def test_what_is_not_alike_is_traced(fit: Any) -> None:
 
 def test_a_model_that_is_compiled_anew_is_traced(fit: Any) -> None:
     model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(4)])
-    model.compile("adam", "mse", jit_compile=False)
+    model.compile("sgd", "mse", jit_compile=False)  # whose slots are in a list that its first step makes
     assert [is_traced(fit(model=model)) for _ in range(3)] == [True, True, False]
     model.compile("rmsprop", "mse", jit_compile=False)
     assert is_traced(fit(model=model))
