@@ -40,11 +40,12 @@ def alerts(report: Findings) -> tuple[str, ...]:
         if device.counting == "partial":
             devices.setdefault(device.remedy, []).append(device.name)
     unread = tuple(note for note in report.run.notes if note.startswith(_UNREAD))
-    return unread + tuple(
+    partial = (
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} counted in part"
         + (f": {remedy[0].lower()}{remedy[1:]}" if remedy else ".")
         for remedy, names in devices.items()
     )
+    return (*unread, *partial)
 
 
 def in_part(run: RunInfo, device: str | None) -> str:
@@ -98,6 +99,8 @@ def died(report: Findings) -> Iterator[str]:
     """Notes on steps that did not end."""
     samples = report.samples
     rows = np.flatnonzero(samples["ended"] == 0) if "ended" in samples else np.empty(0, int)
+    # Those that ran out of memory are told of above all figures.
+    rows = rows[~np.isin(samples["step"][rows], [death.step for death in report.run.deaths])]
     if not len(rows):
         return
     last = rows[-1]

@@ -58,3 +58,4 @@ class CapturedStep:
     fit: Receiver | None = None  # holder of the traced step for similar fits
     after: int | None = None  # for a gap between two steps, the `step` before it; `None` for a step
     is_first: bool = False  # whether it may have traced its functions
+    rows: int | None = None  # rows of its batch, if known beforehand

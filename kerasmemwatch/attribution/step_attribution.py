@@ -92,7 +92,7 @@ def attributed(
     facts = StepFacts(captured, noted, kept, owners, modules, guessed=guessed)
     found = {device: attributed_device(facts, device, each, runs.get(device, ())) for device, each in events.items()}
     first, *others = found.values()
-    rows = rows_in_batch(captured.batch, main)
+    rows = captured.rows or rows_in_batch(captured.batch, main)
     notes = (
         planned_note(silent) if silent else "",
         *coverage_notes(events.values()),
@@ -114,6 +114,7 @@ def attributed(
         output_bytes=output_bytes(noted.outputs, rows),
         notes=tuple(dict.fromkeys(filter(None, notes))),
         others=tuple(replace(each.timeline, gradient_bytes=each.gradient_bytes) for each in others),
+        batch_rows=rows,
     )
 
 

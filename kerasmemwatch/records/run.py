@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kerasmemwatch.records.death import Death
+
 __all__ = ["PLANNED", "SILENT_ALLOCATOR", "STAGES", "DeviceInfo", "RunInfo", "WorkerInfo"]
 
 STAGES = ("train", "test", "predict")
@@ -78,6 +80,7 @@ class RunInfo:
         drivers: Facts that the GPU driver reports once: names and total bytes.
         notes: What could not be measured and what went wrong, in plain words.
         worker: The worker that recorded it; ``None`` if it trained alone, or if this merges several workers' runs.
+        deaths: Steps that ran out of memory, in order.
     """
 
     name: str
@@ -90,3 +93,4 @@ class RunInfo:
     drivers: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     worker: WorkerInfo | None = None
+    deaths: tuple[Death, ...] = ()

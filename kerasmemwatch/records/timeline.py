@@ -111,6 +111,7 @@ class TracedStep:
             instead of this one; ``None`` if it is a step of this run.
         after: For a gap: the ``step`` that ended before it, 0 if none had. ``None`` for a step.
         others: Its allocations on other devices, if any.
+        batch_rows: Rows of its batch; ``None`` if unknown.
     """
 
     step: int
@@ -126,6 +127,7 @@ class TracedStep:
     measured_in: str | None = None
     after: int | None = None
     others: tuple[Timeline, ...] = ()
+    batch_rows: int | None = None
 
     @property
     def number(self) -> float:

@@ -59,6 +59,11 @@ class Recorder(RunRecorder):
         return bool(self._stages)
 
     @property
+    def stage(self) -> str:
+        """The innermost stage in progress; ``""`` if there is none."""
+        return STAGES[self._stages[-1].code] if self._stages else ""
+
+    @property
     def epoch(self) -> int | None:
         """The current epoch, ``None`` outside training."""
         epoch = self._stages[-1].epoch if self._stages else UNKNOWN

@@ -14,6 +14,7 @@ import numpy as np
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.base import UNKNOWN, Probe
+from kerasmemwatch.records.death import Death
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.recorded import Recorded
 from kerasmemwatch.records.rows import ENDED, Layout, to_samples
@@ -55,6 +56,7 @@ class RunRecorder:
         self._notes_described = 0
         self._lock = threading.Lock()
         self.dropped = self._replaced = False  # whether nothing more is recorded
+        self.has_died = False  # whether a step ran out of memory, and none has ended since
 
     @property
     def started(self) -> bool:
@@ -93,6 +95,7 @@ class RunRecorder:
             host=self._probes.facts.get("host", {}),
             drivers=self._probes.listed("nvml", "drivers"),
             notes=(*self._probes.unmeasured, *store.previous.problems),
+            deaths=(*(previous.deaths if previous else ()), *self._run.deaths),
         )
         self._layers = self._layers or store.previous.layers
         if store.occupied:
@@ -113,6 +116,18 @@ class RunRecorder:
     def describe(self, layers: Sequence[LayerMemory], **about: Any) -> None:
         """Set facts about the model (fields of ``RunInfo``); stored with the next rows."""
         self._layers, self._run = tuple(layers), replace(self._run, **about)
+        self._describe()
+
+    def add_death(self, death: Death) -> None:
+        """Record that a step ran out of memory, and store everything at once: the process may be about to end."""
+        self.replace_deaths((*self._run.deaths, death))
+        if self._log is not None and not self.dropped:
+            self._log.settle(forced=True)
+
+    def replace_deaths(self, deaths: tuple[Death, ...]) -> None:
+        """Set what is known of the steps that ran out of memory; stored soon."""
+        self._run = replace(self._run, deaths=deaths)
+        self.has_died = bool(deaths) and not deaths[-1].followed
         self._describe()
 
     def add_step(self, step: TracedStep) -> None:

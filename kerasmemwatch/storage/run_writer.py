@@ -5,7 +5,6 @@ Rows are decimated as they leave the journal, so memory and disk hold the same r
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
@@ -146,9 +145,10 @@ class RunWriter:
         with self._lock:
             return self._store.relock()
 
-    def settle(self) -> None:
+    def settle(self, *, forced: bool = False) -> None:
         """Store all rows and close the files, which the next row reopens. Less often once there are many chunks."""
-        if len(self._chunks) >= _EAGER_CHUNKS and self._timer() - self._last_flush < self.flush_interval_s:
+        is_due = forced or self._timer() - self._last_flush >= self.flush_interval_s
+        if len(self._chunks) >= _EAGER_CHUNKS and not is_due:
             return
         self._steps.collect()
         with self._faults.guard("storing", "The recording stays in memory."), self._lock:
@@ -160,8 +160,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Store everything and close the files."""
-        self._last_flush = -math.inf
-        self.settle()
+        self.settle(forced=True)
         with self._faults.guard("closing", "The recording stays in memory."), self._lock:
             self._outbox.close()
             self._store.unlock()

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kerasmemwatch.analysis.caveats import alerts, all_notes, untraced
+from kerasmemwatch.analysis.death_words import death_lines
 from kerasmemwatch.analysis.growth import outlooks
 from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.analysis.layer_columns import LayerColumn, LayerRow, layer_columns, layer_rows, live_columns
@@ -48,6 +49,8 @@ def run_list(queries: Queries, context: Any, experiment: str) -> dict[str, Any]:
 
 def _overview(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
     report = _first(recordings).report
+    if deaths := death_lines(report.run.deaths):
+        yield {"kind": "notes", "title": deaths[0], "notes": [line.strip() for line in deaths[1:]]}
     if alerts(report):
         yield {"kind": "notes", "title": "Counted in part", "notes": list(alerts(report))}
     yield {"kind": "tiles", "tiles": [asdict(tile) for tile in headline(report)]}

@@ -46,6 +46,7 @@ class Tracing:
         count: Number of executions of the innermost stage that have begun.
         look_at: The execution before which to call ``look``.
         watched: The watched models.
+        stack: What the hooks noted.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Tracing:
         self._ahead = AHEAD
         self.watched = Watched()
         self._tracer = StepTracer(self.watched, faults)
+        self.stack = self._tracer.stack
         self._alike = AlikeFits(wanted, self._tracer, self.watched, faults, self._peaks, take)
         seen = rows if has_windows and wanted == "auto" else None
         self._highest = PeakTraces(self._tracer, faults, lambda: position()[0], seen)

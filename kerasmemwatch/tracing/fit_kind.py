@@ -126,13 +126,13 @@ def _batch(arguments: Any, frame: FrameType | None) -> Hashable | None:
     adapter = None
     if frame is not None and not EPOCH_ITERATOR.is_missing and EPOCH_ITERATOR.attribute in frame.f_code.co_varnames:
         adapter = DATA_ADAPTER.of(frame.f_locals.get(EPOCH_ITERATOR.attribute))
-    rows = _rows(adapter, iterator) if any(shape[:1] == (None,) for shape, _ in specs) else None
+    rows = batch_rows(adapter, iterator) if any(shape[:1] == (None,) for shape, _ in specs) else None
     found = tuple(((rows, *shape[1:]) if shape[:1] == (None,) else shape, item) for shape, item in specs)
     is_known = bool(found) and not any(size is None for shape, _ in found for size in shape)
     return (_class(adapter), found) if is_known else None
 
 
-def _rows(adapter: Any, iterator: Any) -> int | None:
+def batch_rows(adapter: Any, iterator: Any = None) -> int | None:
     """Batch size where the shape does not include it, because the last batch may be smaller."""
     rows = getattr(adapter, "batch_size", None)
     if isinstance(rows, int):

@@ -18,7 +18,7 @@ from kerasmemwatch.attribution.hooks.armed_step import ArmedStep
 from kerasmemwatch.attribution.hooks.layer_hooks import LayerHooks, execution_mode, makes_function
 from kerasmemwatch.attribution.hooks.other_fits import elsewhere, other_threads
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
-from kerasmemwatch.attribution.live.batch_spec import batch_parts, eager_tensors
+from kerasmemwatch.attribution.live.batch_spec import batch_parts, eager_tensors, fixed_rows
 from kerasmemwatch.attribution.live.tensor_places import tensor_place
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.faults import Faults
@@ -94,7 +94,8 @@ class StepTracer:
             with self._faults.guard("trace", "This step is not traced."):
                 mode = "" if model is None else execution_mode(model)
                 if reason:
-                    captured = CapturedStep(stage, mode, reason, batch_parts(arguments), is_first=is_first)
+                    parts, rows = batch_parts(arguments), fixed_rows(arguments)
+                    captured = CapturedStep(stage, mode, reason, parts, is_first=is_first, rows=rows)
                 install = functools.partial(self._install, exits, stage, model, captured)
                 if captured is None or is_first or mode not in ("graph", "xla") or makes_function(model, stage):
                     install()

@@ -8,9 +8,12 @@ from typing import Any
 import keras
 
 from kerasmemwatch.attribution.variables.watched_models import Inventories
+from kerasmemwatch.compat.keras import DATA_ADAPTER
 from kerasmemwatch.sampling.stage_stack import num_executions
+from kerasmemwatch.tracing.fit_kind import batch_rows
 from kerasmemwatch.watch.base import Watcher
 from kerasmemwatch.watch.callback_lists import running_lists
+from kerasmemwatch.watch.last_words import note_death, note_survival
 from kerasmemwatch.watch.step_loop import tell_how_loops_end
 
 __all__ = ["FitWatcher"]
@@ -69,14 +72,24 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
             return True
         return False
 
-    def _loop_left(self, raised: bool) -> None:
+    def _loop_left(self, error: BaseException | None, iterator: Any = None) -> None:
         """Called when the loop of steps has ended; an exception may have left it in the middle of a batch."""
+        raised = error is not None
         if self._tracing is not None:
             faults = self._faults if self._recorder is None else self._recorder.faults
             with faults.guard("trace", "The gap after this loop is not traced."):
                 (self._tracing.left if raised else self._tracing.loop_ended)()
-        if self._recorder is not None and self._recorder.batch_left(raised=raised) and self._inventory_due:
+        recorder = self._recorder
+        if recorder is None:
+            return
+        died = recorder.batch_left(raised=raised)
+        if died and self._inventory_due:
             self._take_inventory()
+        rows = batch_rows(DATA_ADAPTER.of(iterator))
+        if died and error is not None:
+            note_death(error, recorder, self._tracing, self._model, rows)
+        elif error is None:
+            note_survival(recorder, rows)
 
     def _begin_stage(self, stage: str) -> bool:
         before = self._recorder

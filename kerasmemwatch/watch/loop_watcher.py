@@ -11,6 +11,7 @@ from kerasmemwatch.attribution.variables.inventory import layer_memory
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.watch.base import Watcher
+from kerasmemwatch.watch.last_words import note_death, note_survival
 from kerasmemwatch.watch.session_step import SessionStep, is_end_of_data
 
 __all__ = ["LoopWatcher"]
@@ -34,6 +35,7 @@ class LoopWatcher(Watcher):
         self._around: AbstractContextManager[None] | None = None
         self._functions: AbstractContextManager[None] = nullcontext()
         self._signature = ""
+        self._died_at = 0
         self._searches_left = _MAX_SEARCHES
 
     @property
@@ -114,13 +116,17 @@ class LoopWatcher(Watcher):
         if around is not None:
             around.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
         if error is not None or ended != 1:
-            recorder.batch_left(raised=error is None or not is_end_of_data(error), ended=ended)
+            died = recorder.batch_left(raised=error is None or not is_end_of_data(error), ended=ended)
+            self._died_at = recorder.step if died else 0
+            self._tell_death(error)
         if error is not None:
             return
         if ended == 1:
             stage = self._stages[-1]
             stage.batch += 1
             recorder.batch_end(stage.batch, stage.code)
+            if recorder.has_died:
+                note_survival(recorder)
         if around is not None:
             watched = self._watched
             if not watched.models and self._searches_left:
@@ -131,6 +137,16 @@ class LoopWatcher(Watcher):
             if self._tracing is not None:
                 self._batch_ended(self._tracing, recorder)
             self._list_variables()
+
+    def _tell_death(self, error: BaseException | None) -> None:
+        """Add a note to the error that left the newest step, unless Python hides it (a closed generator's)."""
+        recorder, died_at = self._recorder, self._died_at
+        if recorder is None or error is None or isinstance(error, GeneratorExit) or died_at != recorder.step:
+            return
+        self._died_at = 0
+        self._list_variables()
+        if note_death(error, recorder, self._tracing):
+            recorder.regain()  # the files were closed, and the loop may go on
 
     def _list_variables(self) -> None:
         """List the variables by layer, unless that is done and there are no new ones since."""

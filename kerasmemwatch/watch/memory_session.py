@@ -126,6 +126,8 @@ class MemorySession(LoopWatcher):
         with self._faults.guard("end", "What was recorded last may be missing."):
             # A kept iterator leaves its step open, however its loop was left. StopIteration is not an error.
             self._leave(self._running, error or StopIteration(), UNKNOWN)
+            # The error that left a loop over ``steps`` is known only here.
+            self._tell_death(error)
             self._end()
 
     def epochs(self, epochs: int | Iterable[int], initial_epoch: int = 0) -> Iterator[int]:

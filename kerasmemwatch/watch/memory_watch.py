@@ -202,13 +202,17 @@ class MemoryWatch(FitWatcher):
         recorder = self._recorder if begun else None
         if recorder is not None:
             getattr(self, f"on_{stage}_batch_begin")(0)
+        error: BaseException | None = None
         try:
             yield
             if recorder is not None:
                 getattr(self, f"on_{stage}_batch_end")(0)
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
             if recorder is not None:
-                self._loop_left(raised=True)
+                self._loop_left(error)
                 if self._tracing is not None:
                     self._tracing.end()
                 recorder.end_stage(settle=False)

@@ -21,14 +21,15 @@ __all__ = ["tell_how_loops_end"]
 _METHODS = ("fit", "evaluate", "predict")
 _VARIABLE, _CONTEXT = EPOCH_ITERATOR.attribute, CATCH_STOP.attribute
 
-Told = Callable[[bool], None]
+Told = Callable[[BaseException | None, Any], None]
 
 
 def tell_how_loops_end(told: Told, *, every_epoch: bool) -> bool:
     """Have a method called when the step loop ends that is about to begin on this thread's stack.
 
     Args:
-        told: A bound method, kept weakly; called with whether an exception has left the loop.
+        told: A bound method, kept weakly; called with the exception that has left the loop, if any, and with
+            Keras' iterator.
         every_epoch: Whether the loop is run again for each epoch, as in a fit.
 
     Returns:
@@ -63,14 +64,14 @@ class _Loop:
             delattr(iterator, _CONTEXT)
             return _Context(getattr(iterator, _CONTEXT)(), self)
 
-    def ended(self, *, raised: bool) -> None:
+    def ended(self, error: BaseException | None) -> None:
         iterator = self._iterator()
-        if iterator is not None and self._every_epoch and not raised:
+        if iterator is not None and self._every_epoch and error is None:
             setattr(iterator, _CONTEXT, self)
         for reference in self._told:
             told = reference()
             if told is not None:
-                told(raised)
+                told(error, iterator)
 
 
 class _Context:
@@ -91,7 +92,7 @@ class _Context:
             try:
                 handled = bool(self._inner.__exit__(kind, error, trace))
             finally:
-                self._loop.ended(raised=error is not None and not handled)
+                self._loop.ended(None if handled else error)
             return handled
 
 

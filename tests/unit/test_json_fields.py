@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from kerasmemwatch.errors import RecordingFormatError
+from kerasmemwatch.records.death import Death, Request, Suggestion
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.run import DeviceInfo, RunInfo, WorkerInfo
 from kerasmemwatch.records.samples import Samples
@@ -46,6 +47,7 @@ RIGHT: dict[Any, tuple[Any, ...]] = {
     Mapping[str, str]: ({},),
     Mapping[str, Any]: ({}, {"a": 1}),
     WorkerInfo | None: (None,),
+    tuple[Death, ...]: ([],),
 }
 
 
@@ -85,7 +87,7 @@ def test_what_is_no_description_is_told(raw: object) -> None:
 
 def test_every_annotation_of_what_is_stored_is_known() -> None:
     # A field of a new kind would otherwise be found out by a reader.
-    for cls in (RunInfo, LayerMemory, DeviceInfo, WorkerInfo, TracedStep):
+    for cls in (RunInfo, LayerMemory, DeviceInfo, WorkerInfo, Death, Request, Suggestion, TracedStep):
         for name, hint in get_type_hints(cls).items():
             if name != "timeline":
                 try:

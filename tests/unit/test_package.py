@@ -43,6 +43,7 @@ attribution.owners
 attribution.xla
 attribution
 sampling tracing
+out_of_memory
 reports.text reports.figures
 reports.html
 reports

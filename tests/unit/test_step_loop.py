@@ -33,8 +33,9 @@ class Told:
     def __init__(self) -> None:
         self.calls: list[bool] = []
 
-    def end(self, raised: bool) -> None:
-        self.calls.append(raised)
+    def end(self, error: BaseException | None, iterator: Any) -> None:
+        assert isinstance(iterator, EpochIterator)
+        self.calls.append(error is not None)
 
 
 def fit(epoch_iterator: EpochIterator, begin: Callable[[], object], *epochs: BaseException | None) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "batch_parts",
     "batch_sizes",
     "eager_tensors",
+    "fixed_rows",
     "leaves",
     "output_bytes",
     "rows_in_batch",
@@ -56,10 +57,30 @@ def batch_parts(arguments: Any) -> list[BatchPart]:
     return parts
 
 
+def fixed_rows(arguments: Any) -> int | None:
+    """Return the rows of a batch whose tensors all have the same, known first dimension; else ``None``."""
+    found = set()
+    for item in leaves(arguments):
+        spec = getattr(item, "element_spec", None)
+        found |= {shape[0] for shape, _ in tensor_specs(item if spec is None else spec) if shape}
+    return found.pop() if len(found) == 1 else None
+
+
 def rows_in_batch(parts: Sequence[BatchPart], events: AllocationEvents) -> int | None:
     """Find the rows of the step's batch: the number that fits most parts, in buffers of the pipeline or that died."""
-    sizes = set(np.unique(events.requested_bytes[~events.births | events.from_input_pipeline]).tolist())
-    votes = Counter(rows for part in parts if part.per_row for rows in {part.rows(size) for size in sizes} if rows)
+    of_pipeline = events.from_input_pipeline & events.births
+    sizes = set(np.unique(events.requested_bytes[~events.births | of_pipeline]).tolist())
+    # A batch that the pipeline makes in the step tells more than what died: a weight's size may fit, too.
+    made = set(np.unique(events.requested_bytes[of_pipeline]).tolist())
+    votes = Counter(
+        rows
+        for part in parts
+        if part.per_row
+        for among, count in ((sizes, 1), (made, len(parts)))
+        for rows in {part.rows(size) for size in among}
+        for _ in range(count)
+        if rows
+    )
     # Small parts fit many sizes; the largest fits few.
     largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)
     candidates = {largest.rows(size) for size in sizes} - {0} if largest else set()

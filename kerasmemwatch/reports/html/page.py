@@ -11,6 +11,7 @@ from os import PathLike
 
 from kerasmemwatch._version import __version__
 from kerasmemwatch.analysis.caveats import alerts, all_notes
+from kerasmemwatch.analysis.death_words import death_lines
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.analysis.peak_place import traced_words
@@ -73,6 +74,7 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
             "<body>",
             *_header(report, name),
             "<main>",
+            *_deaths(report),
             *(f'<p class="alert" role="note">{escape(printable(alert))}</p>' for alert in alerts(report)),
             *_tiles(report),
             *_leaks(report),
@@ -122,6 +124,13 @@ def _header(report: Findings, name: str) -> Iterator[str]:
     yield '<button type="button" id="theme" hidden>Dark theme</button>'
     yield f"<p>{escape(' · '.join(told))}</p>" if told else ""
     yield "</header>"
+
+
+def _deaths(report: Findings) -> Iterator[str]:
+    headline, *details = death_lines(report.run.deaths) or ("",)
+    if headline:
+        yield f'<section id="death" class="alert" role="alert"><h2>{escape(printable(headline))}</h2>'
+        yield f"<pre>{escape(chr(10).join(map(printable, details)))}</pre></section>"
 
 
 def _tiles(report: Findings) -> Iterator[str]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.analysis.caveats import alerts, all_notes, at_least, counting, in_part
+from kerasmemwatch.analysis.death_words import death_lines
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth import outlooks
 from kerasmemwatch.analysis.layer_columns import cell_words
@@ -77,7 +78,8 @@ def renderable(
         width: Width of the text in columns; tables omit columns that do not fit.
     """
     report = _printable(report)
-    parts: list[RenderableType] = [Text(alert, style="bold") for alert in alerts(report)]
+    parts: list[RenderableType] = [Text(line) for line in death_lines(report.run.deaths)]
+    parts += [Text(alert, style="bold") for alert in alerts(report)]
     parts += [Text(printable(title), style="bold")] if title else [_title(report)]
     if report.samples.num_samples and not title:
         parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report)]

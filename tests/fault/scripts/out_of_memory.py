@@ -1,7 +1,9 @@
-"""A batch that does not fit into the memory that TensorFlow may use, in a fit or a loop; prints what is recorded."""
+"""A batch that does not fit into the memory that TensorFlow may use, wherever steps run; prints what is recorded."""
 
 import json
 import sys
+import traceback
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,13 +11,13 @@ import tensorflow as tf
 
 import kerasmemwatch as kmw
 
-log_dir, where, fails_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+log_dir, where, mode, fails_at = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 layers = keras.layers
 model = keras.Sequential([keras.Input((512,)), layers.Dense(2048, "tanh", name="wide"), layers.Dense(1, name="head")])
-model.compile("sgd", "mse", jit_compile=False)
+model.compile("sgd", "mse", jit_compile=mode == "xla", run_eagerly=mode == "eager")
 
 
-def batches():
+def batches(fails_at=fails_at):
     for step in range(1, 6):
         rows = 8192 if step == fails_at else 8
         yield np.ones((rows, 512), "float32"), np.ones((rows, 1), "float32")
@@ -23,28 +25,74 @@ def batches():
 
 kind = (tf.TensorSpec((None, 512)), tf.TensorSpec((None, 1)))
 data = tf.data.Dataset.from_generator(batches, output_signature=kind)
-raised = None
+
+
+def train(x, y):
+    with tf.GradientTape() as tape:
+        loss = keras.ops.mean((model(x, training=True) - y) ** 2)
+    model.optimizer.apply(tape.gradient(loss, model.trainable_weights), model.trainable_weights)
+
+
+def within_watch(stage):
+    for x, y in batches():
+        with watcher.batch(model, stage):
+            model.train_on_batch(x, y)
+
+
+def within_step():
+    with watcher:
+        for x, y in data:
+            with watcher.step(x):
+                train(x, y)
+
+
+def over_steps():
+    with watcher:
+        for x, y in watcher.steps(data):
+            train(x, y)
+
+
+def retried():
+    for size in (8192, 4096, 64):
+        x, y = np.ones((8192, 512), "float32"), np.ones((8192, 1), "float32")
+        try:
+            model.fit(x, y, batch_size=size, steps_per_epoch=2, verbose=0, callbacks=[watcher])
+        except tf.errors.ResourceExhaustedError as error:
+            caught.append(error)
+    raise caught[-1]
+
+
+caught = []
+runs = {
+    "fit": lambda: model.fit(data, verbose=0, callbacks=[watcher]),
+    "evaluate": lambda: model.evaluate(data, verbose=0, callbacks=[watcher]),
+    "predict": lambda: model.predict(data.map(lambda x, y: x), verbose=0, callbacks=[watcher]),
+    "train_on_batch": lambda: within_watch("train"),
+    "step": within_step,
+    "steps": over_steps,
+    "retried": retried,
+}
+kept = {"run_name": "run", "trace": "auto"}
+watcher = kmw.MemorySession(model, log_dir, **kept) if where.startswith("step") else kmw.MemoryWatch(log_dir, **kept)
+found = {}
 try:
-    if where == "fit":
-        watcher = kmw.MemoryWatch(log_dir, run_name="run")
-        model.fit(data, verbose=0, callbacks=[watcher])
-    else:
-        watcher = kmw.MemorySession(model, log_dir, run_name="run")
-        with watcher:
-            for x, y in watcher.steps(data):
-                model.train_on_batch(x, y)
+    runs[where]()
 except tf.errors.ResourceExhaustedError as error:
-    raised = type(error).__name__
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    found = {
+        "raised": type(error).__name__,
+        "note": "\n".join(getattr(error, "__notes__", [])).splitlines(),
+        "plain": [error.__cause__ is None, "kerasmemwatch" in str(error), "last_words" in stack],
+        # Before the exception has left this block.
+        "stored": len(kmw.load(log_dir).run.deaths),
+        "page": (Path(log_dir) / "run" / "out-of-memory.html").read_text().count('<section id="death"'),
+    }
 samples = watcher.recording.samples
-print(
-    json.dumps(
-        {
-            "raised": raised,
-            "ended": samples["ended"].tolist(),
-            "peaks": samples["device_peak_bytes"][:, 0].tolist(),
-            "limit": watcher.report.run.devices[0].limit_bytes,
-            "text": " ".join(str(watcher.report).split()),
-        }
-    ),
-    flush=True,
-)
+found |= {
+    "ended": samples["ended"].tolist(),
+    "peaks": samples["device_peak_bytes"][:, 0].tolist(),
+    "limit": watcher.report.run.devices[0].limit_bytes,
+    "text": " ".join(str(watcher.report).split()),
+    "faults": [note for note in watcher.report.notes if "out of memory:" in note],
+}
+print(json.dumps(found), flush=True)

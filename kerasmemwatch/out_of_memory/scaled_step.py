@@ -1,0 +1,93 @@
+"""A traced step as it would be with another batch: buffers that grow with the batch, the others as they are. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.analysis.steps.live_set import requested_at
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+
+__all__ = ["ScaledStep", "scaled"]
+
+_GROWING = [CATEGORIES.index(name) for name in ("activations", "temporaries", "inputs", "unattributed")]
+_PASSES = [PHASES.index(name) for name in ("input", "forward", "backward")]
+_VARIABLES = [CATEGORIES.index(name) for name in ("weights", "gradients")]
+_INPUTS = CATEGORIES.index("inputs")
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledStep:
+    """A traced step scaled to a batch.
+
+    Attributes:
+        step: The traced step.
+        timeline: Its timeline on the device, with the sizes of the scaled buffers.
+        batch: Rows of the batch that it is scaled to; ``None`` if it is as traced.
+    """
+
+    step: TracedStep
+    timeline: Timeline
+    batch: int | None
+
+    @property
+    def words(self) -> str:
+        """Where its figures come from."""
+        traced = f"step {self.step.step:,}"
+        if self.batch is None:
+            return f"as in traced {traced}, whose batch may be another"
+        if self.batch == self.step.batch_rows:
+            return f"as in traced {traced}"
+        return f"traced {traced}, scaled from batch {self.step.batch_rows:,} to {self.batch:,}"
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes that the allocator hands out at the peak: what is requested, and as much rounding as it had."""
+        return round(int(requested_at(self.timeline).max()) * self.slack)
+
+    @property
+    def slack(self) -> float:
+        """Bytes in use for each requested byte, at the traced step's highest moment."""
+        traced = next(each for each in self.step.timelines.values() if each.device == self.timeline.device)
+        highest = max(traced.in_use_before_bytes, int(traced.in_use_bytes.max(initial=0)))
+        requested = int(requested_at(traced).max())
+        return max(1.0, highest / requested) if requested else 1.0
+
+
+def scaled(step: TracedStep, batch: int | None, device: str = "") -> ScaledStep:
+    """Scale a traced step to a batch.
+
+    Args:
+        step: The traced step.
+        batch: Rows of the batch; ``None`` if unknown.
+        device: The device that ran out of memory; the step's main one if it has none of that name.
+    """
+    timeline = step.timelines.get(device, step.timeline)
+    if batch is None or not step.batch_rows:
+        return ScaledStep(step, timeline, None)
+    ratio = batch / step.batch_rows
+    sizes = np.where(grows(timeline, step.batch_rows), timeline.requested_bytes * ratio, timeline.requested_bytes)
+    return ScaledStep(step, replace(timeline, requested_bytes=np.ceil(sizes).astype(np.int64)), batch)
+
+
+def grows(timeline: Timeline, rows: int) -> NDArray[np.bool_]:
+    """Whether each allocation grows with the batch: ``bool[num_allocations]``.
+
+    What a pass makes grows, unless it is as large as a variable of its layer, or cannot be divided among the rows.
+    """
+    size = timeline.requested_bytes
+    born = (timeline.birth >= 0) & np.isin(timeline.phase, _PASSES)
+    # Batches that wait in the pipeline; a whole data set is larger than any batch.
+    of_batch = int(size[born & (timeline.category == _INPUTS)].max(initial=0))
+    waiting = (timeline.birth < 0) & (timeline.category == _INPUTS) & (size <= of_batch)
+    variables = np.unique(np.stack([timeline.owner, size])[:, np.isin(timeline.category, _VARIABLES)], axis=1)
+    known = {(owner, bytes_) for owner, bytes_ in variables.T.tolist()}
+    is_variable = np.array(
+        [pair in known for pair in zip(timeline.owner.tolist(), size.tolist(), strict=True)], np.bool_
+    )
+    found: NDArray[np.bool_] = (
+        (born | waiting) & np.isin(timeline.category, _GROWING) & ~is_variable & (size % rows == 0) & (size >= rows)
+    )
+    return found

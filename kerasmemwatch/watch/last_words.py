@@ -1,0 +1,156 @@
+"""What a watcher does when a step has run out of memory: a record, a report beside it, and a note on the exception.
+
+The exception itself stays as it is. Nothing here runs unless a step has failed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kerasmemwatch.analysis.death_words import death_note
+from kerasmemwatch.attribution.hooks.layer_hooks import execution_mode
+from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.out_of_memory.error_text import read_error
+from kerasmemwatch.out_of_memory.failing_layer import Asker, by_op_name, by_traceback
+from kerasmemwatch.out_of_memory.last_moment import Known, last_moment
+from kerasmemwatch.recording import Recording
+from kerasmemwatch.records.death import Death, Request
+from kerasmemwatch.records.rows import Layout, column_indices
+from kerasmemwatch.records.run import STAGES
+from kerasmemwatch.sampling.recorder import Recorder
+from kerasmemwatch.tracing.controller import Tracing
+
+__all__ = ["PAGE", "note_death", "note_survival"]
+
+PAGE = "out-of-memory.html"
+_FIRST_WORD = "kerasmemwatch:"
+
+
+def note_death(
+    error: BaseException, recorder: Recorder, tracing: Tracing | None, model: Any = None, batch: int | None = None
+) -> bool:
+    """Record a step's death if it was for lack of memory, and add a note to the exception.
+
+    Args:
+        error: What left the step; its row is written.
+        recorder: The recorder of the step.
+        tracing: What knows the layers of operations; ``None`` if nothing is traced.
+        model: The model that ran the step; ``None`` in a loop of the user's.
+        batch: Rows of the batch, if known.
+
+    Returns:
+        Whether it was for lack of memory.
+    """
+    request = read_error(str(error), type(error).__name__)
+    if request is None:
+        return False
+    faults, where = recorder.faults, ""
+    death = _first_words(error, request, recorder, model, batch)
+    with faults.guard("out of memory", "What was alive is unknown."):
+        death = _completed(death, error, recorder, tracing, model)
+    with faults.guard("out of memory", "The step's death is not recorded."):
+        recorder.add_death(death)
+    with faults.guard("out of memory", "There is no page about it."):
+        where = _page(recorder)
+    with faults.guard("out of memory", "The exception has no note."):
+        if not any(str(note).startswith(_FIRST_WORD) for note in getattr(error, "__notes__", ())):
+            error.add_note(death_note(death, where))
+    return True
+
+
+def note_survival(recorder: Recorder, batch: int | None = None) -> None:
+    """Record that a loop ended, or a step of a user's loop, after one had run out of memory.
+
+    Args:
+        recorder: Its recorder.
+        batch: Rows of its batches, if known.
+    """
+    deaths = recorder.run.deaths
+    if recorder.has_died and deaths[-1].stage == recorder.stage:
+        with recorder.faults.guard("out of memory", "What fitted afterwards is not recorded."):
+            recorder.replace_deaths((*deaths[:-1], replace(deaths[-1], followed=True, fitted_batch=batch)))
+
+
+def _first_words(error: BaseException, request: Request, recorder: Recorder, model: Any, batch: int | None) -> Death:
+    """What the error and the step's row tell."""
+    layout, rows = recorder.newest(1)
+    row = rows[-1] if len(rows) else ()
+    value = _values(layout, row)
+    devices = recorder.run.devices
+    names = [device.name for device in devices]
+    index = names.index(request.device) if request.device in names else 0
+    counts_all = bool(devices) and devices[index].counting == "exact"
+    epoch = value("epoch")
+    return Death(
+        step=int(value("step") or recorder.step),
+        stage=STAGES[int(value("stage") or 0)],
+        epoch=None if epoch is None else int(epoch),
+        error=type(error).__name__,
+        request=replace(request, device=request.device or (names[index] if names and request.kind != "host" else "")),
+        mode="" if model is None else execution_mode(model),
+        batch=batch,
+        in_use_bytes=_whole(value("device_peak_bytes", index)) if counts_all else None,
+        limit_bytes=devices[index].limit_bytes if devices else None,
+    )
+
+
+def _values(layout: Layout, row: Sequence[float]) -> Any:
+    def value(name: str, index: int = 0) -> float | None:
+        found = column_indices(layout, [name]).get(name, [])
+        number = float(row[found[index]]) if index < len(found) and len(row) else float("nan")
+        return None if number != number else number
+
+    return value
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: Tracing | None, model: Any) -> Death:
+    """Add who asked, and what was alive."""
+    watched = Watched() if tracing is None else tracing.watched
+    if model is not None:
+        watched.add_model(model)
+    layers = watched.layers()
+    owners = OpOwners({} if tracing is None else tracing.stack.ops(death.stage))
+    optimizers = tuple(str(optimizer.name) for optimizer in watched.optimizers())
+    classes = {layer.path: type(layer.layer).__name__ for layer in layers}
+    paths = {id(layer.layer): (layer.path, type(layer.layer).__name__) for layer in layers}
+    snapshot = recorder.snapshot()
+    asker = _asker(death, error, owners, classes, optimizers, paths)
+    policy = str(recorder.run.configuration.get("dtype_policy", ""))
+    noted = {} if tracing is None else tracing.stack.outputs
+    shapes = {shape for (stage, _), specs in noted.items() if stage == death.stage for shape, _ in specs}
+    known = Known(asker, snapshot.steps, snapshot.layers, shapes, is_mixed=policy.startswith("mixed"))
+    return last_moment(death, known)
+
+
+def _asker(
+    death: Death,
+    error: BaseException,
+    owners: OpOwners,
+    classes: Mapping[str, str],
+    optimizers: Sequence[str],
+    paths: Mapping[int, tuple[str, str]],
+) -> Asker | None:
+    request = death.request
+    if request.kind != "op":
+        return None
+    found = by_op_name(request.op, owners, classes, optimizers) if "/" in request.op else None
+    return found or by_traceback(error, paths)
+
+
+def _page(recorder: Recorder) -> str:
+    """Write the report as a page into the run's directory, and return where; ``""`` if it has none."""
+    directory = recorder.directory
+    if directory is None:
+        return ""
+    path = os.path.join(directory, PAGE)
+    snapshot = recorder.snapshot()
+    Recording(snapshot.run, snapshot.samples, snapshot.layers, snapshot.steps).report.to_html(path)
+    return path

@@ -1,0 +1,125 @@
+"""A death in words: the note of at most eight lines, the headline, and what fitted afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from timelines import step, timeline
+
+from kerasmemwatch.analysis.death_words import MAX_LINES, death_headline, death_lines, death_note
+from kerasmemwatch.out_of_memory.scaled_step import scaled
+from kerasmemwatch.out_of_memory.suggestions import suggest
+from kerasmemwatch.records.death import Death, Request, Suggestion
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.units import MIB
+
+DEATH = Death(
+    step=7,
+    stage="train",
+    epoch=0,
+    error="ResourceExhaustedError",
+    request=Request("op", 32 * MIB, shape=(64, 131072), dtype="float", op="model/bn2/Mul", device="GPU:0"),
+    layer="bn2",
+    class_name="BatchNormalization",
+    phase="backward",
+    mode="graph",
+    batch=64,
+    in_use_bytes=180 * MIB,
+    limit_bytes=200 * MIB,
+    by_category={"activations": 96 * MIB, "weights": MIB},
+    layers=(LayerMemory("bn2", "BatchNormalization", total_bytes=64 * MIB),),
+    figures_from="traced step 2, scaled from batch 4 to 64",
+    peak_bytes=300 * MIB,
+    suggestions=(Suggestion("batch_size=32", "batch_size=32", 150 * MIB, True), Suggestion("mixed precision", "", 9)),
+)
+
+
+def test_the_note_tells_what_where_and_what_now() -> None:
+    assert death_note(DEATH, "logs/run/out-of-memory.html").splitlines() == [
+        "kerasmemwatch: training step 7, epoch 1 ran out of memory on GPU:0, with a batch of 64.",
+        "  Asked for: 32.0 MiB (33,554,432 bytes) by layer bn2 in its backward pass, operation model/bn2/Mul, "
+        "float[64, 131072].",
+        "  In use: at most 180.0 MiB of 200.0 MiB in this step (measured); 12.0 MiB were missing; the whole step needs "
+        "about 300.0 MiB (estimate).",
+        "  Alive then (traced step 2, scaled from batch 4 to 64): activations 96.0 MiB, weights 1.0 MiB.",
+        "  Largest layers: bn2 64.0 MiB.",
+        "  Likely to fit (estimate): batch_size=32.",
+        "  Or (estimates): mixed precision, saves about 9 B.",
+        "  Full report: logs/run/out-of-memory.html",
+    ]
+
+
+def test_the_note_never_has_more_lines() -> None:
+    assert len(death_note(replace(DEATH, layer="a\nb\nc"), "x").splitlines()) == MAX_LINES
+    assert len(death_note(Death(1, "odd"), "x").splitlines()) <= MAX_LINES
+
+
+def test_fragmentation_is_told_apart() -> None:
+    split = replace(DEATH, in_use_bytes=150 * MIB)
+    assert split.is_fragmented and split.missing_bytes is None
+    assert "50.0 MiB were free, but in no piece that is large enough" in death_note(split)
+    assert not DEATH.is_fragmented and DEATH.missing_bytes == 12 * MIB
+    assert not replace(split, limit_bytes=None).is_fragmented
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "layer bn2 asked for 32.0 MiB for a batch of 64, 12.0 MiB more than was free."),
+        ({"class_name": "", "layer": "loss"}, "the loss asked for 32.0 MiB for a batch of 64, 12.0 MiB more than"),
+        ({"layer": ""}, "operation model/bn2/Mul asked for"),
+        ({"request": Request("program", None, "195.04MiB")}, "the step's XLA program asked for 195.04MiB"),
+        ({"request": Request("op")}, "a batch of 64 did not fit."),
+        ({"request": Request("op"), "batch": None}, "its batch did not fit."),
+        ({"request": Request("host", 8)}, "Python or numpy asked for 8 B"),
+    ],
+)
+def test_the_headline(changed: dict[str, object], words: str) -> None:
+    assert f"Step 7 ran out of memory: {words}" in death_headline(replace(DEATH, **changed))  # type: ignore[arg-type]
+
+
+def test_each_try_has_a_line_and_the_last_says_what_fitted() -> None:
+    lines = death_lines((replace(DEATH, batch=128), replace(DEATH, step=8, followed=True, fitted_batch=32)))
+    assert lines[0].startswith("Step 8 ran out of memory") and lines[0].endswith("Afterwards a batch of 32 fitted.")
+    assert "Before: Step 7 ran out of memory" in lines[-1] and "batch of 128" in lines[-1]
+    assert death_lines(()) == ()
+
+
+# -- what would help -------------------------------------------------------------------------------------------
+
+ACTIVATION = (64 * MIB, 0, 3, "dense", "activations", "forward", "MatMul")
+TRACED = step(timeline([(MIB, -1, 3, "dense", "weights", "between", ""), ACTIVATION], 3), batch_rows=64)
+SLACK_FREE = replace(
+    TRACED, timeline=replace(TRACED.timeline, in_use_before_bytes=0, in_use_bytes=TRACED.timeline.time_ns * 0)
+)
+
+
+def test_the_largest_batch_that_fits_by_the_estimate_comes_first() -> None:
+    rows = [LayerMemory("dense", "Dense", activations_bytes=64 * MIB)]
+    found = suggest(scaled(SLACK_FREE, 64), 40 * MIB, 64, {"activations": 64 * MIB}, rows, "graph")
+    # 33 MiB for 32 rows, and the margin: 40 MiB. 16 rows take 17.
+    first = found[0]
+    assert first.code == "batch_size=32" and first.fits and first.saves_bytes == 32 * MIB
+    assert "gradient_accumulation_steps=2" in first.words
+    # Each other change with its saving, the largest first; none of them is said to fit that does not.
+    assert [each.saves_bytes for each in found[1:3]] == [64 * MIB, 32 * MIB]
+    assert "RematScope" in found[1].words and found[1].fits
+    assert "mixed precision" in found[2].words and found[2].fits
+    assert "jit_compile=True" in found[3].code and found[3].saves_bytes is None
+
+
+def test_a_tighter_limit_takes_a_smaller_batch() -> None:
+    assert suggest(scaled(SLACK_FREE, 64), 20 * MIB, 64, {}, [], "xla")[0].code == "batch_size=16"
+    none = suggest(scaled(SLACK_FREE, 64), MIB, 64, {}, [], "xla")[0]
+    assert none.code == "batch_size=1" and none.fits is False
+
+
+def test_without_a_traced_step_half_the_batch_is_no_promise() -> None:
+    first = suggest(None, 20 * MIB, 64, {}, [], "graph")[0]
+    assert first.code == "batch_size=32" and first.fits is None and "unknown" in first.words
+
+
+def test_nothing_is_said_of_accumulation_where_nothing_trains() -> None:
+    found = suggest(scaled(SLACK_FREE, 64), 40 * MIB, 64, {}, [], "graph", stage="predict")
+    assert "accumulation" not in found[0].words

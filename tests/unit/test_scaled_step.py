@@ -1,0 +1,79 @@
+"""A traced step scaled to another batch, and the moment of death found in it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from timelines import step, timeline
+
+from kerasmemwatch.out_of_memory.failing_layer import Asker
+from kerasmemwatch.out_of_memory.last_moment import Known, last_moment
+from kerasmemwatch.out_of_memory.scaled_step import scaled
+from kerasmemwatch.records.death import Death, Request
+from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.owners import Frame
+
+ROWS = 4
+MADE = timeline(
+    [
+        (1024, -1, 8, "dense", "weights", "between", ""),
+        (2048, -1, 8, "dense", "optimizer", "between", ""),
+        (9600, -1, 8, "input pipeline", "inputs", "between", ""),  # the data set
+        (160, -1, 8, "input pipeline", "inputs", "between", ""),  # a batch that waits
+        (160, 0, 7, "input pipeline", "inputs", "input", "IteratorGetNext"),
+        (640, 1, 6, "dense", "activations", "forward", "call/model/dense/MatMul"),
+        (320, 2, 3, "head", "temporaries", "forward", "call/model/head/MatMul"),
+        (1024, 4, 7, "dense", "gradients", "backward", "call/gradient_tape/model/dense/MatMul"),
+        (1024, 5, 6, "dense", "temporaries", "backward", "call/gradient_tape/model/dense/Transpose"),
+        (4, 6, 7, "loss", "other", "forward", "Mean"),
+    ],
+    8,
+)
+STEP = step(MADE, batch_rows=ROWS)
+
+
+def test_what_a_pass_makes_grows_and_the_rest_does_not() -> None:
+    sizes = scaled(STEP, 4 * ROWS).timeline.requested_bytes.tolist()
+    # A temporary as large as a weight of its layer is a weight's.
+    assert sizes == [1024, 2048, 9600, 640, 640, 2560, 1280, 1024, 1024, 4]
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(None, 16), (4, None), (None, None)])
+def test_an_unknown_batch_scales_nothing(rows: int | None, batch: int | None) -> None:
+    found = scaled(step(MADE, batch_rows=rows), batch)
+    np.testing.assert_array_equal(found.timeline.requested_bytes, MADE.requested_bytes)
+    assert found.words == "as in traced step 3, whose batch may be another"
+
+
+def test_the_words_tell_the_batches() -> None:
+    assert scaled(STEP, 16).words == "traced step 3, scaled from batch 4 to 16"
+    assert scaled(STEP, ROWS).words == "as in traced step 3"
+
+
+def died(**changed: object) -> Death:
+    request = Request("op", 1280, shape=(16, 20), dtype="float", op="model/head/MatMul", device="CPU:0")
+    return Death(7, "train", request=request, limit_bytes=2**20, **changed)  # type: ignore[arg-type]
+
+
+def test_what_was_alive_is_told_of_the_moment_of_the_request() -> None:
+    known = Known(Asker(Frame("head", "Dense", "forward"), "a test"), [STEP], [LayerMemory("dense", "Dense")])
+    found = last_moment(died(), known)
+    # The batch is known from what the same operation asked for: 320 bytes for 4 rows.
+    assert found.batch == 16
+    assert found.by_category == {"weights": 1024, "optimizer": 2048, "inputs": 9600 + 2 * 640, "activations": 2560}
+    assert [(row.path, row.total_bytes) for row in found.layers] == [("dense", 1024 + 2048 + 2560)]
+    assert (found.layer, found.class_name, found.phase, found.mode) == ("head", "Dense", "forward", "graph")
+    assert found.figures_from == "traced step 3, scaled from batch 4 to 16"
+
+
+def test_without_a_traced_step_only_variables_are_known() -> None:
+    rows = [LayerMemory("a", "Dense", weights_bytes=8, optimizer_bytes=4), LayerMemory("b", "Dense", weights_bytes=80)]
+    found = last_moment(died(batch=16), Known(inventory=rows, input_bytes=64))
+    assert found.by_category == {"weights": 88, "optimizer": 4, "inputs": 64}
+    assert [row.path for row in found.layers] == ["b", "a"]
+    assert found.figures_from == "no step was traced yet: variables and the batch only"
+    assert found.peak_bytes is None and found.layer == ""
+
+
+def test_a_step_of_another_stage_tells_nothing() -> None:
+    assert last_moment(died(), Known(steps=[step(MADE, stage="test", batch_rows=4)])).peak_bytes is None
