@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from kerasmemwatch.attribution.captured_step import CapturedStep
 from kerasmemwatch.attribution.device_attribution import StepFacts, attributed_device
 from kerasmemwatch.attribution.events.allocation_events import AllocationEvents, read_events
@@ -14,7 +16,7 @@ from kerasmemwatch.attribution.function_constants import Kept
 from kerasmemwatch.attribution.hook_notes import HookNotes, hook_notes
 from kerasmemwatch.attribution.hooks.other_fits import BESIDE
 from kerasmemwatch.attribution.hooks.owner_stack import OwnerStack
-from kerasmemwatch.attribution.live.batch_spec import output_bytes, rows_in_batch
+from kerasmemwatch.attribution.live.batch_spec import output_bytes, rows_by_outputs, rows_in_batch
 from kerasmemwatch.attribution.live.data_on_gpu import data_on_gpu
 from kerasmemwatch.attribution.owners.call_spans import call_spans, named_by_calls
 from kerasmemwatch.attribution.owners.name_scopes import frames_by_name
@@ -27,7 +29,7 @@ from kerasmemwatch.attribution.xla.program_memory import XlaModule
 from kerasmemwatch.attribution.xla.program_runs import Programs, XlaRun, find_runs
 from kerasmemwatch.compat.tensorflow import CREATE_OPERATION, XPLANE
 from kerasmemwatch.probes.allocators import ONEDNN_THRESHOLD_BYTES
-from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 
 __all__ = ["AnalysisCache", "analysed", "attributed"]
 
@@ -93,6 +95,7 @@ def attributed(
     found = {device: attributed_device(facts, device, each, runs.get(device, ())) for device, each in events.items()}
     first, *others = found.values()
     rows = captured.rows or rows_in_batch(captured.batch, main)
+    rows = rows or rows_by_outputs(noted.outputs, _forward_sizes(first.timeline))
     notes = (
         planned_note(silent) if silent else "",
         *coverage_notes(events.values()),
@@ -115,7 +118,17 @@ def attributed(
         notes=tuple(dict.fromkeys(filter(None, notes))),
         others=tuple(replace(each.timeline, gradient_bytes=each.gradient_bytes) for each in others),
         batch_rows=rows,
+        batch_bytes=max((part.bytes * (rows or 1 if part.per_row else 1) for part in captured.batch), default=None),
     )
+
+
+def _forward_sizes(timeline: Timeline) -> dict[str, set[int]]:
+    """By layer path, the sizes of what its forward pass allocated."""
+    found: dict[str, set[int]] = {}
+    made = np.flatnonzero((timeline.birth >= 0) & (timeline.phase == PHASES.index("forward")))
+    for owner, size in zip(timeline.owner[made].tolist(), timeline.requested_bytes[made].tolist(), strict=True):
+        found.setdefault(timeline.owners[owner], set()).add(size)
+    return found
 
 
 def _shows_programs(captured: CapturedStep) -> bool:

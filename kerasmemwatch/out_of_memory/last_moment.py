@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, requested_at
+from kerasmemwatch.out_of_memory.failed_program import FailedProgram
 from kerasmemwatch.out_of_memory.failing_layer import Asker
-from kerasmemwatch.out_of_memory.scaled_step import ScaledStep, scaled
-from kerasmemwatch.out_of_memory.suggestions import suggest
+from kerasmemwatch.out_of_memory.scaled_step import ScaledStep, data_set_bytes, scaled
+from kerasmemwatch.out_of_memory.suggestions import Needs, suggest
 from kerasmemwatch.records.death import Death
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import Timeline, TracedStep
+from kerasmemwatch.records.timeline import CATEGORIES, Timeline, TracedStep
 
 __all__ = ["Known", "last_moment"]
 
 _SHOWN_LAYERS = 3
+_VARIABLES = ("weights", "optimizer", "other")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Known:
         steps: The traced steps so far.
         inventory: The model's variables by layer.
         outputs: Shapes of the layers' outputs, ``None`` where a size depends on the batch.
-        input_bytes: Bytes of the batch; ``None`` if unknown.
+        program: The XLA program that did not fit; ``None`` if none was found.
         is_mixed: Whether mixed precision is in use.
     """
 
@@ -39,7 +43,7 @@ class Known:
     steps: Sequence[TracedStep] = ()
     inventory: Sequence[LayerMemory] = ()
     outputs: Collection[tuple[int | None, ...]] = ()
-    input_bytes: int | None = None
+    program: FailedProgram | None = None
     is_mixed: bool = False
 
 
@@ -51,30 +55,21 @@ def last_moment(death: Death, known: Known) -> Death:
         known: What else is known.
     """
     if known.asker is not None:
-        frame = known.asker.frame
-        death = replace(
-            death,
-            layer=frame.owner,
-            class_name=frame.class_name,
-            phase=frame.phase,
-            layer_from=known.asker.known_from,
-        )
-    traced = _like_this(known.steps, death)
-    if traced is None:
-        death = replace(death, batch=death.batch or _rows_by_outputs(known.outputs, death.request.shape))
-    death = _of_variables(death, known) if traced is None else _of_traced(death, traced)
-    helps = suggest(
-        traced,
-        death.limit_bytes,
-        death.batch,
-        death.by_category,
-        death.layers,
-        death.mode,
-        stage=death.stage,
-        is_mixed=known.is_mixed,
-    )
-    shown = death.layers[:_SHOWN_LAYERS]
-    return replace(death, suggestions=helps, layers=shown)
+        owner, class_name, phase = known.asker.frame
+        death = replace(death, layer=owner, class_name=class_name, phase=phase, layer_from=known.asker.known_from)
+    traced, needs, data_bytes = _like_this(known.steps, death), None, 0
+    if known.program is not None:
+        death, needs = _of_program(death, known.program, known)
+    elif traced is not None:
+        death, needs = _of_traced(death, traced)
+        data_bytes = data_set_bytes(traced) if traced.timeline.device.startswith("GPU") else 0
+    else:
+        death = _of_variables(death, known)
+    helps = suggest(death, needs, is_mixed=known.is_mixed, data_bytes=data_bytes)
+    return replace(death, suggestions=helps, layers=death.layers[:_SHOWN_LAYERS])
+
+
+# -- from a traced step ----------------------------------------------------------------------------------------
 
 
 def _like_this(steps: Sequence[TracedStep], death: Death) -> ScaledStep | None:
@@ -82,9 +77,7 @@ def _like_this(steps: Sequence[TracedStep], death: Death) -> ScaledStep | None:
     own = [step for step in steps if step.after is None and step.stage == death.stage]
     if not own:
         return None
-    newest = own[-1]
-    batch = death.batch or _rows_by_request(newest, death)
-    return scaled(newest, batch, death.request.device)
+    return scaled(own[-1], death.batch or _rows_by_request(own[-1], death), death.request.device)
 
 
 def _rows_by_request(step: TracedStep, death: Death) -> int | None:
@@ -109,53 +102,108 @@ def _alike(timeline: Timeline, death: Death) -> tuple[NDArray[np.int64], NDArray
     return timeline.birth[found], timeline.requested_bytes[found]
 
 
-def _rows_by_outputs(outputs: Collection[tuple[int | None, ...]], shape: tuple[int, ...]) -> int | None:
-    """Rows of this batch, if what was asked for has the shape of a layer's output for any batch."""
-    for found in outputs:
-        if len(found) == len(shape) > 1 and found[0] is None and found[1:] == shape[1:]:
-            return shape[0]
-    return None
-
-
 def _is_same_op(name: str, op: str) -> bool:
     """Whether an event's name, which includes the calls around it, is that of an operation."""
     return bool(op) and (name == op or name.endswith(f"/{op}"))
 
 
-def _of_traced(death: Death, traced: ScaledStep) -> Death:
-    timeline = traced.timeline
-    births, _ = _alike(timeline, death)
+def _of_traced(death: Death, traced: ScaledStep) -> tuple[Death, Needs | None]:
+    timeline, is_scaled = traced.timeline, traced.batch is not None
+    births, sizes = _alike(timeline, death)
+    same = births[sizes == death.request.num_bytes]
+    births = same if len(same) else births
     total = requested_at(timeline)
     if len(births):
-        # Without the request itself: the moment before.
-        event = int(births[np.argmax(total[births])]) - 1
+        # The first that would not have fitted, else the highest; without the request itself: the moment before.
+        over = births[total[births + 1] * traced.slack > (death.limit_bytes or math.inf)]
+        event = int(over[0] if len(over) else births[np.argmax(total[births])]) - 1
     else:
-        over = np.flatnonzero(total * traced.slack > (death.limit_bytes or np.inf))
-        event = (int(over[0]) if len(over) else int(np.argmax(total))) - 1
-    return replace(
+        above = np.flatnonzero(total * traced.slack > (death.limit_bytes or math.inf))
+        event = int(above[0]) - 2 if len(above) else int(np.argmax(total)) - 1
+    event = max(event, -1)
+    found = replace(
         death,
         batch=death.batch or traced.batch,
         mode=death.mode or traced.step.mode,
         by_category={name: size for name, size in by_category(timeline, event).items() if size},
         layers=tuple(row for row in by_layer(timeline, event) if row.class_name),
         figures_from=traced.words,
-        peak_bytes=None if traced.batch is None else traced.peak_bytes,
+        peak_bytes=traced.peak_bytes if is_scaled else None,
     )
+    step, device = traced.step, timeline.device
+    return found, (lambda rows: scaled(step, rows, device).peak_bytes) if is_scaled else None
+
+
+# -- from the program that did not fit -------------------------------------------------------------------------
+
+
+def _of_program(death: Death, program: FailedProgram, known: Known) -> tuple[Death, Needs | None]:
+    rows = program.by_owner()
+    variables = {row.owner: row for row in known.inventory}
+    held = _sums(known.inventory, _VARIABLES)
+    block = _sums(rows, CATEGORIES)
+    total = {name: held.get(name, 0) + block.get(name, 0) for name in dict.fromkeys((*block, *held))}
+    layers = [
+        replace(row, total_bytes=(row.total_bytes or 0) + _variables_bytes(variables.get(row.owner))) for row in rows
+    ]
+    batch = death.batch or _rows_by_shapes(known.outputs, program.shapes)
+    size, fixed = program.block.bytes, sum(held.values())
+    # What was in use besides, as the batch, grows with it.
+    grows = size + max(0, (death.in_use_bytes or 0) - fixed)
+    found = replace(
+        death,
+        request=replace(death.request, num_bytes=size, rounded="", op=program.module.name),
+        batch=batch,
+        mode="xla",
+        by_category=total,
+        layers=tuple(row for row in layers if row.class_name),
+        figures_from="XLA's plan of the block's fullest moment, and the variables",
+        peak_bytes=fixed + grows,
+    )
+    return found, None if batch is None else lambda rows: fixed + math.ceil(grows * rows / batch)
+
+
+def _rows_by_shapes(outputs: Collection[tuple[int | None, ...]], shapes: Collection[tuple[int, ...]]) -> int | None:
+    """Rows of the batch by the shapes that are a layer's output for any batch; the larger ones count more."""
+    found: Counter[int] = Counter()
+    for shape in shapes:
+        rows = _rows_by_outputs(outputs, shape)
+        if rows is not None:
+            found[rows] += math.prod(shape)
+    return max(found, key=found.__getitem__, default=None)
+
+
+def _rows_by_outputs(outputs: Collection[tuple[int | None, ...]], shape: tuple[int, ...]) -> int | None:
+    """Rows of a tensor's batch, if it has the shape of a layer's output for any batch."""
+    # A function that was traced for one batch has its rows in all outputs.
+    fixed = {found[0] for found in outputs if found}
+    for found in outputs:
+        is_for_any = found[:1] == (None,) or (len(fixed) == 1 and found[:1] == shape[:1])
+        if is_for_any and len(found) == len(shape) > 1 and found[1:] == shape[1:]:
+            return shape[0]
+    return None
+
+
+# -- from the variables ----------------------------------------------------------------------------------------
 
 
 def _of_variables(death: Death, known: Known) -> Death:
-    """No step was traced: the variables' sum and the batch are all that is known."""
-    sums = {
-        "weights": sum(row.weights_bytes or 0 for row in known.inventory),
-        "optimizer": sum(row.optimizer_bytes or 0 for row in known.inventory),
-        "other": sum(row.other_bytes or 0 for row in known.inventory),
-        "inputs": known.input_bytes or 0,
-    }
-    held = [replace(row, total_bytes=(row.weights_bytes or 0) + (row.optimizer_bytes or 0)) for row in known.inventory]
-    ranked = sorted((row for row in held if row.class_name), key=lambda row: -(row.total_bytes or 0))
+    """No step was traced: the variables' sum is all that is known."""
+    held = [replace(row, total_bytes=_variables_bytes(row)) for row in known.inventory]
     return replace(
         death,
-        by_category={name: size for name, size in sums.items() if size},
-        layers=tuple(ranked),
-        figures_from="no step was traced yet: variables" + (" and the batch" if known.input_bytes else "") + " only",
+        batch=death.batch or _rows_by_outputs(known.outputs, death.request.shape),
+        by_category=_sums(known.inventory, _VARIABLES),
+        layers=tuple(sorted((row for row in held if row.class_name), key=lambda row: -(row.total_bytes or 0))),
+        figures_from="no step was traced yet: variables only",
     )
+
+
+def _variables_bytes(row: LayerMemory | None) -> int:
+    return 0 if row is None else (row.weights_bytes or 0) + (row.optimizer_bytes or 0) + (row.other_bytes or 0)
+
+
+def _sums(rows: Sequence[LayerMemory], names: Collection[str]) -> dict[str, int]:
+    """Bytes of each category over some rows, without those that hold none."""
+    found = {name: sum(getattr(row, f"{name}_bytes") or 0 for row in rows) for name in names}
+    return {name: size for name, size in found.items() if size}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kerasmemwatch.analysis.steps.live_set import requested_at
 from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
-__all__ = ["ScaledStep", "scaled"]
+__all__ = ["ScaledStep", "data_set_bytes", "scaled"]
 
 _GROWING = [CATEGORIES.index(name) for name in ("activations", "temporaries", "inputs", "unattributed")]
 _PASSES = [PHASES.index(name) for name in ("input", "forward", "backward")]
@@ -68,20 +68,33 @@ def scaled(step: TracedStep, batch: int | None, device: str = "") -> ScaledStep:
     if batch is None or not step.batch_rows:
         return ScaledStep(step, timeline, None)
     ratio = batch / step.batch_rows
-    sizes = np.where(grows(timeline, step.batch_rows), timeline.requested_bytes * ratio, timeline.requested_bytes)
+    sizes = np.where(grows(step, timeline), timeline.requested_bytes * ratio, timeline.requested_bytes)
     return ScaledStep(step, replace(timeline, requested_bytes=np.ceil(sizes).astype(np.int64)), batch)
 
 
-def grows(timeline: Timeline, rows: int) -> NDArray[np.bool_]:
+def data_set_bytes(traced: ScaledStep) -> int:
+    """Bytes of a data set that the device holds as a whole."""
+    timeline, size = traced.step.timelines[traced.timeline.device], traced.timeline.requested_bytes
+    held = (timeline.birth < 0) & (timeline.category == _INPUTS)
+    return int(size[held & (timeline.requested_bytes > _batch_bytes(traced.step))].sum())
+
+
+def _batch_bytes(step: TracedStep) -> int:
+    """Bytes of the largest tensor of a step's batch, as far as is known."""
+    timeline = step.timeline
+    made = (timeline.birth >= 0) & (timeline.category == _INPUTS)
+    return max(int(timeline.requested_bytes[made].max(initial=0)), step.batch_bytes or 0)
+
+
+def grows(step: TracedStep, timeline: Timeline) -> NDArray[np.bool_]:
     """Whether each allocation grows with the batch: ``bool[num_allocations]``.
 
     What a pass makes grows, unless it is as large as a variable of its layer, or cannot be divided among the rows.
     """
-    size = timeline.requested_bytes
+    size, rows = timeline.requested_bytes, step.batch_rows or 1
     born = (timeline.birth >= 0) & np.isin(timeline.phase, _PASSES)
-    # Batches that wait in the pipeline; a whole data set is larger than any batch.
-    of_batch = int(size[born & (timeline.category == _INPUTS)].max(initial=0))
-    waiting = (timeline.birth < 0) & (timeline.category == _INPUTS) & (size <= of_batch)
+    # Batches that wait in the pipeline, or are the step's argument; a whole data set is larger than any batch.
+    waiting = (timeline.birth < 0) & (timeline.category == _INPUTS) & (size <= _batch_bytes(step))
     variables = np.unique(np.stack([timeline.owner, size])[:, np.isin(timeline.category, _VARIABLES)], axis=1)
     known = {(owner, bytes_) for owner, bytes_ in variables.T.tolist()}
     is_variable = np.array(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kerasmemwatch.out_of_memory.scaled_step import ScaledStep, scaled
-from kerasmemwatch.records.death import Suggestion
+from kerasmemwatch.records.death import Death, Suggestion
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["suggest"]
+__all__ = ["Needs", "suggest"]
+
+# Bytes that the step needs for a number of rows.
+Needs = Callable[[int], int]
 
 # An estimate is no promise: this share of it is added before it is called a fit.
 _MARGIN = 0.15
@@ -19,67 +21,50 @@ _REMAT_LAYERS = 3
 
 
 def suggest(
-    traced: ScaledStep | None,
-    limit_bytes: int | None,
-    batch: int | None,
-    by_category: Mapping[str, int],
-    layers: Sequence[LayerMemory],
-    mode: str,
-    *,
-    stage: str = "train",
-    is_mixed: bool = False,
-    data_on_device: int = 0,
+    death: Death, needs: Needs | None, *, is_mixed: bool = False, data_bytes: int = 0
 ) -> tuple[Suggestion, ...]:
-    """Rank changes by what they are estimated to save.
+    """Rank changes by what they are estimated to save; a smaller batch comes first.
 
     Args:
-        traced: A traced step, scaled to the batch; ``None`` without one.
-        limit_bytes: Most that the allocator may hand out.
-        batch: Rows of the batch.
-        by_category: What is alive at the moment of death.
-        layers: The layers that hold most of it.
-        mode: ``"graph"``, ``"eager"`` or ``"xla"``.
-        stage: ``"train"``, ``"test"`` or ``"predict"``.
+        death: The death, with all layers that held something.
+        needs: What the step needs by the rows of its batch; ``None`` if unknown.
         is_mixed: Whether mixed precision is in use.
-        data_on_device: Bytes of the data set on the device.
+        data_bytes: Bytes of a whole data set on the device.
     """
-    is_scaled = traced is not None and traced.batch is not None
-    needed = traced.peak_bytes if traced is not None and is_scaled else None
-    smaller = _smaller_batch(traced, limit_bytes, batch, stage)
+    needed = None if needs is None or death.batch is None else needs(death.batch)
     others = [
-        *_on_device(data_on_device),
-        *(_mixed(by_category) if not is_mixed else ()),
-        *(_remat(layers) if stage == "train" else ()),
-        *_other_mode(mode),
+        *_off_device(data_bytes),
+        *(() if is_mixed else _mixed(death.by_category)),
+        *(_remat(death.layers) if death.stage == "train" else ()),
+        *_other_mode(death.mode),
     ]
     ranked = sorted(others, key=lambda each: -(each.saves_bytes or 0))
-    judged = [_judged(each, needed, limit_bytes) if is_scaled else replace(each, saves_bytes=None) for each in ranked]
-    return (*smaller, *judged)[:_MOST]
+    judged = [_judged(each, needed, death.limit_bytes) for each in ranked]
+    return (*_smaller_batch(death, needs), *judged)[:_MOST]
 
 
-def _smaller_batch(
-    traced: ScaledStep | None, limit_bytes: int | None, batch: int | None, stage: str
-) -> Iterator[Suggestion]:
+def _smaller_batch(death: Death, needs: Needs | None) -> Iterator[Suggestion]:
+    batch, limit = death.batch, death.limit_bytes
     if batch is not None and batch < 2:
         return
-    keep = ""
-    if batch is None or traced is None or limit_bytes is None or traced.batch is None:
-        if stage == "train":
-            keep = " with gradient_accumulation_steps=2 in the optimizer, to keep the effective batch"
+    if batch is None or needs is None or limit is None:
         code = "" if batch is None else f"batch_size={_power_below(batch)}"
-        yield Suggestion(f"{code or 'half the batch'}{keep} (whether that fits is unknown)", code)
+        words = f"{code or 'half the batch'}{_accumulation(death, 2)} (whether that fits is unknown)"
+        yield Suggestion(words, code)
         return
     size = _power_below(batch)
-    device, needed = traced.timeline.device, traced.peak_bytes
-    while size > 1 and not _fits(scaled(traced.step, size, device).peak_bytes, limit_bytes):
+    while size > 1 and not _fits(needs(size), limit):
         size //= 2
-    peak = scaled(traced.step, size, device).peak_bytes
-    fits = _fits(peak, limit_bytes)
-    steps = -(-batch // size)
-    if stage == "train":
-        keep = f" with gradient_accumulation_steps={steps} in the optimizer, to keep the effective batch"
-    tells = f"the step then needs about {format_bytes(peak)}"
-    yield Suggestion(f"batch_size={size}{keep}: {tells}", f"batch_size={size}", max(0, needed - peak), fits)
+    peak = needs(size)
+    words = f"batch_size={size}{_accumulation(death, -(-batch // size))}: the step then needs about"
+    saves = max(0, needs(batch) - peak)
+    yield Suggestion(f"{words} {format_bytes(peak)}", f"batch_size={size}", saves, _fits(peak, limit))
+
+
+def _accumulation(death: Death, steps: int) -> str:
+    if death.stage != "train":
+        return ""
+    return f" with gradient_accumulation_steps={steps} in the optimizer, to keep the effective batch"
 
 
 def _mixed(by_category: Mapping[str, int]) -> Iterator[Suggestion]:
@@ -87,36 +72,38 @@ def _mixed(by_category: Mapping[str, int]) -> Iterator[Suggestion]:
     if floats:
         # Half of what the passes hold; the variables stay in float32.
         code = 'keras.mixed_precision.set_global_policy("mixed_bfloat16")'
-        yield Suggestion("mixed precision before the model is built", code, floats // 2)
+        yield Suggestion("mixed precision, set before the model is built", code, floats // 2)
 
 
 def _remat(layers: Sequence[LayerMemory]) -> Iterator[Suggestion]:
-    held = [each for each in layers if each.class_name and each.activations_bytes][:_REMAT_LAYERS]
+    holders = [each for each in layers if each.class_name and each.activations_bytes]
+    held = sorted(holders, key=lambda each: -(each.activations_bytes or 0))[:_REMAT_LAYERS]
     if held:
-        names = ", ".join(each.path for each in held)
-        saved = sum(each.activations_bytes or 0 for each in held)
-        code = "with keras.RematScope(mode='list_of_layers', layer_names=[...]): build the model"
-        yield Suggestion(f"keras.RematScope for {names} (computes them twice)", code, saved)
+        names = [each.path.rpartition("/")[2] for each in held]
+        code = f'with keras.RematScope(mode="list_of_layers", layer_names={names}): ...  # build the model'
+        saves = sum(each.activations_bytes or 0 for each in held)
+        yield Suggestion(f"keras.RematScope for {', '.join(names)} (computed twice)", code, saves)
 
 
-def _on_device(data_bytes: int) -> Iterator[Suggestion]:
+def _off_device(data_bytes: int) -> Iterator[Suggestion]:
     if data_bytes:
-        code = "fit(tf.data.Dataset.from_generator(...)) or a keras.utils.PyDataset"
-        yield Suggestion("keep the data set off the device: give fit batches, not whole arrays", code, data_bytes)
+        code = "model.fit(keras.utils.PyDataset or tf.data.Dataset)"
+        yield Suggestion("the data set off the device: give fit batches instead of whole arrays", code, data_bytes)
 
 
 def _other_mode(mode: str) -> Iterator[Suggestion]:
     if mode in ("graph", "eager"):
-        yield Suggestion("compile(jit_compile=True), which shares buffers", "jit_compile=True")
+        yield Suggestion("compile(jit_compile=True): XLA reuses buffers", "jit_compile=True")
     elif mode == "xla":
         yield Suggestion("compile(jit_compile=False), which needs no single large block", "jit_compile=False")
 
 
 def _judged(suggestion: Suggestion, needed: int | None, limit_bytes: int | None) -> Suggestion:
-    if suggestion.saves_bytes is None or needed is None or limit_bytes is None:
+    if needed is None:  # what was alive is not known of this batch
+        return replace(suggestion, saves_bytes=None)
+    if suggestion.saves_bytes is None or limit_bytes is None:
         return suggestion
-    fits = _fits(needed - suggestion.saves_bytes, limit_bytes)
-    return replace(suggestion, fits=fits)
+    return replace(suggestion, fits=_fits(needed - suggestion.saves_bytes, limit_bytes))
 
 
 def _fits(peak: int, limit_bytes: int) -> bool:

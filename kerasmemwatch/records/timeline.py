@@ -112,6 +112,7 @@ class TracedStep:
         after: For a gap: the ``step`` that ended before it, 0 if none had. ``None`` for a step.
         others: Its allocations on other devices, if any.
         batch_rows: Rows of its batch; ``None`` if unknown.
+        batch_bytes: Bytes of the largest tensor of its batch; ``None`` if unknown.
     """
 
     step: int
@@ -128,6 +129,7 @@ class TracedStep:
     after: int | None = None
     others: tuple[Timeline, ...] = ()
     batch_rows: int | None = None
+    batch_bytes: int | None = None
 
     @property
     def number(self) -> float:

@@ -15,6 +15,7 @@ from kerasmemwatch.attribution.hooks.layer_hooks import execution_mode
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.out_of_memory.error_text import read_error
+from kerasmemwatch.out_of_memory.failed_program import find_program
 from kerasmemwatch.out_of_memory.failing_layer import Asker, by_op_name, by_traceback
 from kerasmemwatch.out_of_memory.last_moment import Known, last_moment
 from kerasmemwatch.recording import Recording
@@ -123,10 +124,14 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
     paths = {id(layer.layer): (layer.path, type(layer.layer).__name__) for layer in layers}
     snapshot = recorder.snapshot()
     asker = _asker(death, error, owners, classes, optimizers, paths)
+    program = None
+    if death.request.kind == "program":
+        with recorder.faults.guard("out of memory", "What the program's block would have held is unknown."):
+            program = find_program(death.request, owners)
     policy = str(recorder.run.configuration.get("dtype_policy", ""))
     noted = {} if tracing is None else tracing.stack.outputs
     shapes = {shape for (stage, _), specs in noted.items() if stage == death.stage for shape, _ in specs}
-    known = Known(asker, snapshot.steps, snapshot.layers, shapes, is_mixed=policy.startswith("mixed"))
+    known = Known(asker, snapshot.steps, snapshot.layers, shapes, program, is_mixed=policy.startswith("mixed"))
     return last_moment(death, known)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from timelines import step, timeline
 
 from kerasmemwatch.analysis.death_words import MAX_LINES, death_headline, death_lines, death_note
-from kerasmemwatch.out_of_memory.scaled_step import scaled
 from kerasmemwatch.out_of_memory.suggestions import suggest
 from kerasmemwatch.records.death import Death, Request, Suggestion
 from kerasmemwatch.records.layer_memory import LayerMemory
@@ -88,38 +86,59 @@ def test_each_try_has_a_line_and_the_last_says_what_fitted() -> None:
 
 # -- what would help -------------------------------------------------------------------------------------------
 
-ACTIVATION = (64 * MIB, 0, 3, "dense", "activations", "forward", "MatMul")
-TRACED = step(timeline([(MIB, -1, 3, "dense", "weights", "between", ""), ACTIVATION], 3), batch_rows=64)
-SLACK_FREE = replace(
-    TRACED, timeline=replace(TRACED.timeline, in_use_before_bytes=0, in_use_bytes=TRACED.timeline.time_ns * 0)
+DIED = Death(
+    7,
+    "train",
+    batch=64,
+    limit_bytes=40 * MIB,
+    mode="graph",
+    by_category={"activations": 64 * MIB},
+    layers=(LayerMemory("a/dense", "Dense", activations_bytes=64 * MIB),),
 )
 
 
+def needs(rows: int) -> int:
+    return MIB + rows * MIB
+
+
 def test_the_largest_batch_that_fits_by_the_estimate_comes_first() -> None:
-    rows = [LayerMemory("dense", "Dense", activations_bytes=64 * MIB)]
-    found = suggest(scaled(SLACK_FREE, 64), 40 * MIB, 64, {"activations": 64 * MIB}, rows, "graph")
-    # 33 MiB for 32 rows, and the margin: 40 MiB. 16 rows take 17.
+    found = suggest(DIED, needs)
+    # 33 MiB for 32 rows, and the margin: 38 MiB.
     first = found[0]
     assert first.code == "batch_size=32" and first.fits and first.saves_bytes == 32 * MIB
     assert "gradient_accumulation_steps=2" in first.words
     # Each other change with its saving, the largest first; none of them is said to fit that does not.
     assert [each.saves_bytes for each in found[1:3]] == [64 * MIB, 32 * MIB]
-    assert "RematScope" in found[1].words and found[1].fits
+    assert "RematScope for dense" in found[1].words and found[1].fits
     assert "mixed precision" in found[2].words and found[2].fits
-    assert "jit_compile=True" in found[3].code and found[3].saves_bytes is None
+    assert found[3].code == "jit_compile=True" and found[3].saves_bytes is None
 
 
 def test_a_tighter_limit_takes_a_smaller_batch() -> None:
-    assert suggest(scaled(SLACK_FREE, 64), 20 * MIB, 64, {}, [], "xla")[0].code == "batch_size=16"
-    none = suggest(scaled(SLACK_FREE, 64), MIB, 64, {}, [], "xla")[0]
+    assert suggest(replace(DIED, limit_bytes=20 * MIB), needs)[0].code == "batch_size=16"
+    none = suggest(replace(DIED, limit_bytes=MIB), needs)[0]
     assert none.code == "batch_size=1" and none.fits is False
 
 
-def test_without_a_traced_step_half_the_batch_is_no_promise() -> None:
-    first = suggest(None, 20 * MIB, 64, {}, [], "graph")[0]
+def test_a_batch_that_is_no_power_of_two() -> None:
+    first = suggest(replace(DIED, batch=100, limit_bytes=90 * MIB), needs)[0]
+    assert first.code == "batch_size=64" and "gradient_accumulation_steps=2" in first.words
+
+
+def test_without_figures_half_the_batch_is_no_promise() -> None:
+    first, *others = suggest(DIED, None)
     assert first.code == "batch_size=32" and first.fits is None and "unknown" in first.words
+    assert all(each.saves_bytes is None for each in others)
+    assert suggest(replace(DIED, batch=None), needs)[0].words.startswith("half the batch")
+    assert "batch" not in suggest(replace(DIED, batch=1), needs)[0].words
 
 
-def test_nothing_is_said_of_accumulation_where_nothing_trains() -> None:
-    found = suggest(scaled(SLACK_FREE, 64), 40 * MIB, 64, {}, [], "graph", stage="predict")
+def test_what_does_not_apply_is_not_suggested() -> None:
+    found = suggest(replace(DIED, stage="predict", mode="xla"), needs, is_mixed=True)
+    assert [each.code for each in found] == ["batch_size=32", "jit_compile=False"]
     assert "accumulation" not in found[0].words
+
+
+def test_a_data_set_on_the_device_is_told_with_its_size() -> None:
+    found = suggest(DIED, needs, data_bytes=70 * MIB)
+    assert "data set off the device" in found[1].words and found[1].saves_bytes == 70 * MIB

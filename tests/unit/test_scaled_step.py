@@ -8,7 +8,7 @@ from timelines import step, timeline
 
 from kerasmemwatch.out_of_memory.failing_layer import Asker
 from kerasmemwatch.out_of_memory.last_moment import Known, last_moment
-from kerasmemwatch.out_of_memory.scaled_step import scaled
+from kerasmemwatch.out_of_memory.scaled_step import data_set_bytes, scaled
 from kerasmemwatch.records.death import Death, Request
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Frame
@@ -29,7 +29,7 @@ MADE = timeline(
     ],
     8,
 )
-STEP = step(MADE, batch_rows=ROWS)
+STEP = step(MADE, batch_rows=ROWS, batch_bytes=160)
 
 
 def test_what_a_pass_makes_grows_and_the_rest_does_not() -> None:
@@ -68,12 +68,42 @@ def test_what_was_alive_is_told_of_the_moment_of_the_request() -> None:
 
 def test_without_a_traced_step_only_variables_are_known() -> None:
     rows = [LayerMemory("a", "Dense", weights_bytes=8, optimizer_bytes=4), LayerMemory("b", "Dense", weights_bytes=80)]
-    found = last_moment(died(batch=16), Known(inventory=rows, input_bytes=64))
-    assert found.by_category == {"weights": 88, "optimizer": 4, "inputs": 64}
+    found = last_moment(died(batch=16), Known(inventory=rows))
+    assert found.by_category == {"weights": 88, "optimizer": 4}
     assert [row.path for row in found.layers] == ["b", "a"]
-    assert found.figures_from == "no step was traced yet: variables and the batch only"
+    assert found.figures_from == "no step was traced yet: variables only"
     assert found.peak_bytes is None and found.layer == ""
 
 
 def test_a_step_of_another_stage_tells_nothing() -> None:
     assert last_moment(died(), Known(steps=[step(MADE, stage="test", batch_rows=4)])).peak_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"), [((None, 20), 16), ((None, 21), None), ((8, 20), None), ((16, 20), 16), ((None,), None)]
+)
+def test_the_first_step_s_batch_is_known_by_the_shape_of_a_layer_s_output(
+    shape: tuple[int | None, ...], batch: int | None
+) -> None:
+    assert last_moment(died(), Known(outputs=[shape])).batch == batch
+
+
+def test_an_eager_operation_is_told_apart_by_its_layer_and_its_size() -> None:
+    made = timeline(
+        [
+            (64, 0, 4, "dense", "activations", "forward", "MatMul"),
+            (320, 1, 4, "head", "activations", "forward", "MatMul"),
+            (640, 2, 4, "head", "temporaries", "backward", "MatMul"),
+        ],
+        4,
+    )
+    request = Request("op", 1280, shape=(16, 20), dtype="float", op="MatMul", device="CPU:0")
+    known = Known(Asker(Frame("head", "Dense", "forward"), "a test"), [step(made, batch_rows=4, mode="eager")])
+    found = last_moment(Death(7, "train", request=request), known)
+    # 8 rows would fit the later operation, too; the shape tells.
+    assert found.batch == 16
+    assert found.by_category == {"activations": 256}
+
+
+def test_a_data_set_on_the_device_is_larger_than_a_batch() -> None:
+    assert data_set_bytes(scaled(STEP, 8)) == 9600

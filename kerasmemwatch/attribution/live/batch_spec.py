@@ -21,6 +21,7 @@ __all__ = [
     "fixed_rows",
     "leaves",
     "output_bytes",
+    "rows_by_outputs",
     "rows_in_batch",
     "tensor_specs",
 ]
@@ -85,6 +86,27 @@ def rows_in_batch(parts: Sequence[BatchPart], events: AllocationEvents) -> int |
     largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)
     candidates = {largest.rows(size) for size in sizes} - {0} if largest else set()
     return max(candidates, key=lambda rows: votes[rows], default=None)
+
+
+def rows_by_outputs(outputs: Mapping[str, Iterable[Spec]], made: Mapping[str, Iterable[int]]) -> int | None:
+    """Find the rows of a step whose batch is unknown: the number that most layers' outputs would have.
+
+    Args:
+        outputs: By layer path, a record of each tensor that the layer's call returns.
+        made: By layer path, the sizes of its allocations.
+
+    Example:
+        >>> rows_by_outputs({"a": [((None, 3), 4)], "b": [((None,), 4)]}, {"a": [96, 100], "b": [32]})
+        8
+    """
+    votes: Counter[int] = Counter()
+    for path, specs in outputs.items():
+        for shape, item in specs:
+            row = _bytes((None, *shape[1:]), item, 1) if shape else None
+            votes.update({size // row for size in made.get(path, ()) if row and size % row == 0 and size})
+    best = votes.most_common(2)
+    # A tie tells nothing.
+    return best[0][0] if best and (len(best) == 1 or best[0][1] > best[1][1]) else None
 
 
 def batch_sizes(parts: Sequence[BatchPart], events: AllocationEvents) -> list[int]:

@@ -36,9 +36,15 @@ _CHUNK_BYTES = 256
 _STEP_FIELDS = ("step", "stage", "epoch", "time_s", "mode", "reason")
 _TIMELINE_FIELDS = ("device", "in_use_before_bytes")
 _NAMES = ("owners", "classes", "ops")
-_STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes", "measured_in", "after", "batch_rows")
+_STEP_DETAILS = ("output_bytes", "gradient_bytes", "notes", "measured_in", "after", "batch_rows", "batch_bytes")
 # Fields that the first versions lacked.
-_ADDED: Mapping[str, Any] = {"gradient_bytes": {}, "measured_in": None, "after": None, "batch_rows": None}
+_ADDED: Mapping[str, Any] = {
+    "gradient_bytes": {},
+    "measured_in": None,
+    "after": None,
+    "batch_rows": None,
+    "batch_bytes": None,
+}
 # Limits of a column's length. The first is five times the largest step seen; a payload with more bytes than that may
 # have one number per byte (a step of a million events has three million bytes). The second is for a column that holds
 # no bytes because all of its numbers are 0.
@@ -89,6 +95,7 @@ def _encoded(step: TracedStep) -> bytes:
         "measured_in": step.measured_in,
         "after": step.after,
         "batch_rows": step.batch_rows,
+        "batch_bytes": step.batch_bytes,
         "others": [
             {**about, "gradient_bytes": each.gradient_bytes} for about, each in zip(others, step.others, strict=True)
         ],
