@@ -161,9 +161,8 @@ def _layer_right(text: str, death: Any) -> bool:
     called = re.search(r"Exception encountered when calling (\w+)\.", text)
     name = death.layer.rpartition("/")[2]
     if node:
-        scopes = [re.sub(r"_\d+$", "", scope) for scope in node[1].split("/")]
-        plain = re.sub(r"_\d+$", "", name)
-        return bool(name) and (plain in scopes or name in node[1].split("/") or not death.class_name)
+        scopes = {found for scope in node[1].split("/") for found in (scope, re.sub(r"_\d+$", "", scope))}
+        return bool(name) and (name in scopes or not death.class_name)
     return death.class_name == called[1] if called else bool(death.layer)
 
 

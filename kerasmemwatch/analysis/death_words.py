@@ -122,7 +122,10 @@ def _free(death: Death) -> str:
 def _alive(death: Death) -> str:
     ranked = sorted(death.by_category.items(), key=lambda item: -item[1])
     found = ", ".join(f"{name} {format_bytes(size)}" for name, size in ranked[:_MOST_CATEGORIES])
-    return f"  Alive then ({death.figures_from}): {found or 'nothing is known'}."
+    # Scaled figures count a batch that waits in the pipeline, which need not be there.
+    is_more = death.in_use_bytes is not None and sum(death.by_category.values()) > death.in_use_bytes
+    source = death.figures_from + (", at most" if is_more and death.peak_bytes else "")
+    return f"  Alive then ({source}): {found or 'nothing is known'}."
 
 
 def _holders(death: Death) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.environment import WORKER_TYPES
+from kerasmemwatch.records.death import Death
 from kerasmemwatch.records.recorded import Recorded
 from kerasmemwatch.records.rows import ENDED, as_ended
 from kerasmemwatch.records.run import DeviceInfo, RunInfo, WorkerInfo
@@ -157,6 +158,7 @@ def _run(names: Sequence[str], recordings: Sequence[Recorded]) -> RunInfo:
         ),
         notes=_notes(named),
         worker=None,
+        deaths=_deaths(named),
     )
 
 
@@ -166,6 +168,16 @@ def _devices(recording: Recorded) -> tuple[DeviceInfo, ...]:
     count = _width(recording, "device_peak_bytes")
     remedy = "Its earlier process had this allocator, and did not leave a description of it."
     return known + tuple(DeviceInfo(f"device:{i}", "partial", remedy=remedy) for i in range(len(known), count))
+
+
+def _deaths(named: Sequence[tuple[str, RunInfo]]) -> tuple[Death, ...]:
+    """All workers' deaths in the order of their steps, with the worker's device."""
+    found = [
+        replace(death, request=replace(death.request, device=f"{name}/{death.request.device}"))
+        for name, run in named
+        for death in run.deaths
+    ]
+    return tuple(sorted(found, key=lambda death: death.step))
 
 
 def _notes(named: Sequence[tuple[str, RunInfo]]) -> tuple[str, ...]:

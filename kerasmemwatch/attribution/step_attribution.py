@@ -94,8 +94,8 @@ def attributed(
     facts = StepFacts(captured, noted, kept, owners, modules, guessed=guessed)
     found = {device: attributed_device(facts, device, each, runs.get(device, ())) for device, each in events.items()}
     first, *others = found.values()
-    rows = captured.rows or rows_in_batch(captured.batch, main)
-    rows = rows or rows_by_outputs(noted.outputs, _forward_sizes(first.timeline))
+    by_outputs = rows_by_outputs(noted.outputs, _forward_sizes(first.timeline))
+    rows = captured.rows or rows_in_batch(captured.batch, main, by_outputs)
     notes = (
         planned_note(silent) if silent else "",
         *coverage_notes(events.values()),

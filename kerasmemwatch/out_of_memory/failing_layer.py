@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any, NamedTuple
 
+from kerasmemwatch.attribution.live.tensor_places import host_address
 from kerasmemwatch.attribution.owners.name_scopes import frames_by_name
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.records.owners import LOSS, METRICS, OPTIMIZER, Frame
@@ -19,7 +22,8 @@ _OTHERS = {
     "Metric": Frame(METRICS, "", "forward"),
 }
 # The functions of a tape that compute gradients.
-_BACKWARD = frozenset({"imperative_grad", "_gradient_function"})
+_GRADIENT = "_gradient_function"
+_BACKWARD = frozenset({"imperative_grad", _GRADIENT})
 
 
 class Asker(NamedTuple):
@@ -53,7 +57,9 @@ def by_op_name(op: str, owners: OpOwners, layers: Mapping[str, str], optimizers:
     return None if guessed is None else Asker(guessed, "the operation's name")
 
 
-def by_traceback(error: BaseException, paths: Mapping[int, tuple[str, str]]) -> Asker | None:
+def by_traceback(
+    error: BaseException, paths: Mapping[int, tuple[str, str]], addresses: Mapping[int, tuple[str, str]]
+) -> Asker | None:
     """Find the layer at work where an eager error was raised.
 
     Keras replaces the error by one with the call's arguments, whose context is still the first.
@@ -61,35 +67,62 @@ def by_traceback(error: BaseException, paths: Mapping[int, tuple[str, str]]) -> 
     Args:
         error: The error.
         paths: By id of each layer, its path and class.
+        addresses: By address of each variable, its layer's path and class: a gradient function, which no layer calls,
+            has the variable as an input.
 
     Returns:
-        The innermost object at work; ``None`` if there is none in the tracebacks.
+        The innermost object at work, without a name if only the pass is known; ``None`` if nothing is.
     """
-    found: Asker | None = None
     for each in _chain(error):
-        backward = False
-        for frame, _ in traceback.walk_tb(each.__traceback__):
+        found, backward = None, False
+        for frame in _ended_frames(each):
             backward |= frame.f_code.co_name in _BACKWARD
-            owner = _owner(frame.f_locals.get("self"), paths)
+            owner = _owner(frame, paths)
+            if frame.f_code.co_name == _GRADIENT:
+                owner = _of_inputs(frame.f_locals.get("inputs"), addresses)
             if owner is not None:
                 phase = "backward" if backward and owner.phase == "forward" else owner.phase
                 found = Asker(owner._replace(phase=phase), "the traceback")
+        if backward and (found is None or found.frame.phase != "backward"):
+            return Asker(Frame("", "", "backward"), "the traceback")
         if found is not None:
             return found
-    return found
+    return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it replaced, the first one raised first."""
+    """The error and those that it replaced, the first one raised first."""
     found = [error]
-    while (before := found[-1].__context__) is not None and before not in found and len(found) < 8:
+    while type(before := found[-1].__context__) is type(error) and before not in found:
         found.append(before)
     return reversed(found)
 
 
-def _owner(at_work: Any, paths: Mapping[int, tuple[str, str]]) -> Frame | None:
+def _ended_frames(error: BaseException) -> Iterator[FrameType]:
+    """The Python frames that the error has left, outermost first.
+
+    Not those that still run: to read the variables of one keeps them alive until it ends.
+    """
+    running, frame = set(), sys._getframe(1)
+    while frame is not None:
+        running.add(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    return (each for each, _ in traceback.walk_tb(error.__traceback__) if each not in running)
+
+
+def _owner(frame: FrameType, paths: Mapping[int, tuple[str, str]]) -> Frame | None:
+    at_work = frame.f_locals.get("self")
     known = paths.get(id(at_work))
     if known is not None:
-        return Frame(*known, "forward")
+        # A model's own methods run its steps; it is at work in its call.
+        is_step = frame.f_code.co_name != "call" and hasattr(at_work, "train_step")
+        return None if is_step else Frame(*known, "forward")
     bases = {base.__name__ for base in type(at_work).__mro__}
-    return next((frame for name, frame in _OTHERS.items() if name in bases), None)
+    return next((owner for name, owner in _OTHERS.items() if name in bases), None)
+
+
+def _of_inputs(inputs: Any, addresses: Mapping[int, tuple[str, str]]) -> Frame | None:
+    """The layer whose variable a gradient function has as an input; unnamed if it has none."""
+    places = [host_address(each) for each in inputs or ()]
+    known = next((addresses[place] for place in places if place in addresses), ("", ""))
+    return Frame(*known, "backward")

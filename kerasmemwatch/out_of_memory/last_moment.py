@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, requested_at
+from kerasmemwatch.analysis.steps.live_set import born_at, by_category, by_layer, requested_at
 from kerasmemwatch.out_of_memory.failed_program import FailedProgram
 from kerasmemwatch.out_of_memory.failing_layer import Asker
 from kerasmemwatch.out_of_memory.scaled_step import ScaledStep, data_set_bytes, scaled
@@ -18,7 +18,7 @@ from kerasmemwatch.out_of_memory.suggestions import Needs, suggest
 from kerasmemwatch.records.death import Death
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import CATEGORIES, Timeline, TracedStep
+from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
 
 __all__ = ["Known", "last_moment"]
 
@@ -58,6 +58,8 @@ def last_moment(death: Death, known: Known) -> Death:
         owner, class_name, phase = known.asker.frame
         death = replace(death, layer=owner, class_name=class_name, phase=phase, layer_from=known.asker.known_from)
     traced, needs, data_bytes = _like_this(known.steps, death), None, 0
+    if traced is not None and not death.layer and death.request.kind == "op":
+        death = _named(death, traced)
     if known.program is not None:
         death, needs = _of_program(death, known.program, known)
     elif traced is not None:
@@ -80,6 +82,28 @@ def _like_this(steps: Sequence[TracedStep], death: Death) -> ScaledStep | None:
     return scaled(own[-1], death.batch or _rows_by_request(own[-1], death), death.request.device)
 
 
+def _named(death: Death, traced: ScaledStep) -> Death:
+    """Name the layer of an eager operation by the traced step: of equal requests, the first that would not have fitted.
+
+    That is how the gradients of layers without variables are known.
+    """
+    timeline = traced.timeline
+    births, sizes = _alike(timeline, death)
+    births = births[sizes == death.request.num_bytes]
+    if not len(births) or traced.batch is None:
+        return death
+    total, limit = requested_at(timeline) * traced.slack, death.limit_bytes or math.inf
+    over = births[total[births + 1] > limit]
+    nearest = int(over[0] if len(over) else births[np.argmax(total[births + 1])])
+    index = born_at(timeline, nearest)
+    if index is None:
+        return death
+    owner = timeline.owner[index]
+    return replace(
+        death, layer=timeline.owners[owner], class_name=timeline.classes[owner], layer_from="the traced step"
+    )
+
+
 def _rows_by_request(step: TracedStep, death: Death) -> int | None:
     """Rows of this batch, by the size that the same operation of the same layer asked for in the traced step."""
     asked, rows = death.request.num_bytes, step.batch_rows
@@ -99,6 +123,8 @@ def _alike(timeline: Timeline, death: Death) -> tuple[NDArray[np.int64], NDArray
         owner = Owner(death.layer, death.class_name)
         of_layer = [Owner(*pair) == owner for pair in zip(timeline.owners, timeline.classes, strict=True)]
         found &= np.array(of_layer, np.bool_)[timeline.owner]
+    if death.phase in PHASES and "/" not in death.request.op:
+        found &= timeline.phase == PHASES.index(death.phase)
     return timeline.birth[found], timeline.requested_bytes[found]
 
 

@@ -69,6 +69,11 @@ class RunRecorder:
         return self._step
 
     @property
+    def layers(self) -> tuple[LayerMemory, ...]:
+        """The model's variables by layer, once they are listed."""
+        return self._layers
+
+    @property
     def directory(self) -> str | None:
         """Directory that the run is written to; ``None`` if none."""
         return self._log.directory if self._log is not None else None
@@ -122,7 +127,7 @@ class RunRecorder:
         """Record that a step ran out of memory, and store everything at once: the process may be about to end."""
         self.replace_deaths((*self._run.deaths, death))
         if self._log is not None and not self.dropped:
-            self._log.settle(forced=True)
+            self._log.flush(at_once=True)
 
     def replace_deaths(self, deaths: tuple[Death, ...]) -> None:
         """Set what is known of the steps that ran out of memory; stored soon."""

@@ -5,6 +5,7 @@ Rows are decimated as they leave the journal, so memory and disk hold the same r
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
@@ -133,22 +134,22 @@ class RunWriter:
         self._steps.collect()
         return self._steps.steps()
 
-    def flush(self) -> None:
-        """Store all rows except the newest, which may still be amended."""
-        self._steps.collect(strict=False)  # without the lock: it may take a second
+    def flush(self, *, at_once: bool = False) -> None:
+        """Store all rows but the newest, which may still be amended; at once, that too, but no step yet to analyse."""
+        if not at_once:
+            self._steps.collect(strict=False)  # without the lock: it may take a second
         with self._faults.guard("storing", "It will be retried later."), self._lock:
             if self._journal is not None:
-                self._store_rows(self._journal.head - 1)
+                self._store_rows(self._journal.head - (not at_once))
 
     def regain(self) -> bool:
         """Continue recording, perhaps after ``settle``; return ``False`` if another recorder has continued the run."""
         with self._lock:
             return self._store.relock()
 
-    def settle(self, *, forced: bool = False) -> None:
+    def settle(self) -> None:
         """Store all rows and close the files, which the next row reopens. Less often once there are many chunks."""
-        is_due = forced or self._timer() - self._last_flush >= self.flush_interval_s
-        if len(self._chunks) >= _EAGER_CHUNKS and not is_due:
+        if len(self._chunks) >= _EAGER_CHUNKS and self._timer() - self._last_flush < self.flush_interval_s:
             return
         self._steps.collect()
         with self._faults.guard("storing", "The recording stays in memory."), self._lock:
@@ -160,7 +161,8 @@ class RunWriter:
 
     def close(self) -> None:
         """Store everything and close the files."""
-        self.settle(forced=True)
+        self._last_flush = -math.inf
+        self.settle()
         with self._faults.guard("closing", "The recording stays in memory."), self._lock:
             self._outbox.close()
             self._store.unlock()

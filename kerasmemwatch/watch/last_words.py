@@ -6,12 +6,14 @@ The exception itself stays as it is. Nothing here runs unless a step has failed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from kerasmemwatch.analysis.death_words import death_note
 from kerasmemwatch.attribution.hooks.layer_hooks import execution_mode
+from kerasmemwatch.attribution.live.live_buffers import variable_buffers
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.out_of_memory.error_text import read_error
@@ -29,6 +31,9 @@ __all__ = ["PAGE", "note_death", "note_survival"]
 
 PAGE = "out-of-memory.html"
 _FIRST_WORD = "kerasmemwatch:"
+# Seconds that the exception waits for traced steps to be analysed, and for the page.
+_STEPS_S, _PAGE_S = 0.8, 0.8
+T = TypeVar("T")
 
 
 def note_death(
@@ -56,7 +61,9 @@ def note_death(
     with faults.guard("out of memory", "The step's death is not recorded."):
         recorder.add_death(death)
     with faults.guard("out of memory", "There is no page about it."):
-        where = _page(recorder)
+        where = _page_path(recorder)
+        if where:
+            _within(_PAGE_S, lambda: _write_page(recorder, where))
     with faults.guard("out of memory", "The exception has no note."):
         if not any(str(note).startswith(_FIRST_WORD) for note in getattr(error, "__notes__", ())):
             error.add_note(death_note(death, where))
@@ -122,8 +129,12 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
     optimizers = tuple(str(optimizer.name) for optimizer in watched.optimizers())
     classes = {layer.path: type(layer.layer).__name__ for layer in layers}
     paths = {id(layer.layer): (layer.path, type(layer.layer).__name__) for layer in layers}
-    snapshot = recorder.snapshot()
-    asker = _asker(death, error, owners, classes, optimizers, paths)
+    snapshot = _within(_STEPS_S, recorder.snapshot)
+    addresses = {}
+    if "/" not in death.request.op:  # an eager operation's name tells no layer
+        buffers = variable_buffers(watched.ledger())
+        addresses = {each.address: (each.owner, each.class_name) for each in buffers if each.address}
+    asker = _asker(death, error, owners, classes, optimizers, paths, addresses)
     program = None
     if death.request.kind == "program":
         with recorder.faults.guard("out of memory", "What the program's block would have held is unknown."):
@@ -131,7 +142,8 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
     policy = str(recorder.run.configuration.get("dtype_policy", ""))
     noted = {} if tracing is None else tracing.stack.outputs
     shapes = {shape for (stage, _), specs in noted.items() if stage == death.stage for shape, _ in specs}
-    known = Known(asker, snapshot.steps, snapshot.layers, shapes, program, is_mixed=policy.startswith("mixed"))
+    steps = () if snapshot is None else snapshot.steps
+    known = Known(asker, steps, recorder.layers, shapes, program, is_mixed=policy.startswith("mixed"))
     return last_moment(death, known)
 
 
@@ -142,20 +154,33 @@ def _asker(
     classes: Mapping[str, str],
     optimizers: Sequence[str],
     paths: Mapping[int, tuple[str, str]],
+    addresses: Mapping[int, tuple[str, str]],
 ) -> Asker | None:
     request = death.request
     if request.kind != "op":
         return None
     found = by_op_name(request.op, owners, classes, optimizers) if "/" in request.op else None
-    return found or by_traceback(error, paths)
+    return found or by_traceback(error, paths, addresses)
 
 
-def _page(recorder: Recorder) -> str:
-    """Write the report as a page into the run's directory, and return where; ``""`` if it has none."""
-    directory = recorder.directory
-    if directory is None:
-        return ""
-    path = os.path.join(directory, PAGE)
-    snapshot = recorder.snapshot()
-    Recording(snapshot.run, snapshot.samples, snapshot.layers, snapshot.steps).report.to_html(path)
-    return path
+def _page_path(recorder: Recorder) -> str:
+    """Path of the page in the run's directory; ``""`` if it has none."""
+    return "" if recorder.directory is None else os.path.join(recorder.directory, PAGE)
+
+
+def _write_page(recorder: Recorder, path: str) -> None:
+    with recorder.faults.guard("out of memory", "There is no page about it."):
+        snapshot = recorder.snapshot()
+        Recording(snapshot.run, snapshot.samples, snapshot.layers, snapshot.steps).report.to_html(path)
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T | None:
+    """What a call returns if it takes no longer; else ``None``, and it ends in its own time, before the process does.
+
+    A step that is still being analysed, or a page of a very large model, must not hold up the exception.
+    """
+    found: list[T] = []
+    thread = threading.Thread(target=lambda: found.append(call()), name="kerasmemwatch-last-words")
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None

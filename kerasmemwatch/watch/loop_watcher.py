@@ -145,8 +145,7 @@ class LoopWatcher(Watcher):
             return
         self._died_at = 0
         self._list_variables()
-        if note_death(error, recorder, self._tracing):
-            recorder.regain()  # the files were closed, and the loop may go on
+        note_death(error, recorder, self._tracing)
 
     def _list_variables(self) -> None:
         """List the variables by layer, unless that is done and there are no new ones since."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ INPUT_BYTES, OUTPUT_BYTES, LIMIT_MIB = 8192 * 512 * 4, 8192 * 2048 * 4, 60
 
 @pytest.fixture(scope="module")
 def die(execute_forked: Any) -> Any:
-    def run(folder: Path, where: str, mode: str, fails_at: int) -> dict[str, Any]:
-        limits = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(LIMIT_MIB)}
+    def run(folder: Path, where: str, mode: str, fails_at: int, limit_mib: int = LIMIT_MIB) -> dict[str, Any]:
+        limits = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_mib)}
         done = execute_forked("out_of_memory.py", folder, where, mode, fails_at, **limits, TF_ENABLE_ONEDNN_OPTS="0")
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -30,25 +31,81 @@ def die(execute_forked: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("where", "mode", "fails_at"),
-    [("fit", "graph", 1), ("fit", "graph", 4), ("fit", "eager", 4), ("steps", "graph", 4)],
+    [
+        ("fit", "graph", 1),
+        ("fit", "graph", 4),
+        ("fit", "eager", 4),
+        ("evaluate", "graph", 4),
+        ("predict", "graph", 1),
+        ("train_on_batch", "graph", 1),
+        ("steps", "graph", 4),
+        ("step", "eager", 1),
+        ("step_tape", "eager", 4),
+    ],
 )
 def test_the_exception_has_a_note_and_the_step_a_record(
     die: Any, tmp_path: Path, where: str, mode: str, fails_at: int
 ) -> None:
     found = die(tmp_path, where, mode, fails_at)
+    note = said(found, tmp_path, fails_at)
+    kind = {"evaluate": "evaluation", "predict": "prediction"}.get(where, "training")
+    assert note[0].startswith(f"kerasmemwatch: {kind} step {fails_at}")
+    assert note[1].startswith(f"  Asked for: 64.0 MiB ({OUTPUT_BYTES:,} bytes) by layer wide in its forward pass")
+    assert found["text"].startswith(f"Step {fails_at} ran out of memory: layer wide asked for 64.0 MiB")
+    alive = next(line for line in note if "Alive then" in line)
+    if fails_at == 1:
+        assert "no step was traced yet: variables only" in alive
+    elif where != "train_on_batch":
+        assert "traced step 2, scaled from batch 8 to 8,192" in alive and "with a batch of 8,192" in note[0]
+        [fits] = [line for line in note if "Likely to fit (estimate): batch_size=" in line]
+        assert 64 < int(fits.partition("batch_size=")[2].split()[0].rstrip(":")) < 8192
+
+
+def test_an_xla_program_is_told_with_its_exact_size(die: Any, tmp_path: Path) -> None:
+    found = die(tmp_path, "fit", "xla", 4)
+    note = said(found, tmp_path, 4)
+    assert "with a batch of 8,192" in note[0]
+    size = int(note[1].partition("(")[2].partition(" bytes")[0].replace(",", ""))
+    # Both activations of the wide layer live at once, and little else.
+    assert 2 * OUTPUT_BYTES < size < 2.2 * OUTPUT_BYTES and "by the step's XLA program" in note[1]
+    assert any(line.startswith("  Largest layers: wide 1") for line in note)
+    assert any("XLA's plan" in line for line in note)
+
+
+def test_each_try_has_a_line_and_the_last_says_what_fitted(die: Any, tmp_path: Path) -> None:
+    found = die(tmp_path, "retried", "graph", 1, limit_mib=120)
+    assert found["ended"] == [False, False, True, True] and found["stored"] == 2
+    deaths = load(tmp_path).run.deaths
+    assert [(death.step, death.batch) for death in deaths] == [(1, 8192), (2, 4096)]
+    assert [death.followed for death in deaths] == [False, True] and deaths[1].fitted_batch == 64
+    assert "Afterwards a batch of 64 fitted." in found["text"]
+    assert "Before: Step 1 ran out of memory" in found["text"]
+
+
+def said(found: dict[str, Any], folder: Path, fails_at: int) -> list[str]:
+    """The note, where the step's row is right, and record and page were on disk before the exception left."""
     assert found["raised"] == "ResourceExhaustedError" and found["plain"] == [True, False, False]
     assert found["ended"] == [True] * (fails_at - 1) + [False]
     assert found["limit"] == LIMIT_MIB * MIB and found["faults"] == []
     assert INPUT_BYTES < found["peaks"][-1] <= found["limit"]
-    # On disk before the exception left.
     assert found["stored"] == found["page"] == 1
-    assert load(tmp_path).samples["ended"].tolist() == found["ended"]
-    first, asked, *_ = note = found["note"]
-    assert first.startswith(f"kerasmemwatch: training step {fails_at}") and "a batch of 8,192" in first
-    assert asked.startswith(f"  Asked for: 64.0 MiB ({OUTPUT_BYTES:,} bytes) by layer wide in its forward pass")
-    alive = next(line for line in note if "Alive then" in line)
-    assert ("no step was traced yet" if fails_at == 1 else "traced step 2, scaled from batch 8 to 8,192") in alive
+    assert load(folder).samples["ended"].tolist() == found["ended"]
+    note: list[str] = found["note"]
     assert len(note) <= MAX_LINES and note[-1].endswith("run/out-of-memory.html")
-    headline = f"Step {fails_at} ran out of memory: layer wide asked for 64.0 MiB for a batch of 8,192"
-    assert found["text"].startswith(headline)
     assert "an exception left it" not in found["text"]  # it is told of already
+    return note
+
+
+@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
+def test_a_script_that_is_run_dies_with_the_note(execute: Any, tmp_path: Path, method: str) -> None:
+    flags = ("-m", "kerasmemwatch", "run", "--log-dir", str(tmp_path))
+    limits = {"TF_CPU_BFC_MEM_LIMIT_IN_MB": "100", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    done = execute("plain_out_of_memory.py", method, flags=flags, **limits)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    at = next(number for number, line in enumerate(said) if line.startswith("kerasmemwatch: training step 1"))
+    # Behind the error's own text, as Python prints notes.
+    assert any("ResourceExhaustedError" in line for line in said[:at])
+    assert re.search(r"Asked for: 64\.0 MiB \(67,108,864 bytes\) by layer (wide|head)", said[at + 1])
+    [death] = load(tmp_path).run.deaths
+    assert death.batch == 8192 and death.limit_bytes == 100 * MIB

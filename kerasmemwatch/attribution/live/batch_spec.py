@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,29 +68,31 @@ def fixed_rows(arguments: Any) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def rows_in_batch(parts: Sequence[BatchPart], events: AllocationEvents) -> int | None:
-    """Find the rows of the step's batch: the number that fits most parts, in buffers of the pipeline or that died."""
+def rows_in_batch(
+    parts: Sequence[BatchPart], events: AllocationEvents, by_outputs: Mapping[int, int] = MappingProxyType({})
+) -> int | None:
+    """Find the rows of the step's batch: the number that fits most parts, in buffers of the pipeline or that died.
+
+    Args:
+        parts: The tensors of the batch.
+        events: The step's events.
+        by_outputs: By number of rows, how many layers' outputs it would fit; decides between equals.
+    """
     of_pipeline = events.from_input_pipeline & events.births
     sizes = set(np.unique(events.requested_bytes[~events.births | of_pipeline]).tolist())
-    # A batch that the pipeline makes in the step tells more than what died: a weight's size may fit, too.
     made = set(np.unique(events.requested_bytes[of_pipeline]).tolist())
-    votes = Counter(
-        rows
-        for part in parts
-        if part.per_row
-        for among, count in ((sizes, 1), (made, len(parts)))
-        for rows in {part.rows(size) for size in among}
-        for _ in range(count)
-        if rows
+    votes, sure = (
+        Counter(rows for part in parts if part.per_row for rows in {part.rows(size) for size in among} if rows)
+        for among in (sizes, made)  # what died may be a weight
     )
     # Small parts fit many sizes; the largest fits few.
     largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)
     candidates = {largest.rows(size) for size in sizes} - {0} if largest else set()
-    return max(candidates, key=lambda rows: votes[rows], default=None)
+    return max(candidates, key=lambda rows: (votes[rows], by_outputs.get(rows, 0), sure[rows]), default=None)
 
 
-def rows_by_outputs(outputs: Mapping[str, Iterable[Spec]], made: Mapping[str, Iterable[int]]) -> int | None:
-    """Find the rows of a step whose batch is unknown: the number that most layers' outputs would have.
+def rows_by_outputs(outputs: Mapping[str, Iterable[Spec]], made: Mapping[str, Iterable[int]]) -> Counter[int]:
+    """Count the layers' outputs that each number of rows would fit.
 
     Args:
         outputs: By layer path, a record of each tensor that the layer's call returns.
@@ -97,16 +100,14 @@ def rows_by_outputs(outputs: Mapping[str, Iterable[Spec]], made: Mapping[str, It
 
     Example:
         >>> rows_by_outputs({"a": [((None, 3), 4)], "b": [((None,), 4)]}, {"a": [96, 100], "b": [32]})
-        8
+        Counter({8: 2})
     """
     votes: Counter[int] = Counter()
     for path, specs in outputs.items():
         for shape, item in specs:
             row = _bytes((None, *shape[1:]), item, 1) if shape else None
             votes.update({size // row for size in made.get(path, ()) if row and size % row == 0 and size})
-    best = votes.most_common(2)
-    # A tie tells nothing.
-    return best[0][0] if best and (len(best) == 1 or best[0][1] > best[1][1]) else None
+    return votes
 
 
 def batch_sizes(parts: Sequence[BatchPart], events: AllocationEvents) -> list[int]:

@@ -1,6 +1,7 @@
 """A batch that does not fit into the memory that TensorFlow may use, wherever steps run; prints what is recorded."""
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -52,9 +53,17 @@ def over_steps():
             train(x, y)
 
 
+def by_tape():
+    with watcher:
+        for x, y in data:
+            with watcher.step(), kmw.MemoryTape(session=watcher) as tape:
+                loss = keras.ops.mean((model(x, training=True) - y) ** 2)
+            model.optimizer.apply(tape.gradient(loss, model.trainable_weights), model.trainable_weights)
+
+
 def retried():
+    x, y = np.ones((8192, 512), "float32"), np.ones((8192, 1), "float32")
     for size in (8192, 4096, 64):
-        x, y = np.ones((8192, 512), "float32"), np.ones((8192, 1), "float32")
         try:
             model.fit(x, y, batch_size=size, steps_per_epoch=2, verbose=0, callbacks=[watcher])
         except tf.errors.ResourceExhaustedError as error:
@@ -70,6 +79,7 @@ runs = {
     "train_on_batch": lambda: within_watch("train"),
     "step": within_step,
     "steps": over_steps,
+    "step_tape": by_tape,
     "retried": retried,
 }
 kept = {"run_name": "run", "trace": "auto"}
@@ -96,3 +106,4 @@ found |= {
     "faults": [note for note in watcher.report.notes if "out of memory:" in note],
 }
 print(json.dumps(found), flush=True)
+os._exit(0)  # after an error in a compiled step, TensorFlow aborts the process as it exits
