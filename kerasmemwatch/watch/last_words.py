@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -142,6 +142,8 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
     policy = str(recorder.run.configuration.get("dtype_policy", ""))
     noted = {} if tracing is None else tracing.stack.outputs
     shapes = {shape for (stage, _), specs in noted.items() if stage == death.stage for shape, _ in specs}
+    if not shapes:  # no hook was in place when the step's function was made
+        shapes = {shape for layer in layers for shape in _symbolic_shapes(layer.layer)}
     steps = () if snapshot is None else snapshot.steps
     known = Known(asker, steps, recorder.layers, shapes, program, is_mixed=policy.startswith("mixed"))
     return last_moment(death, known)
@@ -161,6 +163,14 @@ def _asker(
         return None
     found = by_op_name(request.op, owners, classes, optimizers) if "/" in request.op else None
     return found or by_traceback(error, paths, addresses)
+
+
+def _symbolic_shapes(layer: Any) -> Iterator[tuple[int | None, ...]]:
+    """The shape of a layer's output in a functional model, if it has one."""
+    try:
+        yield tuple(layer.output.shape)
+    except Exception:  # not called yet, or with several outputs
+        return
 
 
 def _page_path(recorder: Recorder) -> str:

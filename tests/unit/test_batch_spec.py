@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from captures import COMPUTE, PIPELINE, PYTHON, events
 
-from kerasmemwatch.attribution.live.batch_spec import BatchPart, batch_parts, output_bytes, rows_in_batch, tensor_specs
+from kerasmemwatch.attribution.live.batch_spec import (
+    BatchPart,
+    batch_parts,
+    fixed_rows,
+    output_bytes,
+    rows_in_batch,
+    tensor_specs,
+)
 
 FLOAT = SimpleNamespace(size=4)
 
@@ -63,3 +70,28 @@ def test_outputs_of_a_layer_add_up() -> None:
     }
     assert output_bytes(outputs, 8) == {"a": 8 * 10 * 4 + 4 * 2 * 4, "scalar": 4}
     assert output_bytes(outputs, None) == {"scalar": 4}
+
+
+def test_outputs_decide_where_the_batch_is_unknown_or_fits_twice() -> None:
+    nothing = events([])
+    assert rows_in_batch([], nothing, {8: 2, 2048: 1}) == 8
+    assert rows_in_batch([], nothing, {8: 1, 2048: 1}) is None
+    # A weight that died fits both parts, too.
+    parts = [BatchPart(2048, True), BatchPart(4, True)]
+    died = events([(256, -16384), (512, -32), (768, -4194304), (1024, -8192)])
+    assert rows_in_batch(parts, died, {8: 2}) == 8
+    assert rows_in_batch(parts, died, {2048: 2}) == 2048
+
+
+def test_a_batch_that_the_pipeline_makes_counts_before_what_died() -> None:
+    parts = [BatchPart(2048, True), BatchPart(4, True)]
+    made = events([(256, -16384), (512, 32, "", PIPELINE), (768, -4194304), (1024, -8192)])
+    assert rows_in_batch(parts, made) == 8
+
+
+def test_the_rows_that_all_tensors_share() -> None:
+    assert fixed_rows((np.ones((6, 3)), np.ones(6))) == 6
+    assert fixed_rows((SimpleNamespace(element_spec=(spec(6, 3), spec(6))),)) == 6
+    assert fixed_rows((SimpleNamespace(element_spec=(spec(None, 3), spec(6))),)) is None
+    assert fixed_rows((np.ones((6, 3)), np.ones(5))) is None
+    assert fixed_rows(()) is None
