@@ -169,7 +169,7 @@ def could_be(num_bytes: int, rounded: str) -> bool:
     if match is None:
         return False
     number, unit = match["size"].replace(",", ""), match["unit"].lower()
-    digits = len(number.partition(".")[2])
-    scale = 1024 ** _UNITS[unit if unit in _UNITS else unit[0]]
-    # Half of the last digit, and what a float may be off by.
-    return bool(abs(num_bytes / scale - float(number)) <= 0.5 * 10.0**-digits + 1e-9)
+    digits, power = len(number.partition(".")[2]), _UNITS[unit if unit in _UNITS else unit[0]]
+    # TensorFlow drops what is below the next smaller unit before it rounds.
+    cut = num_bytes // 1024 ** max(0, power - 1) / 1024 ** min(1, power)
+    return any(abs(size - float(number)) <= 0.5 * 10.0**-digits + 1e-9 for size in (cut, num_bytes / 1024**power))
