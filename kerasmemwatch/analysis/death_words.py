@@ -102,14 +102,17 @@ def _what(death: Death) -> str:
     tensor = f", {request.dtype}{list(request.shape)}" if request.shape else ""
     pass_ = f" {_ASKED_IN[death.phase]}" if death.class_name and death.phase in _ASKED_IN else ""
     op = f", operation {_name(request.op)}" if request.op and request.kind == "op" else ""
-    return f"{size}{exact} by {asker(death)}{pass_}{op}{tensor}."
+    is_planned = request.kind == "program" and death.mode == "xla" and request.num_bytes is not None
+    most = f", most of it for layer {_name(death.layers[0].path)}" if is_planned and death.layers else ""
+    return f"{size}{exact} by {asker(death)}{pass_}{op}{tensor}{most}."
 
 
 def _free(death: Death) -> str:
     if death.in_use_bytes is None:
         return ""
     limit = f" of {format_bytes(death.limit_bytes)}" if death.limit_bytes else ""
-    words = f"  In use: at most {format_bytes(death.in_use_bytes)}{limit} in this step (measured)"
+    whose = " of the host's memory" if death.request.kind == "host" else ""
+    words = f"  In use: at most {format_bytes(death.in_use_bytes)}{limit}{whose} in this step (measured)"
     if death.is_fragmented:
         free = format_bytes(death.free_bytes)
         return f"{words}; {free} were free, but in no piece that is large enough: memory is fragmented."
@@ -122,6 +125,8 @@ def _free(death: Death) -> str:
 def _alive(death: Death) -> str:
     ranked = sorted(death.by_category.items(), key=lambda item: -item[1])
     found = ", ".join(f"{name} {format_bytes(size)}" for name, size in ranked[:_MOST_CATEGORIES])
+    if death.request.kind == "program":
+        return f"  Would be alive ({death.figures_from}): {found}."
     # Scaled figures count a batch that waits in the pipeline, which need not be there.
     is_more = death.in_use_bytes is not None and sum(death.by_category.values()) > death.in_use_bytes
     source = death.figures_from + (", at most" if is_more and death.peak_bytes else "")

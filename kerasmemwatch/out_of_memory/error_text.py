@@ -30,6 +30,8 @@ _COMPILE = (
     re.compile(rf"Failed to allocate (?P<size>{_NUMBER}) (?P<unit>bytes) for new constant", re.IGNORECASE),
     re.compile(rf"Failed to allocate request for (?P<size>{_NUMBER})(?P<unit>[KMGT]?i?B)", re.IGNORECASE),
 )
+# PyTorch's, which names no operation.
+_TORCH = re.compile(rf"Tried to allocate (?P<size>{_NUMBER}) (?P<unit>[KMGT]?i?B)", re.IGNORECASE)
 _AUTOTUNING = re.compile(r"autotun", re.IGNORECASE)
 # numpy's, with the array's shape and type.
 _ARRAY = re.compile(
@@ -42,6 +44,7 @@ _SILENT = re.compile(
     r"|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED|Attempting to allocate .* exceeds|\bout of memory\b",
     re.IGNORECASE,
 )
+_CLASSES = frozenset({"ResourceExhaustedError", "InternalError", "UnknownError", "XlaRuntimeError", "OutOfMemoryError"})
 # TensorFlow 1 wrote "[[node x (defined at ...)]]" and "[[Node: x = ...]]".
 _NODE = re.compile(r"\{\{node (?P<op>[^}\s]+)\}\}|\[\[[Nn]ode:? (?P<old>[^\s\]{]+)")
 _EAGER = re.compile(r"\[Op:(?P<op>\w+)\]")
@@ -74,14 +77,21 @@ def read_error(text: str, class_name: str = "ResourceExhaustedError") -> Request
         Request(kind='op', num_bytes=8192, rounded='', shape=(64, 32), dtype='float', op='model/dense/MatMul',
             device='GPU:0', allocator='GPU_0_bfc')
     """
-    readers: tuple[Callable[[str], Request | None], ...] = (_of_operation, _of_compiler, _of_program, _of_host)
+    readers: tuple[Callable[[str], Request | None], ...] = (
+        _of_operation,
+        _of_compiler,
+        _of_program,
+        _of_host,
+        _of_torch,
+    )
     for read in readers:
         found = read(text)
         if found is not None:
             return found
     if class_name == "MemoryError":
         return Request("host")
-    silent = _SILENT.search(text)
+    # Other errors may well say "out of memory" without being it.
+    silent = _SILENT.search(text) if class_name in _CLASSES else None
     return None if silent is None else Request("op", op=_op(text, silent.end()), device=_device(text))
 
 
@@ -111,6 +121,11 @@ def _of_compiler(text: str) -> Request | None:
 def _of_program(text: str) -> Request | None:
     match = _PROGRAM.search(text)
     return None if match is None else _sized("program", match, text)
+
+
+def _of_torch(text: str) -> Request | None:
+    match = _TORCH.search(text)
+    return None if match is None else _sized("op", match, text)
 
 
 def _of_host(text: str) -> Request | None:

@@ -92,6 +92,11 @@ def _first_words(error: BaseException, request: Request, recorder: Recorder, mod
     names = [device.name for device in devices]
     index = names.index(request.device) if request.device in names else 0
     counts_all = bool(devices) and devices[index].counting == "exact"
+    if request.kind == "host":
+        in_use, limit = value("host_rss_bytes"), recorder.run.host.get("limit_bytes")
+    else:
+        in_use = value("device_peak_bytes", index) if counts_all else None
+        limit = devices[index].limit_bytes if devices else None
     epoch = value("epoch")
     return Death(
         step=int(value("step") or recorder.step),
@@ -101,8 +106,8 @@ def _first_words(error: BaseException, request: Request, recorder: Recorder, mod
         request=replace(request, device=request.device or (names[index] if names and request.kind != "host" else "")),
         mode="" if model is None else execution_mode(model),
         batch=batch,
-        in_use_bytes=_whole(value("device_peak_bytes", index)) if counts_all else None,
-        limit_bytes=devices[index].limit_bytes if devices else None,
+        in_use_bytes=_whole(in_use),
+        limit_bytes=limit,
     )
 
 

@@ -133,6 +133,16 @@ def test_what_is_no_lack_of_memory(text: str) -> None:
     assert read_error(text) is None
 
 
+def test_torch_s_error_has_a_size() -> None:
+    text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB."
+    assert read_error(text, "OutOfMemoryError") == Request("op", None, "2.00GiB")
+
+
+def test_an_error_that_only_speaks_of_it_is_not_it() -> None:
+    assert read_error("Stop before the GPU is out of memory.", "BudgetExceededError") is None
+    assert read_error("CUDA_ERROR_OUT_OF_MEMORY", "InternalError") == Request("op")
+
+
 def test_python_tells_nothing_of_the_size() -> None:
     assert read_error("", "MemoryError") == Request("host")
 
