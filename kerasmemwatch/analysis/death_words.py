@@ -8,7 +8,7 @@ from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.death import Death
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["MAX_LINES", "asker", "death_headline", "death_lines", "death_note"]
+__all__ = ["MAX_LINES", "asked_beyond", "asker", "death_headline", "death_lines", "death_note"]
 
 MAX_LINES = 8
 _LONGEST = 60
@@ -38,6 +38,20 @@ def death_lines(deaths: Sequence[Death]) -> tuple[str, ...]:
     newest, earlier = deaths[-1], [f"  Before: {death_headline(death)}" for death in reversed(deaths[:-1])]
     details = [line for line in _lines(newest, "") if line][1:]
     return (death_headline(newest), *details, *earlier)
+
+
+def asked_beyond(deaths: Sequence[Death], device: str | None) -> str:
+    """Suffix for a device's share of its limit, which says little after an allocation has failed; ``""`` if none has.
+
+    Example:
+        >>> from kerasmemwatch.records.death import Request
+        >>> asked_beyond([Death(7, "train", request=Request("op", 1024, device="GPU:0"))], "GPU:0")
+        '; step 7 asked for 1.0 KiB more in vain'
+    """
+    for death in reversed(deaths):
+        if death.request.device == device and death.request.num_bytes is not None:
+            return f"; step {death.step:,} asked for {format_bytes(death.request.num_bytes)} more in vain"
+    return ""
 
 
 def death_note(death: Death, where: str = "") -> str:

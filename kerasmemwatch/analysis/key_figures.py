@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kerasmemwatch.analysis.caveats import all_notes, at_least, in_part, is_planned, untraced
+from kerasmemwatch.analysis.death_words import asked_beyond
 from kerasmemwatch.analysis.findings import ENOUGH_COVERAGE, Findings
 from kerasmemwatch.analysis.growth import outlooks
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
@@ -51,7 +52,9 @@ def _limit(report: Findings) -> Tile:
         return Tile(label, "unknown", f"of {format_bytes(limit)}; the peak is counted in part", "warning")
     share = report.peak.bytes / limit
     left = format_bytes(max(0, limit - report.peak.bytes))
-    return Tile(label, f"{share:.1%}", f"of {format_bytes(limit)}; {left} were left at the peak", _tone(share))
+    beyond = asked_beyond(report.run.deaths, report.peak.device)
+    detail = f"of {format_bytes(limit)}; {left} were left at the peak{beyond}"
+    return Tile(label, f"{share:.1%}", detail, "warning" if beyond else _tone(share))
 
 
 def _host(report: Findings) -> Tile:

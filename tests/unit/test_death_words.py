@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kerasmemwatch.analysis.death_words import MAX_LINES, death_headline, death_lines, death_note
+from kerasmemwatch.analysis.key_figures import headline
 from kerasmemwatch.out_of_memory.suggestions import suggest
 from kerasmemwatch.records.death import Death, Request, Suggestion
 from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.rows import ALWAYS, to_samples
+from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Column
+from kerasmemwatch.reports.html.page import html_page
+from kerasmemwatch.reports.report import make_report
+from kerasmemwatch.storage.codecs.run_codec import decode_run, encode_run
 from kerasmemwatch.units import MIB
 
 DEATH = Death(
@@ -142,3 +150,29 @@ def test_what_does_not_apply_is_not_suggested() -> None:
 def test_a_data_set_on_the_device_is_told_with_its_size() -> None:
     found = suggest(DIED, needs, data_bytes=70 * MIB)
     assert "data set off the device" in found[1].words and found[1].saves_bytes == 70 * MIB
+
+
+# -- reports ---------------------------------------------------------------------------------------------------
+
+
+def test_text_page_and_tiles_begin_with_the_death() -> None:
+    limits = (DeviceInfo("GPU:0", limit_bytes=200 * MIB),)
+    evil = replace(DEATH, layer="<b>bn2</b>", in_use_bytes=None)
+    run = RunInfo("run", 0.0, devices=limits, deaths=(evil,))
+    rows = np.array([[7, 7, 0, 0, 1.0, 0, 150 * MIB, 180 * MIB, 180 * MIB, 0]], float)
+    layout = tuple(Column(each.name, 1 if each.width == 0 else each.width, each.integer) for each in ALWAYS)
+    report = make_report(run, to_samples([(layout, rows)]))
+    text = " ".join(str(report).split())
+    assert text.startswith("Step 7 ran out of memory: layer <b>bn2</b> asked for 32.0 MiB for a batch of 64.")
+    assert "the peak was 90.0% of it; step 7 asked for 32.0 MiB more in vain" in text
+    assert "did not end: an exception left it" not in text
+    page = html_page(report)
+    assert page.index('<section id="death"') < page.index('<dl class="tiles">')
+    assert "layer &lt;b&gt;bn2&lt;/b&gt; asked for" in page and "<b>bn2</b>" not in page
+    [tile] = [tile for tile in headline(report) if tile.label == "Share of the device limit"]
+    assert tile.tone == "warning" and "asked for 32.0 MiB more in vain" in tile.detail
+
+
+def test_a_death_is_stored_with_the_run() -> None:
+    run = RunInfo("run", 0.0, deaths=(replace(DEATH, fitted_batch=8, followed=True), DEATH))
+    assert decode_run(encode_run(run, ()))[0].deaths == run.deaths

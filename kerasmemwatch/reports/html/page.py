@@ -130,7 +130,11 @@ def _deaths(report: Findings) -> Iterator[str]:
     headline, *details = death_lines(report.run.deaths) or ("",)
     if headline:
         yield f'<section id="death" class="alert" role="alert"><h2>{escape(printable(headline))}</h2>'
-        yield f"<pre>{escape(chr(10).join(map(printable, details)))}</pre></section>"
+        yield "<ul>"
+        for line in details:
+            label, colon, rest = printable(line).strip().partition(":")
+            yield f"<li><strong>{escape(label)}{colon}</strong>{escape(rest)}</li>"
+        yield "</ul></section>"
 
 
 def _tiles(report: Findings) -> Iterator[str]:

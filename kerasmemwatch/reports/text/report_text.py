@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kerasmemwatch.analysis.caveats import alerts, all_notes, at_least, counting, in_part
-from kerasmemwatch.analysis.death_words import death_lines
+from kerasmemwatch.analysis.death_words import asked_beyond, death_lines
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth import outlooks
 from kerasmemwatch.analysis.layer_columns import cell_words
@@ -78,7 +78,8 @@ def renderable(
         width: Width of the text in columns; tables omit columns that do not fit.
     """
     report = _printable(report)
-    parts: list[RenderableType] = [Text(line) for line in death_lines(report.run.deaths)]
+    lines = death_lines(report.run.deaths)
+    parts: list[RenderableType] = [Text(line, style="" if number else "bold") for number, line in enumerate(lines)]
     parts += [Text(alert, style="bold") for alert in alerts(report)]
     parts += [Text(printable(title), style="bold")] if title else [_title(report)]
     if report.samples.num_samples and not title:
@@ -127,7 +128,8 @@ def _device_facts(report: Findings, everything: bool) -> Iterator[tuple[str, str
             yield (
                 f"{device.name} limit",
                 format_bytes(device.limit_bytes),
-                f"the peak was {_share(peak.bytes, device.limit_bytes)} of it",
+                f"the peak was {_share(peak.bytes, device.limit_bytes)} of it"
+                + asked_beyond(report.run.deaths, device.name),
             )
     if report.weights_bytes is not None:
         optimizer = format_bytes(report.optimizer_bytes)
