@@ -23,6 +23,8 @@ from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedS
 __all__ = ["Known", "last_moment"]
 
 _SHOWN_LAYERS = 3
+# What a training step holds at most, over its layers' outputs: from 2 (Transformers) to 5 (convolutions on a CPU).
+_TRAINING_COPIES = 5
 _VARIABLES = ("weights", "optimizer", "other")
 
 
@@ -35,6 +37,7 @@ class Known:
         steps: The traced steps so far.
         inventory: The model's variables by layer.
         outputs: Shapes of the layers' outputs, ``None`` where a size depends on the batch.
+        row_bytes: Bytes of all layers' outputs for a row of a batch; ``None`` if unknown.
         program: The XLA program that did not fit; ``None`` if none was found.
         is_mixed: Whether mixed precision is in use.
     """
@@ -43,6 +46,7 @@ class Known:
     steps: Sequence[TracedStep] = ()
     inventory: Sequence[LayerMemory] = ()
     outputs: Collection[tuple[int | None, ...]] = ()
+    row_bytes: int | None = None
     program: FailedProgram | None = None
     is_mixed: bool = False
 
@@ -66,8 +70,9 @@ def last_moment(death: Death, known: Known) -> Death:
         death, needs = _of_traced(death, traced)
         data_bytes = data_set_bytes(traced) if traced.timeline.device.startswith("GPU") else 0
     else:
-        death = _of_variables(death, known)
-    helps = suggest(death, needs, is_mixed=known.is_mixed, data_bytes=data_bytes)
+        death, needs = _of_variables(death, known)
+    is_rough = traced is None and known.program is None
+    helps = suggest(death, needs, is_rough=is_rough, is_mixed=known.is_mixed, data_bytes=data_bytes)
     return replace(death, suggestions=helps, layers=death.layers[:_SHOWN_LAYERS])
 
 
@@ -213,16 +218,22 @@ def _rows_by_outputs(outputs: Collection[tuple[int | None, ...]], shape: tuple[i
 # -- from the variables ----------------------------------------------------------------------------------------
 
 
-def _of_variables(death: Death, known: Known) -> Death:
-    """No step was traced: the variables' sum is all that is known."""
+def _of_variables(death: Death, known: Known) -> tuple[Death, Needs | None]:
+    """No step was traced: the variables' sum is all that is known, and the sizes of layers' outputs."""
     held = [replace(row, total_bytes=_variables_bytes(row)) for row in known.inventory]
-    return replace(
+    found = replace(
         death,
         batch=death.batch or _rows_by_outputs(known.outputs, death.request.shape),
         by_category=_sums(known.inventory, _VARIABLES),
         layers=tuple(sorted((row for row in held if row.class_name), key=lambda row: -(row.total_bytes or 0))),
         figures_from="no step was traced yet: variables only",
     )
+    row_bytes, training = known.row_bytes, death.stage == "train"
+    if not row_bytes:
+        return found, None
+    fixed = sum(found.by_category.values()) + training * found.by_category.get("weights", 0)  # as many gradients
+    each = row_bytes * (_TRAINING_COPIES if training else 1)
+    return found, lambda rows: fixed + rows * each
 
 
 def _variables_bytes(row: LayerMemory | None) -> int:

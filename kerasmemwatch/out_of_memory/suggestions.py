@@ -16,22 +16,24 @@ Needs = Callable[[int], int]
 
 # An estimate is no promise: this share of it is added before it is called a fit.
 _MARGIN = 0.15
+_ROUGH = " (a rough guess from the layers' outputs)"
 _MOST = 4
 _REMAT_LAYERS = 3
 
 
 def suggest(
-    death: Death, needs: Needs | None, *, is_mixed: bool = False, data_bytes: int = 0
+    death: Death, needs: Needs | None, *, is_rough: bool = False, is_mixed: bool = False, data_bytes: int = 0
 ) -> tuple[Suggestion, ...]:
     """Rank changes by what they are estimated to save; a smaller batch comes first.
 
     Args:
         death: The death, with all layers that held something.
         needs: What the step needs by the rows of its batch; ``None`` if unknown.
+        is_rough: Whether ``needs`` is a rough guess.
         is_mixed: Whether mixed precision is in use.
         data_bytes: Bytes of a whole data set on the device.
     """
-    needed = None if needs is None or death.batch is None else needs(death.batch)
+    needed = None if needs is None or death.batch is None or is_rough else needs(death.batch)
     others = [
         *_off_device(data_bytes),
         *(() if is_mixed else _mixed(death.by_category)),
@@ -40,7 +42,10 @@ def suggest(
     ]
     ranked = sorted(others, key=lambda each: -(each.saves_bytes or 0))
     judged = [_judged(each, needed, death.limit_bytes) for each in ranked]
-    return (*_smaller_batch(death, needs), *judged)[:_MOST]
+    smaller = _smaller_batch(death, needs)
+    if is_rough:
+        smaller = (replace(each, words=f"{each.words}{_ROUGH}", saves_bytes=None, fits=None) for each in smaller)
+    return (*smaller, *judged)[:_MOST]
 
 
 def _smaller_batch(death: Death, needs: Needs | None) -> Iterator[Suggestion]:

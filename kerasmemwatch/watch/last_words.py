@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from kerasmemwatch.analysis.death_words import death_note
 from kerasmemwatch.attribution.hooks.layer_hooks import execution_mode
+from kerasmemwatch.attribution.live.batch_spec import row_bytes
 from kerasmemwatch.attribution.live.live_buffers import variable_buffers
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.attribution.variables.watched import Watched
@@ -51,9 +52,18 @@ def note_death(
     Returns:
         Whether it was for lack of memory.
     """
-    request = read_error(str(error), type(error).__name__)
-    if request is None:
-        return False
+    with recorder.faults.guard("out of memory", "The exception has no note."):
+        request = read_error(str(error), type(error).__name__)
+        if request is not None:
+            _note(error, request, recorder, tracing, model, batch)
+            return True
+    return False
+
+
+def _note(
+    error: BaseException, request: Request, recorder: Recorder, tracing: Tracing | None, model: Any, batch: int | None
+) -> None:
+    """Each part by itself: the host may be short of memory, too, and the note needs the least."""
     faults, where = recorder.faults, ""
     death = _first_words(error, request, recorder, model, batch)
     with faults.guard("out of memory", "What was alive is unknown."):
@@ -67,7 +77,6 @@ def note_death(
     with faults.guard("out of memory", "The exception has no note."):
         if not any(str(note).startswith(_FIRST_WORD) for note in getattr(error, "__notes__", ())):
             error.add_note(death_note(death, where))
-    return True
 
 
 def note_survival(recorder: Recorder, batch: int | None = None) -> None:
@@ -146,11 +155,12 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
             program = find_program(death.request, owners)
     policy = str(recorder.run.configuration.get("dtype_policy", ""))
     noted = {} if tracing is None else tracing.stack.outputs
-    shapes = {shape for (stage, _), specs in noted.items() if stage == death.stage for shape, _ in specs}
+    specs = [spec for (stage, _), found in noted.items() if stage == death.stage for spec in found]
+    shapes = {shape for shape, _ in specs}
     if not shapes:  # no hook was in place when the step's function was made
         shapes = {shape for layer in layers for shape in _symbolic_shapes(layer.layer)}
     steps = () if snapshot is None else snapshot.steps
-    known = Known(asker, steps, recorder.layers, shapes, program, is_mixed=policy.startswith("mixed"))
+    known = Known(asker, steps, recorder.layers, shapes, row_bytes(specs), program, is_mixed=policy.startswith("mixed"))
     return last_moment(death, known)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from timelines import step, timeline
@@ -107,3 +109,13 @@ def test_an_eager_operation_is_told_apart_by_its_layer_and_its_size() -> None:
 
 def test_a_data_set_on_the_device_is_larger_than_a_batch() -> None:
     assert data_set_bytes(scaled(STEP, 8)) == 9600
+
+
+def test_without_a_traced_step_the_layers_outputs_give_a_rough_guess() -> None:
+    rows = [LayerMemory("a", "Dense", weights_bytes=1000)]
+    died_ = replace(died(batch=16), limit_bytes=20_000)
+    first = last_moment(died_, Known(inventory=rows, row_bytes=300)).suggestions[0]
+    # 2 * 1000 bytes of weights and gradients, 5 * 300 a row, and the margin.
+    assert first.code == "batch_size=8" and first.fits is None and "rough guess" in first.words
+    first = last_moment(replace(died_, stage="predict"), Known(inventory=rows, row_bytes=3000)).suggestions[0]
+    assert first.code == "batch_size=4"

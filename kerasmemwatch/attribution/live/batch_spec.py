@@ -22,6 +22,7 @@ __all__ = [
     "fixed_rows",
     "leaves",
     "output_bytes",
+    "row_bytes",
     "rows_by_outputs",
     "rows_in_batch",
     "tensor_specs",
@@ -113,6 +114,17 @@ def rows_by_outputs(outputs: Mapping[str, Iterable[Spec]], made: Mapping[str, It
             row = _bytes((None, *shape[1:]), item, 1) if shape else None
             votes.update({size // row for size in made.get(path, ()) if row and size % row == 0 and size})
     return votes
+
+
+def row_bytes(specs: Iterable[Spec]) -> int | None:
+    """Bytes of tensors for one row of their batch; ``None`` if a size is unknown, or there is none.
+
+    Example:
+        >>> row_bytes([((None, 3), 4), ((8, 2), 4)])
+        20
+    """
+    sizes = [_bytes((None, *shape[1:]), item, 1) for shape, item in specs if shape]
+    return sum(size or 0 for size in sizes) if sizes and None not in sizes else None
 
 
 def batch_sizes(parts: Sequence[BatchPart], events: AllocationEvents) -> list[int]:
