@@ -115,7 +115,7 @@ def _what(death: Death) -> str:
     exact = f" ({request.num_bytes:,} bytes)" if request.num_bytes is not None else ""
     tensor = f", {request.dtype}{list(request.shape)}" if request.shape else ""
     pass_ = f" {_ASKED_IN[death.phase]}" if death.class_name and death.phase in _ASKED_IN else ""
-    op = f", operation {_name(request.op)}" if request.op and request.kind == "op" else ""
+    op = f", operation {_name(request.op)}" if request.op and request.kind == "op" and death.layer else ""
     is_planned = request.kind == "program" and death.mode == "xla" and request.num_bytes is not None
     most = f", most of it for layer {_name(death.layers[0].path)}" if is_planned and death.layers else ""
     return f"{size}{exact} by {asker(death)}{pass_}{op}{tensor}{most}."
@@ -139,6 +139,8 @@ def _free(death: Death) -> str:
 def _alive(death: Death) -> str:
     ranked = sorted(death.by_category.items(), key=lambda item: -item[1])
     found = ", ".join(f"{name} {format_bytes(size)}" for name, size in ranked[:_MOST_CATEGORIES])
+    if not death.figures_from:
+        return ""
     if death.request.kind == "program":
         return f"  Would be alive ({death.figures_from}): {found}."
     # Scaled figures count a batch that waits in the pipeline, which need not be there.

@@ -74,6 +74,7 @@ def _note(
         where = _page_path(recorder)
         if where:
             _within(_PAGE_S, lambda: _write_page(recorder, where))
+            where = where if os.path.exists(where) else os.path.dirname(where)
     with faults.guard("out of memory", "The exception has no note."):
         if not any(str(note).startswith(_FIRST_WORD) for note in getattr(error, "__notes__", ())):
             error.add_note(death_note(death, where))
@@ -206,6 +207,9 @@ def _within(seconds: float, call: Callable[[], T]) -> T | None:
     """
     found: list[T] = []
     thread = threading.Thread(target=lambda: found.append(call()), name="kerasmemwatch-last-words")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no memory for a thread
+        return call()
     thread.join(seconds)
     return found[0] if found else None

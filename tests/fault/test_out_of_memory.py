@@ -109,3 +109,13 @@ def test_a_script_that_is_run_dies_with_the_note(execute: Any, tmp_path: Path, m
     assert re.search(r"Asked for: 64\.0 MiB \(67,108,864 bytes\) by layer (wide|head)", said[at + 1])
     [death] = load(tmp_path).run.deaths
     assert death.batch == 8192 and death.limit_bytes == 100 * MIB
+
+
+def test_the_note_is_whole_where_the_host_is_short_of_memory_too(die: Any, tmp_path: Path) -> None:
+    found = die(tmp_path, "short", "graph", 4)
+    assert found["stored"] == 1 and found["plain"] == [True, False, False]
+    assert "by layer wide in its forward pass" in found["note"][1]
+    assert any("traced step 2, scaled from batch 8 to 8,192" in line for line in found["note"])
+    # The page takes more than there is, which is said; the recording has everything.
+    assert found["page"] == 0 and "There is no page about it." in found["faults"][0]
+    assert found["note"][-1].endswith("/run")

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import kerasmemwatch as kmw
+from kerasmemwatch.reports.report import Report
 
 log_dir, where, mode, fails_at = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 layers = keras.layers
@@ -71,6 +73,22 @@ def retried():
     raise caught[-1]
 
 
+def short():
+    """The host has no memory left, either: none for a thread, and not as much as a page takes."""
+
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    def no_thread(self):
+        if self.name == "kerasmemwatch-last-words":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    start, threading.Thread.start = threading.Thread.start, no_thread
+    Report.to_html = no_memory
+    model.fit(data, verbose=0, callbacks=[watcher])
+
+
 caught = []
 runs = {
     "fit": lambda: model.fit(data, verbose=0, callbacks=[watcher]),
@@ -81,6 +99,7 @@ runs = {
     "steps": over_steps,
     "step_tape": by_tape,
     "retried": retried,
+    "short": short,
 }
 kept = {"run_name": "run", "trace": "auto"}
 watcher = kmw.MemorySession(model, log_dir, **kept) if where.startswith("step") else kmw.MemoryWatch(log_dir, **kept)
@@ -95,7 +114,7 @@ except tf.errors.ResourceExhaustedError as error:
         "plain": [error.__cause__ is None, "kerasmemwatch" in str(error), "last_words" in stack],
         # Before the exception has left this block.
         "stored": len(kmw.load(log_dir).run.deaths),
-        "page": (Path(log_dir) / "run" / "out-of-memory.html").read_text().count('<section id="death"'),
+        "page": sum(each.read_text().count('<section id="death"') for each in Path(log_dir).glob("run/*.html")),
     }
 samples = watcher.recording.samples
 found |= {
