@@ -4,7 +4,7 @@
     python benchmarks/out_of_memory.py --models mlp,cnn --modes graph
 
 Each model and mode is measured in three processes on a CPU whose memory TensorFlow limits. The first needs no limit: it
-tells what a batch takes. In the second, a few batches fit, and then one of four to 64 times the rows does not:
+tells what a batch takes. In the second, a few batches fit, and then one of four to 1024 times the rows does not:
 TensorFlow raises a real error. The third trains with the batch that the note suggests first, under the same limit.
 
 The right layer is checked without the package: by the name scopes in the error's operation, or by the class that Keras
@@ -29,7 +29,7 @@ from rich.table import Table
 
 _MIB = 2**20
 _CHOSEN = (*MODELS, "mobilenet", "mobilenet_v3_small", "densenet121", "vgg16")
-_SMALL_STEPS, _LEAST_LIMIT_MIB, _GROWTHS = 4, 64, (4, 16, 64)
+_SMALL_STEPS, _LEAST_LIMIT_MIB, _GROWTHS = 4, 64, (4, 16, 64, 256, 1024)
 _SIZES = {"float": 4, "half": 2, "bfloat16": 2, "double": 8, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1}
 
 

@@ -9,6 +9,7 @@ import keras
 
 from kerasmemwatch.attribution.variables.watched_models import Inventories
 from kerasmemwatch.compat.keras import DATA_ADAPTER
+from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.sampling.stage_stack import num_executions
 from kerasmemwatch.tracing.fit_kind import batch_rows
 from kerasmemwatch.watch.base import Watcher
@@ -85,11 +86,10 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
         died = recorder.batch_left(raised=raised)
         if died and self._inventory_due:
             self._take_inventory()
-        rows = batch_rows(DATA_ADAPTER.of(iterator))
         if died and error is not None:
-            note_death(error, recorder, self._tracing, self._model, rows)
-        elif error is None:
-            note_survival(recorder, rows)
+            note_death(error, recorder, self._tracing, self._model, _rows(recorder, iterator))
+        elif error is None and recorder.has_died:
+            note_survival(recorder, _rows(recorder, iterator))
 
     def _begin_stage(self, stage: str) -> bool:
         before = self._recorder
@@ -140,3 +140,10 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
         with recorder.faults.guard("inventory", "Variables by layer are unknown."):
             variables = self._inventories.take(self._model)
             self._describe(recorder, variables, self._inventories.layers())
+
+
+def _rows(recorder: Recorder, iterator: Any) -> int | None:
+    """Rows of the batches of a loop's iterator, if its data tell."""
+    with recorder.faults.guard("out of memory", "The batch's rows are unknown."):
+        return batch_rows(DATA_ADAPTER.of(iterator))
+    return None

@@ -11,6 +11,7 @@ from timelines import step, timeline
 
 from kerasmemwatch.analysis.caveats import all_notes
 from kerasmemwatch.recording import Recording
+from kerasmemwatch.records.death import Death
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
@@ -47,6 +48,14 @@ def test_causes_of_growth_are_counted_and_listed_with_the_notes() -> None:
     tiles, _, listed = VIEWS["overview"]({"run": recording}, {})["sections"]
     assert "graphs are kept" in listed["notes"]
     assert tiles["tiles"][-1]["value"] == str(len(listed["notes"]))
+
+
+def test_a_step_that_ran_out_of_memory_comes_first() -> None:
+    tries = (Death(3, "train", batch=64), Death(4, "train", batch=32, followed=True, fitted_batch=16))
+    notes, tiles, *_ = sections("overview", deaths=tries)
+    assert notes["title"] == ("Step 4 ran out of memory: a batch of 32 did not fit. Afterwards a batch of 16 fitted.")
+    assert notes["notes"][-1] == "Before: Step 3 ran out of memory: a batch of 64 did not fit."
+    assert tiles["kind"] == "tiles"
 
 
 def test_a_layer_that_is_called_as_an_owner_has_a_line_of_its_own_in_a_comparison() -> None:
