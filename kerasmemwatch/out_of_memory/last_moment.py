@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kerasmemwatch.analysis.steps.live_set import born_at, by_category, by_layer, requested_at
 from kerasmemwatch.out_of_memory.failed_program import FailedProgram
 from kerasmemwatch.out_of_memory.failing_layer import Asker
-from kerasmemwatch.out_of_memory.scaled_step import ScaledStep, data_set_bytes, scaled
+from kerasmemwatch.out_of_memory.scaled_step import ScaledStep, data_set_bytes, grows, scaled
 from kerasmemwatch.out_of_memory.suggestions import Needs, suggest
 from kerasmemwatch.records.death import Death
 from kerasmemwatch.records.layer_memory import LayerMemory
@@ -72,7 +72,9 @@ def last_moment(death: Death, known: Known) -> Death:
     else:
         death, needs = _of_variables(death, known)
     is_rough = traced is None and known.program is None
-    helps = suggest(death, needs, is_rough=is_rough, is_mixed=known.is_mixed, data_bytes=data_bytes)
+    about = traced.batch if traced is not None and known.program is None else None
+    asked = replace(death, batch=death.batch or about)
+    helps = suggest(asked, needs, is_rough=is_rough, is_mixed=known.is_mixed, data_bytes=data_bytes)
     return replace(death, suggestions=helps, layers=death.layers[:_SHOWN_LAYERS])
 
 
@@ -84,7 +86,11 @@ def _like_this(steps: Sequence[TracedStep], death: Death) -> ScaledStep | None:
     own = [step for step in steps if step.after is None and step.stage == death.stage]
     if not own:
         return None
-    return scaled(own[-1], death.batch or _rows_by_request(own[-1], death), death.request.device)
+    step, device = own[-1], death.request.device
+    batch = death.batch or _rows_by_request(step, death)
+    if batch is None and death.request.kind == "op" and (guess := _rows_by_use(step, death)):
+        return replace(scaled(step, guess, device), is_guessed=True)
+    return scaled(step, batch, device)
 
 
 def _named(death: Death, traced: ScaledStep) -> Death:
@@ -118,6 +124,25 @@ def _rows_by_request(step: TracedStep, death: Death) -> int | None:
     found = {asked * rows // size for size in sizes if size and asked * rows % size == 0}
     by_shape = found & set(death.request.shape[:1])
     return (by_shape or found).pop() if len(by_shape or found) == 1 else None
+
+
+def _rows_by_use(step: TracedStep, death: Death) -> int | None:
+    """About how many rows this batch had, by the bytes in use as the operation asked; ``None`` if they do not tell.
+
+    The size of an operation's own workspace need not grow in step with the batch.
+    """
+    traced = scaled(step, None, death.request.device)
+    timeline, rows = traced.timeline, step.batch_rows
+    births, _ = _alike(timeline, death)
+    if rows is None or death.in_use_bytes is None or not len(births):
+        return None
+    growing = np.where(grows(step, timeline), timeline.requested_bytes, 0)
+    grown, total = requested_at(replace(timeline, requested_bytes=growing)), requested_at(timeline)
+    moment = int(births[np.argmax(total[births])])
+    per_row = int(grown[moment]) / rows
+    left = death.in_use_bytes / traced.slack - int(total[moment] - grown[moment])
+    guess = round(left / per_row) if per_row else 0
+    return guess if guess > rows else None
 
 
 def _alike(timeline: Timeline, death: Death) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -154,7 +179,7 @@ def _of_traced(death: Death, traced: ScaledStep) -> tuple[Death, Needs | None]:
     event = max(event, -1)
     found = replace(
         death,
-        batch=death.batch or traced.batch,
+        batch=death.batch or (None if traced.is_guessed else traced.batch),
         mode=death.mode or traced.step.mode,
         by_category={name: size for name, size in by_category(timeline, event).items() if size},
         layers=tuple(row for row in by_layer(timeline, event) if row.class_name),

@@ -26,11 +26,13 @@ class ScaledStep:
         step: The traced step.
         timeline: Its timeline on the device, with the sizes of the scaled buffers.
         batch: Rows of the batch that it is scaled to; ``None`` if it is as traced.
+        is_guessed: Whether the rows are guessed from the bytes in use.
     """
 
     step: TracedStep
     timeline: Timeline
     batch: int | None
+    is_guessed: bool = False
 
     @property
     def words(self) -> str:
@@ -40,7 +42,8 @@ class ScaledStep:
             return f"as in traced {traced}, whose batch may be another"
         if self.batch == self.step.batch_rows:
             return f"as in traced {traced}"
-        return f"traced {traced}, scaled from batch {self.step.batch_rows:,} to {self.batch:,}"
+        about = "about " if self.is_guessed else ""
+        return f"traced {traced}, scaled from batch {self.step.batch_rows:,} to {about}{self.batch:,}"
 
     @property
     def peak_bytes(self) -> int:

@@ -119,3 +119,15 @@ def test_without_a_traced_step_the_layers_outputs_give_a_rough_guess() -> None:
     assert first.code == "batch_size=8" and first.fits is None and "rough guess" in first.words
     first = last_moment(replace(died_, stage="predict"), Known(inventory=rows, row_bytes=3000)).suggestions[0]
     assert first.code == "batch_size=4"
+
+
+def test_a_batch_is_guessed_from_the_bytes_in_use_where_the_request_does_not_tell() -> None:
+    no_slack = replace(MADE, in_use_before_bytes=0, in_use_bytes=0 * MADE.in_use_bytes)
+    traced = step(no_slack, batch_rows=ROWS, batch_bytes=160)
+    request = Request("op", 1001, op="model/head/MatMul", device="CPU:0")
+    # 12672 bytes of variables and the data set, and 240 a row: two batches, and one activation.
+    died_ = Death(7, "train", request=request, limit_bytes=2**16, in_use_bytes=12672 + 16 * 240)
+    found = last_moment(died_, Known(steps=[traced]))
+    assert found.batch is None and found.figures_from == "traced step 3, scaled from batch 4 to about 16"
+    assert found.suggestions[0].code == "batch_size=8"
+    assert last_moment(replace(died_, in_use_bytes=100), Known(steps=[traced])).peak_bytes is None
