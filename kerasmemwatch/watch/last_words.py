@@ -154,14 +154,14 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
     if death.request.kind == "program":
         with recorder.faults.guard("out of memory", "What the program's block would have held is unknown."):
             program = find_program(death.request, owners)
-    policy = str(recorder.run.configuration.get("dtype_policy", ""))
+    is_mixed = any(getattr(layer.layer, "compute_dtype", "") in ("float16", "bfloat16") for layer in layers)
     noted = {} if tracing is None else tracing.stack.outputs
     specs = [spec for (stage, _), found in noted.items() if stage == death.stage for spec in found]
     shapes = {shape for shape, _ in specs}
     if not shapes:  # no hook was in place when the step's function was made
         shapes = {shape for layer in layers for shape in _symbolic_shapes(layer.layer)}
     steps = () if snapshot is None else snapshot.steps
-    known = Known(asker, steps, recorder.layers, shapes, row_bytes(specs), program, is_mixed=policy.startswith("mixed"))
+    known = Known(asker, steps, recorder.layers, shapes, row_bytes(specs), program, is_mixed=is_mixed)
     return last_moment(death, known)
 
 
