@@ -16,7 +16,7 @@ _OP = re.compile(
     r"by allocator (?P<allocator>\S+)"
 )
 _PROGRAM = re.compile(
-    rf"Out of memory (?:while )?(?:trying to )?allocat\w*:?\s+(?P<size>{_NUMBER})\s?(?P<unit>[KMGT]?i?B|bytes)\b",
+    rf"Out of memory (?:while )?(?:trying to )?alloc\w+:?\s+(?P<size>{_NUMBER})\s?(?P<unit>[KMGT]?i?B|bytes)\b",
     re.IGNORECASE,
 )
 # XLA while it compiles: trials of algorithms, and a program that exceeds the device from the start.
