@@ -49,7 +49,7 @@ def suggest(
 
 
 def _smaller_batch(death: Death, needs: Needs | None) -> Iterator[Suggestion]:
-    batch, limit = death.batch, death.limit_bytes
+    batch, limit = death.batch, _usable(death)
     if batch is not None and batch < 2:
         return
     if batch is None or needs is None or limit is None:
@@ -64,6 +64,16 @@ def _smaller_batch(death: Death, needs: Needs | None) -> Iterator[Suggestion]:
     words = f"batch_size={size}{_accumulation(death, -(-batch // size))}: the step then needs about"
     saves = max(0, needs(batch) - peak)
     yield Suggestion(f"{words} {format_bytes(peak)}", f"batch_size={size}", saves, _fits(peak, limit))
+
+
+def _usable(death: Death) -> int | None:
+    """The limit, or half of it where memory is in pieces: each region that the allocator adds is twice the last one.
+
+    So it is on a CPU, where an XLA program's block has to fit into one; and wherever a request found no piece.
+    """
+    limit = death.limit_bytes
+    in_one = death.request.kind == "program" and death.request.device.startswith("CPU")
+    return limit if limit is None or not (death.is_fragmented or in_one) else limit // 2
 
 
 def _accumulation(death: Death, steps: int) -> str:

@@ -128,6 +128,16 @@ def test_a_tighter_limit_takes_a_smaller_batch() -> None:
     assert none.code == "batch_size=1" and none.fits is False
 
 
+def test_where_memory_is_in_pieces_half_of_the_limit_counts() -> None:
+    split = replace(DIED, limit_bytes=60 * MIB, in_use_bytes=MIB, request=Request("op", 2 * MIB))
+    assert split.is_fragmented and suggest(split, needs)[0].code == "batch_size=16"
+    block = replace(DIED, limit_bytes=60 * MIB, request=Request("program", 100 * MIB, device="CPU:0"))
+    assert suggest(block, needs)[0].code == "batch_size=16"
+    # A GPU's memory is one region.
+    whole = replace(block, batch=128, limit_bytes=80 * MIB, request=Request("program", 100 * MIB, device="GPU:0"))
+    assert suggest(whole, needs)[0].code == "batch_size=64"
+
+
 def test_a_batch_that_is_no_power_of_two() -> None:
     first = suggest(replace(DIED, batch=100, limit_bytes=90 * MIB), needs)[0]
     assert first.code == "batch_size=64" and "gradient_accumulation_steps=2" in first.words
