@@ -12,9 +12,10 @@ from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedS
 
 __all__ = ["ScaledStep", "data_set_bytes", "scaled"]
 
-_GROWING = [CATEGORIES.index(name) for name in ("activations", "temporaries", "inputs", "unattributed")]
+# A gradient that is not as large as its variable is a sparse one, of the rows that were looked up.
+_GROWING = [CATEGORIES.index(name) for name in ("activations", "temporaries", "gradients", "inputs", "unattributed")]
 _PASSES = [PHASES.index(name) for name in ("input", "forward", "backward")]
-_VARIABLES = [CATEGORIES.index(name) for name in ("weights", "gradients")]
+_VARIABLES = [CATEGORIES.index("weights")]
 _INPUTS = CATEGORIES.index("inputs")
 
 

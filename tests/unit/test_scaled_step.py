@@ -131,3 +131,15 @@ def test_a_batch_is_guessed_from_the_bytes_in_use_where_the_request_does_not_tel
     assert found.batch is None and found.figures_from == "traced step 3, scaled from batch 4 to about 16"
     assert found.suggestions[0].code == "batch_size=8"
     assert last_moment(replace(died_, in_use_bytes=100), Known(steps=[traced])).peak_bytes is None
+
+
+def test_a_sparse_gradient_grows() -> None:
+    made = timeline(
+        [
+            (1024, -1, 4, "table", "weights", "between", ""),
+            (320, 0, 2, "table", "gradients", "backward", "Reshape"),
+            (1024, 1, 3, "table", "gradients", "backward", "MatMul"),
+        ],
+        4,
+    )
+    assert scaled(step(made, batch_rows=4), 16).timeline.requested_bytes.tolist() == [1024, 1280, 1024]
