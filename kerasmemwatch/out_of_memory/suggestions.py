@@ -57,6 +57,8 @@ def _smaller_batch(death: Death, needs: Needs | None) -> Iterator[Suggestion]:
         words = f"{code or 'half the batch'}{_accumulation(death, 2)} (whether that fits is unknown)"
         yield Suggestion(words, code)
         return
+    if not _fits(needs(1), limit):
+        limit = death.limit_bytes or limit  # what is left for the batch is too little to tell
     size = _power_below(batch)
     while size > 1 and not _fits(needs(size), limit):
         size //= 2
