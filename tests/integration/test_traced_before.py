@@ -76,10 +76,11 @@ def test_of_five_fresh_models_two_are_traced_and_all_reports_agree(fit: Any, tmp
         assert {layer.path for layer in watch.recording.layers if layer.class_name} == mine
         assert report.traced is not None
         assert report.traced.measured_in == "trial-1"
-    text = " ".join(watches[-1].report.text().split())
-    assert "At the traced peak (training step 2 of run 'trial-1', graph)" in text
-    assert "This fit was not traced. Shown is training step 2 of run 'trial-1'" in text
-    assert "The memory of layers was measured not in this fit but in step 2 of run 'trial-1'" in text
+    text, step = " ".join(watches[-1].report.text().split()), report.traced.step
+    assert step in (2, 10)  # both are of one height, but for the allocator's rounding
+    assert f"At the traced peak (training step {step} of run 'trial-1', graph)" in text
+    assert f"This fit was not traced. Shown is training step {step} of run 'trial-1'" in text
+    assert f"The memory of layers was measured not in this fit but in step {step} of run 'trial-1'" in text
     stored = tools.read_back(watches[-1], tmp_path, f"trial-{NUM_FITS - 1}")
     assert [one.measured_in for one in stored.steps] == ["trial-1"] * 2
 
