@@ -93,7 +93,8 @@ def _batch_bytes(step: TracedStep) -> int:
 def grows(step: TracedStep, timeline: Timeline) -> NDArray[np.bool_]:
     """Whether each allocation grows with the batch: ``bool[num_allocations]``.
 
-    What a pass makes grows, unless it is as large as a variable of its layer, or cannot be divided among the rows.
+    What a pass makes grows, unless it is as large as a variable of its layer, cannot be divided among the rows, or is
+    a convolution's workspace on a CPU.
     """
     size, rows = timeline.requested_bytes, step.batch_rows or 1
     born = (timeline.birth >= 0) & np.isin(timeline.phase, _PASSES)
@@ -107,4 +108,25 @@ def grows(step: TracedStep, timeline: Timeline) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = (
         (born | waiting) & np.isin(timeline.category, _GROWING) & ~is_variable & (size % rows == 0) & (size >= rows)
     )
+    found[_workspaces(timeline)] = False
+    return found
+
+
+def _workspaces(timeline: Timeline) -> list[int]:
+    """Allocations on a CPU in which a convolution's kernel works: what it makes besides its result, which comes first.
+
+    The kernel takes as many pictures at once as fill a set number of bytes, however large the batch is
+    (tensorflow/core/kernels/conv_grad_filter_ops.cc: target_working_set_size).
+    """
+    if not timeline.device.startswith("CPU"):
+        return []  # there, the algorithm decides
+    is_convolution = np.array(["conv" in op.rpartition("/")[2].lower() for op in timeline.ops], np.bool_)
+    made = np.flatnonzero((timeline.op >= 0) & (timeline.birth >= 0))
+    made = made[is_convolution[timeline.op[made]]] if len(made) else made
+    results: dict[tuple[int, int], int] = {}
+    found = []
+    for index in made[np.argsort(timeline.birth[made])].tolist():
+        size = int(timeline.requested_bytes[index])
+        if results.setdefault((int(timeline.owner[index]), int(timeline.op[index])), size) != size:
+            found.append(index)
     return found

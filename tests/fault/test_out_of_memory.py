@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import ROOT, run_forked
 
 from kerasmemwatch.analysis.death_words import MAX_LINES
 from kerasmemwatch.recording import load
@@ -119,3 +121,18 @@ def test_the_note_is_whole_where_the_host_is_short_of_memory_too(die: Any, tmp_p
     # The page takes more than there is, which is said; the recording has everything.
     assert found["page"] == 0 and "There is no page about it." in found["faults"][0]
     assert found["note"][-1].endswith("/run")
+
+
+def test_readme_shows_such_a_note(tmp_path: Path) -> None:
+    status, out, errors = run_forked(
+        ROOT / "docs" / "out_of_memory.py", environment={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}, folder=tmp_path
+    )
+    assert status == 0, errors
+
+    def labels(text: str) -> list[str]:
+        return re.findall(r"^  ([A-Z][^:(]*?)(?: \(|:)", text, re.MULTILINE)
+
+    shown = (ROOT / "README.md").read_text().partition("python\ndocs/out_of_memory.py")[2].split("```")[1]
+    assert labels(out) == labels(shown) and len(labels(out)) == MAX_LINES - 1
+    first = "kerasmemwatch: training step 6, epoch 1 ran out of memory on CPU:0, with a batch of 64."
+    assert first in shown and first in out

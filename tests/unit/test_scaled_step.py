@@ -40,6 +40,22 @@ def test_what_a_pass_makes_grows_and_the_rest_does_not() -> None:
     assert sizes == [1024, 2048, 9600, 640, 640, 2560, 1280, 1024, 1024, 4]
 
 
+def test_a_convolutions_workspace_on_a_cpu_stays_as_it_is() -> None:
+    op = "call/gradient_tape/model/conv/Conv2DBackpropInput"
+    made = timeline(
+        [
+            (640, 0, 3, "conv", "gradients", "backward", op),  # its result comes first
+            (9600, 1, 2, "conv", "temporaries", "backward", op),
+            (9600, 2, 3, "conv", "temporaries", "backward", "call/gradient_tape/model/conv/Relu"),
+        ],
+        4,
+    )
+    assert scaled(step(made, batch_rows=ROWS), 4 * ROWS).timeline.requested_bytes.tolist() == [2560, 9600, 38400]
+    # On a GPU an algorithm's workspace may well grow.
+    on_gpu = step(replace(made, device="GPU:0"), batch_rows=ROWS)
+    assert scaled(on_gpu, 4 * ROWS).timeline.requested_bytes.tolist() == [2560, 38400, 38400]
+
+
 @pytest.mark.parametrize(("rows", "batch"), [(None, 16), (4, None), (None, None)])
 def test_an_unknown_batch_scales_nothing(rows: int | None, batch: int | None) -> None:
     found = scaled(step(MADE, batch_rows=rows), batch)
