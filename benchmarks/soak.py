@@ -5,9 +5,9 @@
 
 One small model trains again and again, by turns without a log dir, with one, in an evaluate, and in fits that end in
 an exception: of a callback, and of the step itself. The same fits run without a watch, with one that traces nothing,
-and with one that traces. A fourth way has TensorFlow's profiler record the steps that a traced fit has it record, and
-no watch: what that leaves is TensorFlow's. Each way has processes of its own; figures are taken after a fifth of the
-fits and at the end.
+with one as it is by default (equivalent fits share traces), and with one that is made to trace every fit. One more way
+has TensorFlow's profiler record the steps that a traced fit has it record, and no watch: what that leaves is
+TensorFlow's. Each way has processes of its own; figures are taken after a fifth of the fits and at the end.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from _targets import at_most
 from rich.console import Console
 from rich.table import Table
 
-PROFILER = "profiler alone"
+NO_WATCH, PROFILER, TRACED = "no watch", "profiler alone", "all traced"
 # Each watch is compared with the same fits without it.
-BASES = {"untraced": "no watch", "traced": PROFILER}
-WAYS = ("no watch", "untraced", PROFILER, "traced")
+WATCHES = ("untraced", "default", TRACED)
+WAYS = (NO_WATCH, PROFILER, *WATCHES)
 COUNTS = ("descriptors", "threads", "folders", "patches")
 # A full collection is rare in a process with TensorFlow, so what a cycle holds piles up until then.
 IN_CYCLES = "objects of ours in cycles"
@@ -89,7 +89,7 @@ def _fits(way: str, log_dir: str) -> Callable[[int], None]:
 
     import kerasmemwatch as kmw
     from kerasmemwatch.attribution.events.profiler_capture import Capture
-    from kerasmemwatch.tracing.traced_before import TRACED
+    from kerasmemwatch.tracing.traced_before import TRACED as ALIKE
 
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(4)])
     model.compile("adam", "mse")
@@ -117,12 +117,13 @@ def _fits(way: str, log_dir: str) -> Callable[[int], None]:
     def callbacks(where: str | None) -> list[Any]:
         if way == PROFILER:
             return [Profiles()]
-        return [] if way == "no watch" else [kmw.MemoryWatch(where, trace="auto" if way == "traced" else False)]
+        return [] if way == NO_WATCH else [kmw.MemoryWatch(where, trace=False if way == "untraced" else "auto")]
 
     def fit(number: int) -> None:
         kind = number % _KINDS
         where = log_dir if kind == 1 else None
-        TRACED.clear()  # each fit is to be traced, however many that are alike were before
+        if way == TRACED:
+            ALIKE.clear()  # of the fits that are alike
         ours = callbacks(where)
         try:
             if kind == 2:
@@ -211,14 +212,14 @@ def _show(fits: int, found: dict[str, list[dict[str, list[int]]]]) -> None:
     growth = {way: statistics.median(_growth_kib(fits, run) for run in found[way]) for way in WAYS}
     table.add_row("RSS, KiB a fit", *(f"{growth[way]:.2f}" for way in WAYS))
     Console(width=80).print(table)
-    for way, base in BASES.items():
+    for way in WATCHES:
         grown = max(last - first for run in found[way] for first, last in (run[name] for name in COUNTS))
         print(at_most(f"{way}: growth of any count", grown, 0, "things"))
         # The newest logs are kept for a while, and may hold some more or fewer.
         objects = max(run["objects of ours"][1] - run["objects of ours"][0] for run in found[way]) / fits
         print(at_most(f"{way}: objects of ours", objects, 0.1, "a fit"))
         print(at_most(f"{way}: {IN_CYCLES}", max(max(run[IN_CYCLES]) for run in found[way]), 0, "things"))
-        print(at_most(f"{way}: RSS above {base}", growth[way] - growth[base], _MOST_GROWTH_KIB, "KiB a fit"))
+        print(at_most(f"{way}: RSS above no watch", growth[way] - growth[NO_WATCH], _MOST_GROWTH_KIB, "KiB a fit"))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_dashboard_asks_every_route_and_draws_in_a_browser(tmp_path: Path) -> No
     assert all(len(pairs) == 1 for pairs in found["start_s"].values())
 
 
-@pytest.mark.parametrize(("way", "fits"), [("traced", 120), ("untraced", 80)])
+@pytest.mark.parametrize(("way", "fits"), [("all traced", 120), ("untraced", 80)])
 def test_many_fits_leave_nothing_behind(way: str, fits: int) -> None:
     found = json.loads(forked_benchmark("soak.py", "--measure", way, "--fits", str(fits)).splitlines()[-1])
     for name in ("descriptors", "threads", "folders", "patches"):
