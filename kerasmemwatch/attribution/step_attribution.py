@@ -94,8 +94,10 @@ def attributed(
     facts = StepFacts(captured, noted, kept, owners, modules, guessed=guessed)
     found = {device: attributed_device(facts, device, each, runs.get(device, ())) for device, each in events.items()}
     first, *others = found.values()
-    by_outputs = rows_by_outputs(noted.outputs, _forward_sizes(first.timeline))
-    rows = captured.rows or rows_in_batch(captured.batch, main, by_outputs)
+    rows = captured.rows
+    if rows is None:
+        by_outputs = rows_by_outputs(noted.outputs, _forward_sizes(first.timeline))
+        rows = rows_in_batch(captured.batch, main, by_outputs)
     notes = (
         planned_note(silent) if silent else "",
         *coverage_notes(events.values()),
@@ -126,7 +128,8 @@ def _forward_sizes(timeline: Timeline) -> dict[str, set[int]]:
     """By layer path, the sizes of what its forward pass allocated."""
     found: dict[str, set[int]] = {}
     made = np.flatnonzero((timeline.birth >= 0) & (timeline.phase == PHASES.index("forward")))
-    for owner, size in zip(timeline.owner[made].tolist(), timeline.requested_bytes[made].tolist(), strict=True):
+    pairs = np.unique(np.stack([timeline.owner[made], timeline.requested_bytes[made]]), axis=1)
+    for owner, size in pairs.T.tolist():
         found.setdefault(timeline.owners[owner], set()).add(size)
     return found
 
