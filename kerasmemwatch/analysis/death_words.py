@@ -159,7 +159,7 @@ def _helps(death: Death) -> Iterator[str]:
     first, *rest = death.suggestions or (None,)
     if first is None:
         return
-    likely = "Likely to fit (estimate)" if first.fits else "Try"
+    likely = {True: "Likely to fit (estimate)", False: "Too little by itself (estimate)", None: "Try"}[first.fits]
     yield f"  {likely}: {first.words}."
     others = "; ".join(
         each.words + (f", saves about {format_bytes(each.saves_bytes)}" if each.saves_bytes else "") for each in rest

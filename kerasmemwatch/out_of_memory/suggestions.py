@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from kerasmemwatch.names import shortened
 from kerasmemwatch.records.death import Death, Suggestion
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.units import format_bytes
@@ -19,6 +20,7 @@ _MARGIN = 0.15
 _ROUGH = " (a rough guess from the layers' outputs)"
 _MOST = 4
 _REMAT_LAYERS = 3
+_LONGEST_NAME = 40
 
 
 def suggest(
@@ -45,7 +47,8 @@ def suggest(
     smaller = _smaller_batch(death, needs)
     if is_rough:
         smaller = (replace(each, words=f"{each.words}{_ROUGH}", saves_bytes=None, fits=None) for each in smaller)
-    return (*smaller, *judged)[:_MOST]
+    # What is too little by itself comes last.
+    return tuple(sorted((*smaller, *judged), key=lambda each: each.fits is False)[:_MOST])
 
 
 def _smaller_batch(death: Death, needs: Needs | None) -> Iterator[Suggestion]:
@@ -97,9 +100,10 @@ def _remat(layers: Sequence[LayerMemory]) -> Iterator[Suggestion]:
     held = sorted(holders, key=lambda each: -(each.activations_bytes or 0))[:_REMAT_LAYERS]
     if held:
         names = [each.path.rpartition("/")[2] for each in held]
+        shown = ", ".join(shortened(name, _LONGEST_NAME) for name in names)
         code = f'with keras.RematScope(mode="list_of_layers", layer_names={names}): ...  # build the model'
         saves = sum(each.activations_bytes or 0 for each in held)
-        yield Suggestion(f"keras.RematScope for {', '.join(names)} (computed twice)", code, saves)
+        yield Suggestion(f"keras.RematScope for {shown} (computed twice)", code, saves)
 
 
 def _off_device(data_bytes: int) -> Iterator[Suggestion]:

@@ -23,6 +23,7 @@ from kerasmemwatch.out_of_memory.failing_layer import Asker, by_op_name, by_trac
 from kerasmemwatch.out_of_memory.last_moment import Known, last_moment
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records.death import Death, Request
+from kerasmemwatch.records.recorded import Recorded
 from kerasmemwatch.records.rows import Layout, column_indices
 from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.sampling.recorder import Recorder
@@ -144,7 +145,7 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
     optimizers = tuple(str(optimizer.name) for optimizer in watched.optimizers())
     classes = {layer.path: type(layer.layer).__name__ for layer in layers}
     paths = {id(layer.layer): (layer.path, type(layer.layer).__name__) for layer in layers}
-    snapshot = _within(_STEPS_S, recorder.snapshot)
+    snapshot = _within(_STEPS_S, lambda: _snapshot(recorder))
     addresses = {}
     if "/" not in death.request.op:  # an eager operation's name tells no layer
         buffers = variable_buffers(watched.ledger())
@@ -187,6 +188,12 @@ def _symbolic_shapes(layer: Any) -> Iterator[tuple[int | None, ...]]:
         yield tuple(layer.output.shape)
     except Exception:  # not called yet, or with several outputs
         return
+
+
+def _snapshot(recorder: Recorder) -> Recorded | None:
+    with recorder.faults.guard("out of memory", "What was alive in traced steps is unknown."):
+        return recorder.snapshot()
+    return None
 
 
 def _page_path(recorder: Recorder) -> str:

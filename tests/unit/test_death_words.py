@@ -124,8 +124,14 @@ def test_the_largest_batch_that_fits_by_the_estimate_comes_first() -> None:
 
 def test_a_tighter_limit_takes_a_smaller_batch() -> None:
     assert suggest(replace(DIED, limit_bytes=20 * MIB), needs)[0].code == "batch_size=16"
-    none = suggest(replace(DIED, limit_bytes=MIB), needs)[0]
-    assert none.code == "batch_size=1" and none.fits is False
+
+
+def test_what_is_known_not_to_fit_comes_last_and_says_so() -> None:
+    found = suggest(replace(DIED, limit_bytes=MIB), needs)
+    assert [each.fits for each in found] == [None, False, False, False]
+    assert found[1].code == "batch_size=1"
+    note = death_note(replace(DEATH, suggestions=found[1:]))
+    assert "Too little by itself (estimate): batch_size=1" in note and "Likely to fit" not in note
 
 
 def test_where_memory_is_in_pieces_half_of_the_limit_counts() -> None:
