@@ -18,7 +18,7 @@ from rich.table import Table
 
 __all__ = ["MODELS", "measure_fits"]
 
-# Of README's table, those that differ most on a GPU.
+# Of the table in docs/figures.md, those that differ most on a GPU.
 MODELS = ("cnn", "resnet50", "transformer", "gru", "siamese", "vae", "mixed_precision_cnn", "raw_variable")
 _LEAST_COVERED, _LEAST_IN_LAYERS = 0.99, 0.97
 _AUTO_MODEL = "cnn"

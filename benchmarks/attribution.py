@@ -164,13 +164,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--models",
         default=",".join(MODELS),
-        help="names, by commas; those of README's table by default. 'applications' is a model of each other family of "
-        "keras.applications, 'optimizers' a small one with each of Keras'",
+        help="names, by commas; those of the table in docs/figures.md by default. 'applications' is a model of each "
+        "other family of keras.applications, 'optimizers' a small one with each of Keras'",
     )
     parser.add_argument("--modes", default=",".join(MODES), help="of graph, eager and xla")
     parser.add_argument("--no-million", action="store_true", help="leave out the step of a million events")
     parser.add_argument("--json", metavar="PATH", help="where to save every figure")
-    parser.add_argument("--markdown", action="store_true", help="print the table once more, as README has it")
+    parser.add_argument("--markdown", action="store_true", help="print the table once more, as docs/figures.md has it")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     return parser
 

@@ -36,6 +36,7 @@ _PERCENT = 95
 _RUNS = ("first", "second")
 _OURS = ("kerasmemwatch",)
 _FIGURES = ("alive within the step", "single buffers")
+_PAINTED = ("overview", "timeline")
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,13 @@ def _measure(log_dir: str, options: argparse.Namespace) -> Found:
             if loader != "rust":
                 continue
             with chromium() as browser:
-                for view in ("overview", "timeline"):
+                # A new context reads TensorBoard's scripts anew, which takes seconds.
+                for view in _PAINTED[:1] if options.quick else _PAINTED:
                     paint_s[view] = [
                         first_paint_s(browser, tensorboard.address, view=view, run=names[0])
-                        for _ in range(options.paints + 1)
-                    ][1:]  # the first one finds the browser cold, too
-                for figure, name in enumerate(_FIGURES):
+                        for _ in range(options.paints + (not options.quick))
+                    ][not options.quick :]  # the first one finds the browser cold, too
+                for figure, name in enumerate(_FIGURES[:1] if options.quick else _FIGURES):
                     shown = list(islice(windows(rng, options.events), options.redraws + 1))
                     timed = redraws(browser, tensorboard.address, shown, figure=figure, view="timeline", run=names[0])
                     redraw_s[name] = timed[1:]
@@ -161,7 +163,7 @@ def _starts(log_dir: str, pairs: int, quick: bool) -> tuple[dict[str, list[tuple
     wall_s: dict[str, list[tuple[float, float]]] = {"with TensorFlow": [], "without TensorFlow": []}
     cpu_s: dict[str, list[tuple[float, float]]] = {name: [] for name in wall_s}
     for pair in range(int(quick), pairs + 1):
-        for name, tensorflow in zip(wall_s, (True, False), strict=True):
+        for name, tensorflow in zip(wall_s, (not quick, False), strict=True):
             seconds = {}
             for left_out in [(), _OURS] if pair % 2 else [_OURS, ()]:
                 with started(log_dir, left_out=left_out, tensorflow=tensorflow) as tensorboard:

@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; 0 if there was something to measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captures", metavar="FOLDER", type=Path, help="steps that were captured before")
-    parser.add_argument("--markdown", action="store_true", help="print the table once more, as README has it")
+    parser.add_argument("--markdown", action="store_true", help="print the table once more, as docs/figures.md has it")
     parser.add_argument("--device", default="GPU:0", help="where to fit; CPU:0 tries the benchmark out without a GPU")
     parser.add_argument("--models", default=",".join(MODELS), help="of the zoo, by commas")
     parser.add_argument("--modes", default="graph,eager,xla")

@@ -4,8 +4,9 @@
     python benchmarks/out_of_memory.py --models mlp,cnn --modes graph
 
 Each model and mode is measured in three processes on a CPU whose memory TensorFlow limits. The first needs no limit: it
-tells what a batch takes. In the second, a few batches fit, and then one of four to 1024 times the rows does not:
+tells what batches take, each with twice the rows of the last. In the second, a few batches fit, and then one does not:
 TensorFlow raises a real error. The third trains with the batch that the note suggests first, under the same limit.
+Where a process crashes instead, it is run again without a watch, which tells whether TensorFlow crashes by itself.
 
 The right layer is checked without the package: by the name scopes in the error's operation, or by the class that Keras
 names in an eager error; an error without either (an eager gradient) only has to name some layer. An XLA program has no
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -29,7 +31,9 @@ from rich.table import Table
 
 _MIB = 2**20
 _CHOSEN = (*MODELS, "mobilenet", "mobilenet_v3_small", "densenet121", "vgg16")
-_SMALL_STEPS, _LEAST_LIMIT_MIB, _GROWTHS = 4, 64, (4, 16, 64, 256, 1024)
+_SMALL_STEPS, _LEAST_LIMIT_MIB, _MOST_GROWTH = 4, 64, 1024
+# The batch must need clearly more than the limit. Its inputs must fit, because TensorFlow's copy of them has no check.
+_EXCESS, _INPUTS_SHARE = 1.3, 0.6
 _SIZES = {"float": 4, "half": 2, "bfloat16": 2, "double": 8, "int32": 4, "int64": 8, "bool": 1, "int8": 1, "uint8": 1}
 
 
@@ -57,6 +61,10 @@ def _tried(name: str, mode: str) -> dict[str, Any]:
         return plan
     limit, batch = plan["limit_mib"], plan["batch"]
     found = _run(limit, name=name, mode=mode, what="die", batch=batch)
+    if "said" in found:  # it crashed
+        bare = _run(limit, name=name, mode=mode, what="bare", batch=batch)
+        without = "crashes without a watch, too" if "said" in bare else "does not crash without a watch"
+        return {**found, "error": f"{without}: {found['error']}"}
     if "error" in found or not found["died"]:
         return {**found, "error": found.get("error", "it did not run out of memory")}
     suggested = found["batch_size"]
@@ -78,44 +86,44 @@ def _measure(asked: dict[str, Any]) -> None:
     if asked["what"] == "plan":
         found = _plan(zoo)
     else:
-        small = zoo.batch_size if asked["what"] == "die" else asked["batch"]
-        found = _die(zoo, small, asked["batch"])
+        small = asked["batch"] if asked["what"] == "fit" else zoo.batch_size
+        found = _die(zoo, small, asked["batch"], is_watched=asked["what"] != "bare")
     print(json.dumps(found), flush=True)
     os._exit(0)  # after an error in a compiled step, TensorFlow aborts the process as it exits
 
 
 def _plan(zoo: Any) -> dict[str, Any]:
-    """A limit that the model's usual batch stays below, and a batch that exceeds it."""
+    """A limit that the model's usual batch stays below, and the smallest batch that clearly exceeds it."""
+    import keras
     import tensorflow as tf
 
     def peak(rows: int) -> int:
         tf.config.experimental.reset_memory_stats("CPU:0")
-        zoo.model.fit(_batches(zoo, [rows] * 3), shuffle=False, verbose=0)
+        zoo.model.fit(_batches(zoo, [rows] * 2), shuffle=False, verbose=0)
         return int(tf.config.experimental.get_memory_info("CPU:0")["peak"])
 
-    usual, double = peak(zoo.batch_size), peak(2 * zoo.batch_size)
-    each = max(1, (double - usual) / zoo.batch_size)
-    limit = max(_LEAST_LIMIT_MIB * _MIB, int(1.6 * double))
-    # The fewest rows that surely exceed the limit.
-    sizes = (zoo.batch_size * growth for growth in _GROWTHS)
-    batch = next((size for size in sizes if usual + each * (size - zoo.batch_size) > 1.5 * limit), 0)
-    if not batch:
-        batch = zoo.batch_size * _GROWTHS[-1]
-        limit = max(_LEAST_LIMIT_MIB * _MIB, int((usual + each * (batch - zoo.batch_size)) / 1.5))
-    return {"limit_mib": -(-limit // _MIB), "batch": batch}
+    row_bytes = sum(array.nbytes for array in keras.tree.flatten((zoo.x, zoo.y)) if array is not None) / zoo.batch_size
+    usual, rows = peak(zoo.batch_size), 2 * zoo.batch_size
+    least = max(_LEAST_LIMIT_MIB * _MIB, 1.6 * peak(rows))
+    while rows < _MOST_GROWTH * zoo.batch_size:
+        rows *= 2
+        limit = max(least, usual + rows * row_bytes / _INPUTS_SHARE)
+        if peak(rows) > _EXCESS * limit:
+            return {"limit_mib": math.ceil(limit / _MIB), "batch": rows}
+    return {"error": f"a batch of {rows} does not exceed a limit that its inputs leave room in"}
 
 
-def _die(zoo: Any, small: int, large: int) -> dict[str, Any]:
+def _die(zoo: Any, small: int, large: int, *, is_watched: bool) -> dict[str, Any]:
     """Train with small batches, then a large one; what the note says, and what it ought to say."""
     import tensorflow as tf
 
     import kerasmemwatch as kmw
 
-    watch = kmw.MemoryWatch(None)
+    watches = [kmw.MemoryWatch(None)] if is_watched else []
     try:
-        zoo.model.fit(_batches(zoo, [small] * _SMALL_STEPS + [large]), shuffle=False, verbose=0, callbacks=[watch])
+        zoo.model.fit(_batches(zoo, [small] * _SMALL_STEPS + [large]), shuffle=False, verbose=0, callbacks=watches)
     except tf.errors.ResourceExhaustedError as error:
-        return {"died": True, **_said(str(error), error, watch)}
+        return {"died": True, **(_said(str(error), error, watches[0]) if is_watched else {})}
     return {"died": False}
 
 

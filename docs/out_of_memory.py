@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 # TensorFlow reads these before its first operation.
-os.environ |= {"TF_CPU_BFC_MEM_LIMIT_IN_MB": "150", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""}
+os.environ |= {"TF_CPU_BFC_MEM_LIMIT_IN_MB": "130", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""}
 
 import keras
 import numpy as np

@@ -22,22 +22,28 @@ _EXPORTS = {
     "Report": "kerasmemwatch.reports.report",
     "compare": "kerasmemwatch.comparison",
     "load": "kerasmemwatch.recording",
+    "release": "kerasmemwatch.leaks.release",
     "runs": "kerasmemwatch.recording",
     "summary": "kerasmemwatch.watch.model_summary.model_summary",
 }
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
+# Packages that are used as they are: `kerasmemwatch.testing.assert_no_growth`.
+_PACKAGES = ("testing",)
+
+__all__ = ["__version__", *sorted([*_EXPORTS, *_PACKAGES])]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _EXPORTS:
+    if name not in _EXPORTS and name not in _PACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     value = getattr(importlib.import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_EXPORTS})
+    return sorted({*globals(), *_EXPORTS, *_PACKAGES})

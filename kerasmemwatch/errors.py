@@ -11,6 +11,7 @@ __all__ = [
     "LogDirError",
     "MemWatchError",
     "MemoryBudgetExceededError",
+    "MemoryGrowthError",
     "MissingDependencyError",
     "MissingNameError",
     "ProbeUnavailableError",
@@ -73,6 +74,10 @@ class MissingNameError(MemWatchError, ImportError):
 
 class MemoryBudgetExceededError(MemWatchError, MemoryError):
     """``MemoryBudget(action="raise")`` stopped a run before it reached its limit."""
+
+
+class MemoryGrowthError(MemWatchError, AssertionError):
+    """Memory grows where a test says that it must not."""
 
 
 class ProbeUnavailableError(MemWatchError, RuntimeError):

@@ -159,7 +159,7 @@ def _recording(stored: StoredRun, name: str) -> Recording:
     if stored.fresh is not None:
         parts.append(stored.fresh)
     run = stored.run or RunInfo(name=name, created=math.nan)
-    run = replace(run, notes=(*run.notes, *stored.problems))
+    run = replace(run, notes=(*run.notes, *stored.problems), ending=stored.ending)
     return Recording(run, to_samples(parts), stored.layers, tuple(map(decode_step, stored.steps)))
 
 

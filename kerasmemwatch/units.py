@@ -7,7 +7,7 @@ import re
 
 from kerasmemwatch.errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["GIB", "KIB", "MIB", "floored_percent", "format_bytes", "format_share", "parse_bytes"]
+__all__ = ["GIB", "KIB", "MIB", "a_unit", "floored_percent", "format_bytes", "format_share", "parse_bytes"]
 
 KIB = 1024
 MIB = 1024**2
@@ -27,6 +27,16 @@ _UNITS = {
     "tb": 10**12,
 }
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def a_unit(unit: str) -> str:
+    """A unit with its article, as in a rate.
+
+    Example:
+        >>> a_unit("step"), a_unit("epoch"), a_unit("evaluate")
+        ('a step', 'an epoch', 'an evaluate')
+    """
+    return f"{'an' if unit[:1] in tuple('aeio') else 'a'} {unit}"
 
 
 def format_bytes(value: float | None, *, signed: bool = False) -> str:

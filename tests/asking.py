@@ -24,16 +24,16 @@ PREFIX = f"/data/plugin/{PLUGIN_NAME}"
 Ask = Callable[..., tuple[int, Any]]
 
 
-def client(provider: Any) -> Client:
-    """A TensorBoard without sockets whose only plugin is ours."""
-    context = base_plugin.TBContext(data_provider=provider)
+def client(provider: Any, log_dir: Path | None = None) -> Client:
+    """A TensorBoard without sockets whose only plugin is ours; it need not know the log dir."""
+    context = base_plugin.TBContext(data_provider=provider, logdir=None if log_dir is None else str(log_dir))
     plugin = MemoryLoader().load(context)
     return Client(application.TensorBoardWSGI([plugin], data_provider=provider))
 
 
-def asking(provider: Any) -> Ask:
+def asking(provider: Any, log_dir: Path | None = None) -> Ask:
     """``ask(route, **parameters)`` gives the status and the JSON."""
-    asked = client(provider)
+    asked = client(provider, log_dir)
 
     def ask(route: str, **values: Any) -> tuple[int, Any]:
         response = asked.get(f"{PREFIX}/{route}", query_string=values)

@@ -56,6 +56,14 @@ def _nothing_was_traced_before() -> None:
         registry.TRACED.clear()
 
 
+@pytest.fixture(autouse=True)
+def _there_were_no_calls_before() -> None:
+    """Have memory judged from call to call within each test only, whatever earlier tests' fits left."""
+    search = sys.modules.get("kerasmemwatch.watch.search.call_search")
+    if search is not None:
+        search.CALL_SEARCH.forget()
+
+
 def our_threads() -> list[threading.Thread]:
     """The threads that kerasmemwatch started and that still run."""
     return [thread for thread in threading.enumerate() if thread.name == "kerasmemwatch-flush"]

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-HOOKED = ("keras.", "tensorflow.python.eager", "tensorflow.python.framework", "tensorflow.python.profiler")
+HOOKED = (
+    "keras.",
+    "tensorflow.python.eager",
+    "tensorflow.python.framework",
+    "tensorflow.python.profiler",
+    "tensorflow.python.ops.lookup_ops",
+    "tensorflow.python.ops.script_ops",
+)
 
 
 def functions() -> dict[tuple[str, str, str], Any]:

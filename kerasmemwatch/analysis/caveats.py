@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.analysis.leak_words import leak_title
 from kerasmemwatch.analysis.traced_peaks_apart import apart
 from kerasmemwatch.records.run import PLANNED, SILENT_ALLOCATOR, DeviceInfo, RunInfo
 from kerasmemwatch.units import format_bytes
@@ -62,7 +63,7 @@ def at_least(run: RunInfo, device: str | None, size: float | None) -> str:
 
 def all_notes(report: Findings) -> tuple[str, ...]:
     """All notes of a report: causes of growth, omissions, what could not be measured, what went wrong."""
-    return (*(leak.cause for leak in report.leaks), *measured(report), *report.notes)
+    return (*(leak_title(leak) for leak in report.leaks), *measured(report), *report.notes)
 
 
 def measured(report: Findings) -> Iterator[str]:
@@ -100,7 +101,7 @@ def died(report: Findings) -> Iterator[str]:
     samples = report.samples
     rows = np.flatnonzero(samples["ended"] == 0) if "ended" in samples else np.empty(0, int)
     # Those that ran out of memory are told of above all figures.
-    rows = rows[~np.isin(samples["step"][rows], [death.step for death in report.run.deaths])]
+    rows = rows[~np.isin(samples["step"][rows], [death.step for death in report.run.deaths if not death.run])]
     if not len(rows):
         return
     last = rows[-1]

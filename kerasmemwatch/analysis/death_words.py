@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.death import Death
@@ -14,6 +15,7 @@ MAX_LINES = 8
 _LONGEST = 60
 _MOST_CATEGORIES = 6
 _STAGES = {"train": "training", "test": "evaluation", "predict": "prediction"}
+_FRAGMENTED = "but in no piece that is large enough: memory is fragmented."
 _ASKED_IN = {"forward": "in its forward pass", "backward": "in its backward pass", "update": "in the update"}
 
 
@@ -24,7 +26,8 @@ def death_headline(death: Death) -> str:
         >>> death_headline(Death(7, "train", batch=64, followed=True, fitted_batch=32))
         'Step 7 ran out of memory: a batch of 64 did not fit. Afterwards a batch of 32 fitted.'
     """
-    words = f"Step {death.step:,} ran out of memory: {_request(death) or _what_died(death)}."
+    run = f" of run {_name(death.run)}" if death.run else ""
+    words = f"Step {death.step:,}{run} ran out of memory: {_request(death) or _what_died(death)}."
     if death.followed:
         fitted = f"a batch of {death.fitted_batch:,}" if death.fitted_batch is not None else "another loop"
         words += f" Afterwards {fitted} fitted."
@@ -32,9 +35,22 @@ def death_headline(death: Death) -> str:
 
 
 def death_lines(deaths: Sequence[Death]) -> tuple[str, ...]:
-    """The newest death in full, then a line for each earlier try; empty without one."""
+    r"""The newest death in full, then a line for each earlier try; empty without one.
+
+    Example:
+        >>> print(*death_lines([Death(7, "train", batch=64, followed=True, fitted_batch=32, run="a")]), sep="\n")
+        A batch of 32 fitted, after a try that ran out of memory.
+          Before: Step 7 of run a ran out of memory: a batch of 64 did not fit.
+    """
     if not deaths:
         return ()
+    if deaths[-1].run and deaths[-1].followed:
+        # All were in other runs: this one has fitted.
+        batch = deaths[-1].fitted_batch
+        tries = f"{len(deaths)} tries" if len(deaths) > 1 else "a try"
+        fitted = "This run" if batch is None else f"A batch of {batch:,}"
+        before = [f"  Before: {death_headline(replace(death, followed=False))}" for death in reversed(deaths)]
+        return (f"{fitted} fitted, after {tries} that ran out of memory.", *before)
     newest, earlier = deaths[-1], [f"  Before: {death_headline(death)}" for death in reversed(deaths[:-1])]
     details = [line for line in _lines(newest, "") if line][1:]
     return (death_headline(newest), *details, *earlier)
@@ -49,7 +65,7 @@ def asked_beyond(deaths: Sequence[Death], device: str | None) -> str:
         '; step 7 asked for 1.0 KiB more in vain'
     """
     for death in reversed(deaths):
-        if death.request.device == device and death.request.num_bytes is not None:
+        if not death.run and death.request.device == device and death.request.num_bytes is not None:
             return f"; step {death.step:,} asked for {format_bytes(death.request.num_bytes)} more in vain"
     return ""
 
@@ -102,9 +118,10 @@ def _lines(death: Death, where: str) -> Iterator[str]:
     yield f"kerasmemwatch: {step} ran out of memory{device}{batch}."
     yield f"  Asked for: {_what(death)}"
     yield _free(death)
+    # What to do now comes before what explains it.
+    yield from _helps(death)
     yield _alive(death)
     yield _holders(death)
-    yield from _helps(death)
     if where:
         yield f"  Full report: {where}"
 
@@ -122,14 +139,15 @@ def _what(death: Death) -> str:
 
 
 def _free(death: Death) -> str:
+    then = f"about {format_bytes(death.free_then_bytes)} were free when it asked (estimate)"
     if death.in_use_bytes is None:
-        return ""
+        return f"  In use: {then}, {_FRAGMENTED}" if death.is_fragmented_then else ""
     limit = f" of {format_bytes(death.limit_bytes)}" if death.limit_bytes else ""
     whose = " of the host's memory" if death.request.kind == "host" else ""
     words = f"  In use: at most {format_bytes(death.in_use_bytes)}{limit}{whose} in this step (measured)"
     if death.is_fragmented:
-        free = format_bytes(death.free_bytes)
-        return f"{words}; {free} were free, but in no piece that is large enough: memory is fragmented."
+        is_measured = (death.free_bytes or 0) >= (death.request.num_bytes or 0)
+        return f"{words}; {f'{format_bytes(death.free_bytes)} were free' if is_measured else then}, {_FRAGMENTED}"
     if death.missing_bytes is not None:
         words += f"; {format_bytes(death.missing_bytes)} were missing"
     needs = f"; the whole step needs about {format_bytes(death.peak_bytes)} (estimate)" if death.peak_bytes else ""

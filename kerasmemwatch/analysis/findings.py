@@ -9,11 +9,15 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from kerasmemwatch.analysis.endings import find_ending
+from kerasmemwatch.analysis.growth_words import with_calls
+from kerasmemwatch.analysis.leak_words import with_remedy
 from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
 from kerasmemwatch.analysis.steps.shown_step import shown_step
 from kerasmemwatch.analysis.steps.step_devices import device_names, headed, steps_on
-from kerasmemwatch.analysis.trends import FEWEST_SAMPLES, find_growth, worker_name
+from kerasmemwatch.leaks.verdicts.find import find_growth, worker_name
+from kerasmemwatch.records.ending import Ending
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.peaks import Peak, TracedPeak, WorkerMemory
@@ -24,7 +28,7 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["ENOUGH_COVERAGE", "Findings", "find_peak", "find_workers", "make_findings"]
 
-_SUSPICIOUS_SHARE = 0.9
+_SUSPICIOUS_SHARE, _FEWEST_SAMPLES = 0.9, 10
 # Below this coverage, a note says how much of the traced peak is unattributed.
 ENOUGH_COVERAGE = 0.99
 
@@ -39,9 +43,9 @@ class Findings:
         peak: The run's highest moment.
         layers: Each layer over the whole traced step that ``traced`` describes, from ``layer_table``. Without a trace,
             the model's variables by layer; values that need a trace are ``None``.
-        growth: Trends at step end, device first.
+        growth: For each series at step ends, whether it grows; devices first.
         coverage: Share of ``peak.requested_bytes`` with a known owner and category; ``None`` without a trace.
-        leaks: Causes of growth; this version does not look for any.
+        leaks: Causes of growth, the surest first.
         notes: What could not be measured, and what went wrong.
         traced: The moment that ``peak.by_category`` and ``peak.by_layer`` describe; ``None`` without a trace. Its
             device is the one that the peak names, if that allocated anything in a traced step.
@@ -49,6 +53,7 @@ class Findings:
         workers: The highest figures of each worker, if several trained together; empty for an ordinary run.
         steps: The traced steps and gaps themselves, for figures, including those of an equivalent fit.
         inventory: The model's variables by layer, on any device.
+        endings: How processes ended that did not end properly, or are still running.
         device: The device that was asked for; ``None`` if none was.
         everywhere: The rows of ``layers`` before a device was asked for.
     """
@@ -66,6 +71,7 @@ class Findings:
     workers: tuple[WorkerMemory, ...] = ()
     steps: tuple[TracedStep, ...] = field(default=(), repr=False)
     inventory: tuple[LayerMemory, ...] = field(default=(), repr=False)
+    endings: tuple[Ending, ...] = ()
     device: str | None = None
     everywhere: tuple[LayerMemory, ...] = field(default=(), repr=False)
 
@@ -123,10 +129,11 @@ class Findings:
             "devices": list(self.devices),
             "workers": [asdict(worker) for worker in self.workers],
             "layers": [asdict(layer) for layer in self.layers],
-            "growth": [asdict(growth) for growth in self.growth],
+            "growth": [asdict(growth) | {"low": growth.low, "high": growth.high} for growth in self.growth],
             "weights_bytes": self.weights_bytes,
             "optimizer_bytes": self.optimizer_bytes,
             "coverage": self.coverage,
+            "endings": [asdict(ending) for ending in self.endings],
             "leaks": [asdict(leak) for leak in self.leaks],
             "notes": list(self.notes),
         }
@@ -146,10 +153,13 @@ def make_findings(
 ) -> F:
     """Derive the findings of a recording; ``workers`` are those whose samples are combined, if several."""
     each = tuple(find_workers(workers))
-    growth = tuple(find_growth(run, samples, workers))
+    growth = find_growth(run, samples, workers)
     peak, notes = find_peak(run, samples), (*run.notes, *_doubts(run, samples))
     held = tuple(layers)
-    found = kind(run, samples, peak, held, growth, notes=notes, workers=each, inventory=held)
+    ended = (find_ending(*one) for one in workers or [(run, samples)])
+    endings = tuple(ending for ending in ended if ending is not None)
+    found = kind(run, samples, peak, held, growth, notes=notes, workers=each, inventory=held, endings=endings)
+    found = replace(found, leaks=run.leaks, growth=with_remedy(with_calls(growth, run.call_growth), run.leaks))
     steps = headed(steps, peak.device)
     return _explained(found, steps, shown_step(peak, [s for s in steps if s.timeline.device == peak.device] or steps))
 
@@ -232,7 +242,7 @@ def find_peak(run: RunInfo, samples: Samples) -> Peak:
 def _doubts(run: RunInfo, samples: Samples) -> list[str]:
     """Reasons in the figures themselves to doubt the measurement."""
     peak, in_use = samples.get("device_peak_bytes"), samples.get("device_in_use_bytes")
-    if peak is None or in_use is None or not peak.size or len(peak) < FEWEST_SAMPLES:
+    if peak is None or in_use is None or not peak.size or len(peak) < _FEWEST_SAMPLES:
         return []
     # A partial count may miss all of a small model's allocations.
     exact = [index for index, device in enumerate(run.devices) if device.counting == "exact"]

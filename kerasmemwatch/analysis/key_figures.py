@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasmemwatch.analysis.caveats import all_notes, at_least, in_part, is_planned, untraced
 from kerasmemwatch.analysis.death_words import asked_beyond
 from kerasmemwatch.analysis.findings import ENOUGH_COVERAGE, Findings
-from kerasmemwatch.analysis.growth import outlooks
+from kerasmemwatch.analysis.growth_words import brief, by_weight, pace
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
 from kerasmemwatch.units import floored_percent, format_bytes
 
-__all__ = ["Tile", "headline"]
+__all__ = ["Tile", "headline", "verdict_tiles"]
 
 _HIGH, _TIGHT = 0.9, 0.75
+_VERDICT_TONES = {"growing": "warning", "steady": "good"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def headline(report: Findings) -> tuple[Tile, ...]:
 
     They contain the user's names unescaped; the code that shows them must escape them.
     """
-    return (_device(report), _limit(report), _host(report), *_growth(report), _coverage(report), _warnings(report))
+    return (_device(report), _limit(report), _host(report), _growth(report), _coverage(report), _warnings(report))
 
 
 def _device(report: Findings) -> Tile:
@@ -70,18 +70,20 @@ def _host(report: Findings) -> Tile:
     return Tile("Host RSS", format_bytes(highest), f"{peak}, {of}", _tone(share))
 
 
-def _growth(report: Findings) -> Iterator[Tile]:
-    found = outlooks(report)
-    if not found:
-        yield Tile("Growth a step", "unknown", "too few samples to tell")
-        return
-    # The first series that grows, devices before the host; the growth figure shows the rest.
-    shown = next((one for one in found if one.is_growing), found[0])
-    pace = format_bytes(shown.growth.bytes_per_step, signed=True)
-    if not shown.is_growing:
-        yield Tile("Growth a step", "none seen", shown.words, "good")
-    else:
-        yield Tile("Growth a step", pace, shown.words, "warning" if shown.limit_step is not None else "")
+def _growth(report: Findings) -> Tile:
+    if not report.growth:
+        return Tile("Growth", "unknown", "no series of memory to judge")
+    first = verdict_tiles(report)[0]
+    series = f"{first.label}, " if by_weight(report.growth)[0].is_growing else ""  # other verdicts name it themselves
+    return replace(first, label="Growth", detail=series + first.detail)
+
+
+def verdict_tiles(report: Findings) -> tuple[Tile, ...]:
+    """A tile for each series that was judged for growth, the one that matters most first."""
+    return tuple(
+        Tile(each.label, pace(each), brief(each), _VERDICT_TONES.get(each.verdict, ""))
+        for each in by_weight(report.growth)
+    )
 
 
 def _coverage(report: Findings) -> Tile:

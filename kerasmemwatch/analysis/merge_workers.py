@@ -24,7 +24,7 @@ from kerasmemwatch.records.timeline import TracedStep
 __all__ = ["absences", "gather", "group_name", "merge"]
 
 # The first worker's value of these columns stands for all.
-_TAKEN = ("train_step", "epoch", "stage")
+_TAKEN = ("train_step", "epoch", "stage", "call", "model")
 
 
 _R = TypeVar("_R", bound=Recorded)
@@ -159,6 +159,8 @@ def _run(names: Sequence[str], recordings: Sequence[Recorded]) -> RunInfo:
         notes=_notes(named),
         worker=None,
         deaths=_deaths(named),
+        ending="",
+        leaks=tuple(leak for _, run in named for leak in run.leaks),
     )
 
 

@@ -37,6 +37,11 @@ DATA_ADAPTER = Attribute(
 ADAPTER_DATASET = Attribute(
     "keras.src.trainers.data_adapters.tf_dataset_adapter", "TFDatasetAdapter._dataset", DATA_ADAPTER.lost
 )
+CURRENT_ITERATOR = Attribute(
+    CATCH_STOP.module,
+    "EpochIterator._current_iterator",
+    "A cache that fills for several epochs is not known to be one.",
+)
 INITIAL_EPOCH = Attribute(
     "keras", "Model._initial_epoch", "A fit that is restored before its second epoch begins a recording of its own."
 )
@@ -86,7 +91,7 @@ RECORDING = (
     INITIAL_EPOCH,
     LIST_MODEL,
 )
-TRACING = (DATA_ADAPTER, ADAPTER_DATASET, COMPUTE_LOSS, OPERATIONS, FUNCTIONAL)
+TRACING = (DATA_ADAPTER, ADAPTER_DATASET, CURRENT_ITERATOR, COMPUTE_LOSS, OPERATIONS, FUNCTIONAL)
 SUMMARY = (GLOBAL_STATE, TRACKER, *STEP_FUNCTIONS)
 
 # Attributes in which Keras, TensorFlow and PyTorch index objects held elsewhere: children, graphs, checkpoints.

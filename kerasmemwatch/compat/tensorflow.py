@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerasmemwatch.compat.names import Attribute, ClassName, Name
+from kerasmemwatch.compat.names import Attribute, ClassName, Local, Name
 
 _EAGER, _PYWRAP = "tensorflow.python.eager", "tensorflow.python.pywrap_tfe"
 _CONTEXT, _RECORD, _DATA = f"{_EAGER}.context", f"{_EAGER}.record", "tensorflow.python.data.ops"
@@ -85,6 +85,7 @@ DATASET_FUNCTION = Attribute(f"{_DATA}.map_op", "_MapDataset._map_func", _LOOSE)
 _KEPT = "Arrays that a running input pipeline keeps are unattributed."
 DATASET_INPUTS = Attribute(f"{_DATA}.dataset_ops", "DatasetV2._inputs", _KEPT)
 DATASET_FUNCTIONS = Attribute(f"{_DATA}.dataset_ops", "DatasetV2._functions", _KEPT)
+CACHE_FILENAME = Attribute(f"{_DATA}.cache_op", "CacheDataset._filename", "A cache that fills is not known to be one.")
 _ALIKE = "A fit like one before is traced anew where only its dataset knows the batch size."
 BATCH_SIZE = Attribute(f"{_DATA}.batch_op", "_BatchDataset._batch_size", _ALIKE)
 INPUT_DATASET = Attribute(f"{_DATA}.map_op", "_MapDataset._input_dataset", _ALIKE)
@@ -99,12 +100,53 @@ FUNCTION_CALL = Name(
 TAPE = Attribute(f"{_EAGER}.backprop", "GradientTape._tape", "What persistent tapes keep is unattributed.")
 TAPE_RECORDS = Attribute(TAPE.module, "GradientTape._recording", "What a tape's gradients take is unknown.")
 
+# What TensorFlow keeps by name. The registry of gradients is among the names below.
+FUNCTION_REFS = Name(
+    f"{_EAGER}.polymorphic_function.atomic_function", "RUNTIME_FUNCTION_REFS", "Functions that pile up are not counted."
+)
+PY_FUNCTIONS = Name(
+    "tensorflow.python.ops.script_ops", "_py_funcs", "Python functions that datasets keep are not counted."
+)
+
+# A graph's attribute, a list, in which it keeps them. A release without it has nothing to show there.
+KEPT_FUNCTIONS = "_py_funcs_used_in_graph"
+
+# What TensorFlow keeps for ever once it is made.
+LOOKUP_TABLE = Name(
+    "tensorflow.python.ops.lookup_ops", "LookupInterface.__init__", "Lookup tables that pile up are not counted."
+)
+_KERNELS = "Kernels of new names and seeds that pile up are not counted."
+OPERATION_SEED = Name(_CONTEXT, "internal_operation_seed", _KERNELS)
+ANONYMOUS_NAME = Name(_CONTEXT, "anonymous_name", _KERNELS)
+VARIABLE_NAME = Local(
+    "tensorflow.python.ops.resource_variable_ops", "_variable_handle_from_shape_and_dtype.name", _KERNELS
+)
+EAGER_PY_FUNCTION = Name(PY_FUNCTIONS.module, "EagerFunc.__init__", "It is not said which line calls `tf.py_function`.")
+TAPE_CACHE = Name(PY_FUNCTIONS.module, "tape_cache", "Tapes of `tf.py_function` that pile up are not counted.")
+ONEDNN = Name(
+    "tensorflow.python.util._pywrap_util_port", "IsMklEnabled", "What oneDNN keeps for each shape is not told apart."
+)
+
+# What is looked at where memory grows.
+_CAUSE = "Of functions that are traced anew it is not said what differs."
+TF_FUNCTION = ClassName(f"{_EAGER}.polymorphic_function.polymorphic_function", "Function", _CAUSE)
+_GROWN = "Graphs that grow are not found."
+GRAPH_SIZE = Name(_OPS, "Graph.num_operations", _GROWN)
+GRAPH_KEY = Attribute(_OPS, "Graph._graph_key", _GROWN)
+CONVERTED_CODE = Name(
+    "tensorflow.python.autograph.impl.api", "_TRANSPILER._cache._cache", "Lines of converted functions are not told."
+)
+CONCRETE_FUNCTIONS = Attribute(TF_FUNCTION.module, "Function._list_all_concrete_functions", _CAUSE)
+
 # State that a summary restores.
 _DRAWN = "Random numbers drawn after a summary may differ."
 CONTEXT_SEEDS = Attribute(_CONTEXT, "Context._rng", _DRAWN)
 GLOBAL_GENERATOR = Name("tensorflow.python.ops.stateful_random_ops", "global_generator", _DRAWN)
 REGISTERED_GRADIENTS = Name(
-    _OPS, "gradient_registry._registry", "Graphs that a summary runs stay in memory, with an optimizer's variables."
+    _OPS,
+    "gradient_registry._registry",
+    "Graphs that a summary runs stay in memory, with an optimizer's variables, and so do dead models' in spite of "
+    "`release`; those that stay are not counted.",
 )
 TRACKABLE_CONTAINER = Name(
     "tensorflow.python.trackable.data_structures",
@@ -112,8 +154,41 @@ TRACKABLE_CONTAINER = Name(
     "What a summary changes in containers of modules stays changed.",
 )
 
+# What TensorFlow keeps of dead models.
+_PINNED = "The graphs of dead models stay in memory in spite of `release`, and their variables."
+ENTRY_FUNCTION = Local("tensorflow.python.ops.custom_gradient", "_graph_mode_decorator.tape_grad_fn", _PINNED)
+ENTRY_TENSORS = Local(ENTRY_FUNCTION.module, "_graph_mode_decorator.result", _PINNED)
+CLEAR_KERNELS = Name(
+    _CONTEXT, "Context.clear_kernel_cache", "The cache of eager kernels stays as it is, in spite of `release`."
+)
+# The operation that calls an entry, and its attribute with the entry's name.
+ENTRY_OPERATION, ENTRY_ATTRIBUTE = "IdentityN", "_gradient_op_type"
+
 # These names are looked up where a missing one cannot be reported; the code that starts recording reports it instead.
-RECORDING = (CONTEXT, CONTEXT_HANDLE, GET_MEMORY_INFO, RESET_MEMORY_STATS, CURRENT_CONTEXT, IS_INITIALIZED)
+RECORDING = (
+    CONTEXT,
+    CONTEXT_HANDLE,
+    GET_MEMORY_INFO,
+    RESET_MEMORY_STATS,
+    CURRENT_CONTEXT,
+    IS_INITIALIZED,
+    FUNCTION_REFS,
+    PY_FUNCTIONS,
+    REGISTERED_GRADIENTS,
+    TF_FUNCTION,
+    CONCRETE_FUNCTIONS,
+    CACHE_FILENAME,
+    LOOKUP_TABLE,
+    OPERATION_SEED,
+    ANONYMOUS_NAME,
+    VARIABLE_NAME,
+    EAGER_PY_FUNCTION,
+    TAPE_CACHE,
+    ONEDNN,
+    GRAPH_SIZE,
+    GRAPH_KEY,
+    CONVERTED_CODE,
+)
 TRACING = (
     STOP_RECORDING,
     EAGER_TENSOR,
@@ -132,3 +207,4 @@ TRACING = (
 )
 TAPES = (FUNCTION_CALL, TAPE, TAPE_RECORDS)
 SUMMARY = (CONTEXT_SEEDS, GLOBAL_GENERATOR, REGISTERED_GRADIENTS, TRACKABLE_CONTAINER)
+RELEASE = (REGISTERED_GRADIENTS, ENTRY_FUNCTION, ENTRY_TENSORS, CLEAR_KERNELS)

@@ -15,6 +15,7 @@ import numpy as np
 
 from kerasmemwatch.attribution.events.profiler_capture import Capture
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.xla.buffer_owners import XlaCategories
 from kerasmemwatch.attribution.xla.program_memory import XlaAllocation, XlaModule, live_bytes
 from kerasmemwatch.attribution.xla.program_runs import Programs
@@ -35,11 +36,13 @@ class FailedProgram:
         module: The program.
         block: The allocation that failed.
         owners: Owner of each operation.
+        gradients: Gradients of variables, by size.
     """
 
     module: XlaModule
     block: XlaAllocation
     owners: OpOwners
+    gradients: Sequence[GradientBuffer] = ()
 
     def by_owner(self) -> tuple[LayerMemory, ...]:
         """What the block holds when it is fullest, by owner, the largest first."""
@@ -47,7 +50,7 @@ class FailedProgram:
         # The fullest moment of the block; its holes belong to nobody.
         moment = int(np.argmax(live_bytes(module, self.block.index)))
         sizes: Counter[tuple[Owner, str]] = Counter()
-        found = XlaCategories(self.owners, (), {}).of_buffers(module)
+        found = XlaCategories(self.owners, self.gradients, {}).of_buffers(module)
         for buffer, (frame, category) in zip(module.buffers, found, strict=True):
             alive = buffer.first <= moment <= buffer.last and buffer.alias_of is None
             if alive and buffer.allocation_index == self.block.index:
@@ -65,12 +68,13 @@ class FailedProgram:
         return {buffer.shape for buffer in self.module.buffers}
 
 
-def find_program(request: Request, owners: OpOwners) -> FailedProgram | None:
+def find_program(request: Request, owners: OpOwners, gradients: Sequence[GradientBuffer] = ()) -> FailedProgram | None:
     """Find the newest program that asks for as much as failed; ``None`` if there is none.
 
     Args:
         request: The failed request, whose size may be rounded.
         owners: Owner of each operation.
+        gradients: Gradients of variables, by size.
 
     Raises:
         ProfilerBusyError: If somebody else's profiler session is active.
@@ -87,7 +91,7 @@ def find_program(request: Request, owners: OpOwners) -> FailedProgram | None:
         block = _asked_for(programs.requests[program_id], request)
         if block is not None:
             module = programs.opened([program_id]).get(program_id)
-            return None if module is None else FailedProgram(module, block, owners)
+            return None if module is None else FailedProgram(module, block, owners, gradients)
     return None
 
 

@@ -13,7 +13,7 @@ from kerasmemwatch.attribution.owners.name_scopes import frames_by_name
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.records.owners import LOSS, METRICS, OPTIMIZER, Frame
 
-__all__ = ["Asker", "by_op_name", "by_traceback"]
+__all__ = ["Asker", "by_op_name", "by_traceback", "rows_given"]
 
 # Base classes of Keras' objects that are no layers, by name: nothing here loads a framework.
 _OTHERS = {
@@ -23,6 +23,8 @@ _OTHERS = {
 }
 # The functions of a tape that compute gradients.
 _GRADIENT = "_gradient_function"
+# Keras' methods that are given one batch, as their first argument.
+_ON_BATCH = frozenset({"train_on_batch", "test_on_batch", "predict_on_batch"})
 _BACKWARD = frozenset({"imperative_grad", _GRADIENT})
 
 
@@ -88,6 +90,23 @@ def by_traceback(
         if found is not None:
             return found
     return None
+
+
+def rows_given(error: BaseException) -> int | None:
+    """Rows of the batch that ``train_on_batch`` or the like was given; ``None`` if the error left none of them."""
+    for each in _chain(error):
+        for frame in _ended_frames(each):
+            if frame.f_code.co_name in _ON_BATCH and "x" in frame.f_code.co_varnames:
+                return _rows(frame.f_locals.get("x"))
+    return None
+
+
+def _rows(data: Any) -> int | None:
+    """Rows of the first array in a structure."""
+    while isinstance(data, (list, tuple, Mapping)) and data:
+        data = next(iter(data.values() if isinstance(data, Mapping) else data))
+    shape = getattr(data, "shape", None)
+    return int(shape[0]) if shape is not None and len(shape) and shape[0] is not None else None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from kerasmemwatch.attribution.live.data_on_gpu import HOST_DATA
 from kerasmemwatch.names import shortened
 from kerasmemwatch.records.death import Death, Suggestion
 from kerasmemwatch.records.layer_memory import LayerMemory
@@ -108,8 +109,7 @@ def _remat(layers: Sequence[LayerMemory]) -> Iterator[Suggestion]:
 
 def _off_device(data_bytes: int) -> Iterator[Suggestion]:
     if data_bytes:
-        code = "model.fit(keras.utils.PyDataset or tf.data.Dataset)"
-        yield Suggestion("the data set off the device: give fit batches instead of whole arrays", code, data_bytes)
+        yield Suggestion("the data set in host memory: a tf.data.Dataset made there", HOST_DATA, data_bytes)
 
 
 def _other_mode(mode: str) -> Iterator[Suggestion]:

@@ -9,6 +9,9 @@ from kerasmemwatch.records.layer_memory import LayerMemory
 
 __all__ = ["Death", "Request", "Suggestion"]
 
+# An estimate has to show this much more than was asked for.
+_MARGIN = 0.15
+
 
 @dataclass(frozen=True)
 class Request:
@@ -75,9 +78,11 @@ class Death:
         layers: The three layers that hold most of it.
         figures_from: Where ``by_category``, ``layers`` and ``peak_bytes`` come from, in words.
         peak_bytes: What the step needs at its peak, as far as that is known; ``None`` if only parts are known.
+        free_then_bytes: What was free when the request was made, estimated from a traced step; ``None`` if unknown.
         suggestions: Changes, the most likely to fit first.
         fitted_batch: Rows of the batch of the first fit that ended after this; ``None`` if unknown or none has.
         followed: Whether a fit has ended since.
+        run: Name of the run that it happened in; ``""`` if that is this one.
     """
 
     step: int
@@ -97,15 +102,23 @@ class Death:
     layers: tuple[LayerMemory, ...] = ()
     figures_from: str = ""
     peak_bytes: int | None = None
+    free_then_bytes: int | None = None
     suggestions: tuple[Suggestion, ...] = ()
     fitted_batch: int | None = None
     followed: bool = False
+    run: str = ""
 
     @property
     def is_fragmented(self) -> bool:
-        """Whether enough was free in total, even when most was in use: no free piece was large enough."""
+        """Whether enough was free in total, but no free piece was large enough."""
         left, asked = self.free_bytes, self.request.num_bytes
-        return left is not None and asked is not None and left >= asked
+        return asked is not None and ((left is not None and left >= asked) or self.is_fragmented_then)
+
+    @property
+    def is_fragmented_then(self) -> bool:
+        """Whether a traced step tells so: what was in use at most in the step may have been free again by then."""
+        left, asked = self.free_then_bytes, self.request.num_bytes
+        return left is not None and asked is not None and left >= asked * (1 + _MARGIN)
 
     @property
     def free_bytes(self) -> int | None:
@@ -118,4 +131,4 @@ class Death:
     def missing_bytes(self) -> int | None:
         """How much the request exceeds what was free; ``None`` if unknown, or if nothing was missing in total."""
         left, asked = self.free_bytes, self.request.num_bytes
-        return None if left is None or asked is None or left >= asked else asked - left
+        return None if left is None or asked is None or self.is_fragmented else asked - left

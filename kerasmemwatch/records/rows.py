@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.records.samples import Column, Samples
 
-__all__ = ["ALWAYS", "ENDED", "INT64_BOUND", "Layout", "Rows", "as_ended", "column_indices", "to_samples"]
+__all__ = [
+    "ALWAYS",
+    "CALL",
+    "ENDED",
+    "INT64_BOUND",
+    "MODEL",
+    "Layout",
+    "Rows",
+    "as_ended",
+    "column_indices",
+    "to_samples",
+]
 
 # No counter reaches it.
 INT64_BOUND = 2.0**63
@@ -21,6 +32,9 @@ Layout = tuple[Column, ...]
 
 # Whether a step ended; 0 if an exception aborted it. Recordings older than this column have only steps that ended.
 ENDED = Column("ended")
+# Number of the outermost fit, evaluate or predict, 0 in a loop of the user's own; and how many models they have run.
+# Each is counted from 1 by the process that records. Memory may grow by either. Older recordings don't have them.
+CALL, MODEL = Column("call"), Column("model")
 # Columns that callers may rely on. Without a readable allocator, the device columns have width 0.
 ALWAYS = (
     Column("step"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kerasmemwatch.records.death import Death
+from kerasmemwatch.records.growth import Growth, LeakFinding, OwnRise
 
 __all__ = ["PLANNED", "SILENT_ALLOCATOR", "STAGES", "DeviceInfo", "RunInfo", "WorkerInfo"]
 
@@ -81,6 +82,12 @@ class RunInfo:
         notes: What could not be measured and what went wrong, in plain words.
         worker: The worker that recorded it; ``None`` if it trained alone, or if this merges several workers' runs.
         deaths: Steps that ran out of memory, in order.
+        ending: Of a run that is read while its files are open: ``"running"``, ``"killed"`` (its process ended without a
+            word), or ``"SIGTERM"``. ``""`` if it ended properly, or if that is unknown.
+        leaks: Causes of growth that were found while it ran, the surest first.
+        own_rises: By how much our own looks for causes raised RSS, and when.
+        call_growth: What grew from one fit, evaluate or predict of the process to the next, if each had a watch of its
+            own.
     """
 
     name: str
@@ -94,3 +101,7 @@ class RunInfo:
     notes: tuple[str, ...] = ()
     worker: WorkerInfo | None = None
     deaths: tuple[Death, ...] = ()
+    ending: str = ""
+    leaks: tuple[LeakFinding, ...] = ()
+    own_rises: tuple[OwnRise, ...] = ()
+    call_growth: tuple[Growth, ...] = ()

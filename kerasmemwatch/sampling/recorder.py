@@ -46,6 +46,8 @@ class Recorder(RunRecorder):
         self._every = sample_every
         self._stages = Stages()
         self._row_step = 0
+        self._num_calls = 0
+        self._call = self._model = 0.0
         self._countdown = 1
         self._slow_reads = slow_reads or CostShare(SLOW_SHARE, self._timer)
         self._under_way = False
@@ -59,6 +61,16 @@ class Recorder(RunRecorder):
         return bool(self._stages)
 
     @property
+    def is_nested(self) -> bool:
+        """Whether the stage in progress is part of another."""
+        return len(self._stages) > 1
+
+    @property
+    def num_calls(self) -> int:
+        """How many fits, evaluates and predicts there were that were part of no other."""
+        return self._num_calls
+
+    @property
     def stage(self) -> str:
         """The innermost stage in progress; ``""`` if there is none."""
         return STAGES[self._stages[-1].code] if self._stages else ""
@@ -69,10 +81,18 @@ class Recorder(RunRecorder):
         epoch = self._stages[-1].epoch if self._stages else UNKNOWN
         return None if epoch != epoch else int(epoch)
 
-    def begin_stage(self, stage: str, per_execution: int = 1) -> None:
-        """Begin a fit, evaluate or predict, perhaps within another."""
+    def begin_stage(self, stage: str, per_execution: int = 1, *, model: int = 0, single: bool = False) -> None:
+        """Begin a fit, evaluate or predict, perhaps within another.
+
+        Args:
+            model: How many models there have been, its own included.
+            single: Whether it is none of them, but a loop of the user's own or a single batch of it.
+        """
         self._stages.begin(STAGES.index(stage), per_execution=per_execution)
         if len(self._stages) == 1:
+            self._num_calls += not single
+            self._call = 0.0 if single else float(self._num_calls)
+            self._model = float(model)
             with self.faults.guard("probes", "Nothing is recorded."):
                 self._probes.open()
 
@@ -84,8 +104,18 @@ class Recorder(RunRecorder):
             self._stages[-1].epoch, self._stages[-1].last_batch = float(epoch), -1
 
     def end_epoch(self) -> None:
+        """Read the slow columns if they are due, and whether host memory is near its limit."""
+        if self._log is None or self.dropped:
+            return
+        self._read_slow()
+        with self.faults.guard("host memory", "Whether it is near its limit is unknown."):
+            if self._headroom.epoch_ended(*self.newest(1)):
+                self._describe_faults()
+                self._log.flush(at_once=True)
+
+    def _read_slow(self) -> None:
         """Read the slow columns into the newest row, unless this or another recorder has just done so."""
-        if self._log is None or self.dropped or not self._slow_reads.is_due:
+        if self._log is None or not self._slow_reads.is_due:
             return
         with self.faults.guard("slow probes", "Figures read at epoch ends are unknown."), self._slow_reads.taken():
             values = self._probes.slow()
@@ -105,9 +135,9 @@ class Recorder(RunRecorder):
             with self.faults.guard("sample", "The last row is missing."), self._lock:
                 if self._step > self._row_step:
                     self._sample(self._stages[0])
-            self.end_epoch()  # an evaluate or predict outside a fit has no other
+            self._read_slow()  # an evaluate or predict outside a fit has no other end of an epoch
         del self._stages[-1:]
-        if settle and not self._stages and self._log is not None:
+        if settle and not self._stages and self._log is not None and not self.dropped:
             self._describe_faults()
             self._log.settle()
 
@@ -193,6 +223,7 @@ class Recorder(RunRecorder):
         if self._log is not None:
             # As nearly always: nothing is to be checked or opened.
             row: list[float] = [self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended]
+            row += self._call, self._model
             try:
                 for read in self._probes.ends:
                     part = read()
@@ -206,7 +237,6 @@ class Recorder(RunRecorder):
                 failure = error
         values = self._probes.end(parts, failure)
         log = self._log or self._open_run()
-        log.append(
-            (self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended, *values, *self._unread)
-        )
+        place = (self._step, self._train_step, stage.epoch, stage.code, self._clock(), ended, self._call, self._model)
+        log.append((*place, *values, *self._unread))
         self._row_step = self._step

@@ -15,11 +15,14 @@ from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
 from kerasmemwatch.probes.base import UNKNOWN, Probe
 from kerasmemwatch.records.death import Death
+from kerasmemwatch.records.growth import Growth, LeakFinding, OwnRise
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.recorded import Recorded
-from kerasmemwatch.records.rows import ENDED, Layout, to_samples
+from kerasmemwatch.records.rows import CALL, ENDED, MODEL, Layout, to_samples
 from kerasmemwatch.records.run import DeviceInfo, RunInfo
+from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
+from kerasmemwatch.sampling.host_headroom import HostHeadroom
 from kerasmemwatch.sampling.probe_set import BASE_COLUMNS, ProbeSet
 from kerasmemwatch.sampling.process_exit import store_when_garbage
 from kerasmemwatch.storage.run_store import RunStore
@@ -51,6 +54,7 @@ class RunRecorder:
         self._resume = False
         self._step = self._train_step = 0
         self._log: RunWriter | None = None
+        self._headroom = HostHeadroom(None, None, self.faults)
         self._early_steps: deque[TracedStep] = deque()
         self._unread: list[float] = []
         self._notes_described = 0
@@ -67,6 +71,11 @@ class RunRecorder:
     def step(self) -> int:
         """The highest ``step`` so far."""
         return self._step
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a training step has been recorded, perhaps earlier in a run that was continued."""
+        return self._train_step > 0
 
     @property
     def layers(self) -> tuple[LayerMemory, ...]:
@@ -86,7 +95,10 @@ class RunRecorder:
             self.faults.report("log dir", error, "The run is kept in memory only. Choose another log_dir.")
             store = RunStore(self._run.name or "memory")
         self._unread = [UNKNOWN] * self._probes.slow_size
-        layout = (*BASE_COLUMNS, ENDED, *self._probes.layout[len(BASE_COLUMNS) :])
+        layout = (*BASE_COLUMNS, ENDED, CALL, MODEL, *self._probes.layout[len(BASE_COLUMNS) :])
+        host = self._probes.facts.get("host", {})
+        self._headroom = HostHeadroom(host.get("limit_bytes"), host.get("limit_source"), self.faults)
+        store = replace(store, sinks=(*store.sinks, self._headroom))
         log = RunWriter(store, layout, self._probes.slow_size, self.faults, self._clock, self._timer)
         step, train_step = log.last_steps
         self._step += step
@@ -97,10 +109,12 @@ class RunRecorder:
             name=store.name,
             created=previous.created if previous else created,
             devices=tuple(DeviceInfo(**device) for device in self._probes.listed("tensorflow", "devices")),
-            host=self._probes.facts.get("host", {}),
+            host=host,
             drivers=self._probes.listed("nvml", "drivers"),
             notes=(*self._probes.unmeasured, *store.previous.problems),
             deaths=(*(previous.deaths if previous else ()), *self._run.deaths),
+            leaks=self._run.leaks or (previous.leaks if previous else ()),
+            own_rises=(*(previous.own_rises if previous else ()), *self._run.own_rises),
         )
         self._layers = self._layers or store.previous.layers
         if store.occupied:
@@ -123,6 +137,12 @@ class RunRecorder:
         self._layers, self._run = tuple(layers), replace(self._run, **about)
         self._describe()
 
+    def configure(self, **facts: Any) -> None:
+        """Add facts to the run's ``configuration``; stored with the next rows."""
+        if any(self._run.configuration.get(name) != value for name, value in facts.items()):
+            self._run = replace(self._run, configuration={**self._run.configuration, **facts})
+            self._describe()
+
     def add_death(self, death: Death) -> None:
         """Record that a step ran out of memory, and store everything at once: the process may be about to end."""
         self.replace_deaths((*self._run.deaths, death))
@@ -133,6 +153,27 @@ class RunRecorder:
         """Set what is known of the steps that ran out of memory; stored soon."""
         self._run = replace(self._run, deaths=deaths)
         self.has_died = bool(deaths) and not deaths[-1].followed
+        self._describe()
+
+    def replace_leaks(self, leaks: tuple[LeakFinding, ...]) -> None:
+        """Set the causes of growth that are known; stored soon."""
+        self._run = replace(self._run, leaks=leaks)
+        self._describe()
+
+    def tell_call_growth(self, growth: tuple[Growth, ...], leaks: tuple[LeakFinding, ...]) -> None:
+        """Set what grows from call to call of the process, with its causes; stored soon."""
+        self._run = replace(self._run, call_growth=growth, leaks=leaks)
+        self._describe()
+
+    def add_own_rise(self, rss_bytes: int) -> None:
+        """Record that our own look for causes raised RSS after the newest row; stored soon."""
+        own_rises = (*self._run.own_rises, OwnRise(self._step, rss_bytes))
+        self._run = replace(self._run, own_rises=own_rises)
+        self._describe()
+
+    def remark(self, note: str, *, instead_of: str = "") -> None:
+        """Add a note on what was done to the run, perhaps instead of an earlier one; stored soon."""
+        self._run = replace(self._run, notes=(*(each for each in self._run.notes if each != instead_of), note))
         self._describe()
 
     def add_step(self, step: TracedStep) -> None:
@@ -167,6 +208,10 @@ class RunRecorder:
         """Return everything recorded so far."""
         steps = self._log.steps() if self._log else tuple(self._early_steps)
         return Recorded(self.run, to_samples(self._log.parts() if self._log else ()), self._layers, steps)
+
+    def samples(self) -> Samples:
+        """Return the rows recorded so far, without waiting for traced steps."""
+        return to_samples(self._log.parts() if self._log else ())
 
     def epoch_bytes(self) -> dict[str, float]:
         """Highest device peak since the last call, newest in-use bytes and RSS; unknown figures are left out.

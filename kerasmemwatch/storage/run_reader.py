@@ -18,10 +18,11 @@ from kerasmemwatch.storage.codecs.step_codec import decode_step
 from kerasmemwatch.storage.files.event_file import read_records
 from kerasmemwatch.storage.files.file_system import join, read_bytes, walk
 from kerasmemwatch.storage.files.journal import JOURNAL_NAME, MAX_JOURNAL_BYTES, read_journal
+from kerasmemwatch.storage.run_ending import read_ending
 from kerasmemwatch.storage.run_parts import Allowance, decode_chunk, possible_rows
 from kerasmemwatch.storage.sinks.tensorboard import FILE_SUFFIX, RUN_TAG, SAMPLES_TAG, STEPS_TAG
 
-__all__ = ["StoredRun", "is_run_dir", "read_run", "run_dirs"]
+__all__ = ["StoredRun", "is_run_dir", "journal_rows", "read_run", "run_dirs"]
 
 # Most digits of a chunk's number; we never write more.
 _MAX_DIGITS = 18
@@ -41,6 +42,7 @@ class StoredRun:
     next_index: int = 0  # number of the next chunk to write; higher than the number of chunks if some cannot be read
     steps: tuple[bytes, ...] = ()  # encoded traced steps, in order
     next_step: int = 0  # number of the next step to write, likewise
+    ending: str = ""  # `RunInfo.ending`, if the rows were read
 
 
 def run_dirs(log_dir: str) -> list[str]:
@@ -65,7 +67,7 @@ def read_run(directory: str, *, rows: bool = True) -> StoredRun:
     names = next(iter(walk(directory)), ("", []))[1]
     problems: list[str] = []
     # The journal first: rows of a chunk that is written in between are then in both, and are counted once.
-    fresh = _journal_rows(directory, problems) if rows and JOURNAL_NAME in names else None
+    fresh = journal_rows(directory, problems) if rows and JOURNAL_NAME in names else None
     allowance = Allowance()
     if fresh is not None:
         allowance.rows(*fresh)
@@ -99,6 +101,7 @@ def read_run(directory: str, *, rows: bool = True) -> StoredRun:
         _next_number(chunks),
         _ordered(steps),
         _next_number(steps),
+        read_ending(directory) if rows else "",
     )
 
 
@@ -148,7 +151,8 @@ def _payloads(data: bytes, name: str, problems: list[str]) -> Iterator[tuple[str
         problems.append(f"{name} is cut off or damaged: {len(data) - size} of {len(data)} bytes cannot be read.")
 
 
-def _journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
+def journal_rows(directory: str, problems: list[str]) -> tuple[Layout, Rows] | None:
+    """Rows that are only in a run's journal; ``None`` if there is none, or it cannot be read, which is a problem."""
     last = None
     for _ in range(_READS):
         try:

@@ -165,6 +165,8 @@ class RunWriter:
         self.settle()
         with self._faults.guard("closing", "The recording stays in memory."), self._lock:
             self._outbox.close()
+            if self._journal is not None:  # not everything could be stored
+                self._journal.finish()
             self._store.unlock()
 
     def retire(self) -> None:

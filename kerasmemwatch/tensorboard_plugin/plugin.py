@@ -32,7 +32,7 @@ class MemoryPlugin(base_plugin.TBPlugin):
     plugin_name = PLUGIN_NAME
 
     def __init__(self, context: Any) -> None:
-        self._queries = Queries(context.data_provider)
+        self._queries = Queries(context.data_provider, getattr(context, "logdir", None) or "")
         self._context, self._experiment = REQUEST_CONTEXT.get(), EXPERIMENT_ID.get()
         for name in (RESPOND, PUBLIC_ERROR):
             name.owner()  # else there is no tab at all

@@ -11,12 +11,16 @@ from typing import Any, TypeVar
 from kerasmemwatch.compat.tensorboard import RUN_TAG_FILTER
 from kerasmemwatch.errors import MemWatchError, RecordingFormatError, RecordingNotFoundError
 from kerasmemwatch.recording import Recording
+from kerasmemwatch.records.ending import RUNNING
 from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.storage.codecs.row_codec import PLUGIN_NAME
 from kerasmemwatch.storage.codecs.run_codec import decode_run
 from kerasmemwatch.storage.codecs.step_codec import decode_step
+from kerasmemwatch.storage.files.file_system import join
+from kerasmemwatch.storage.run_ending import read_ending
 from kerasmemwatch.storage.run_parts import Allowance, decode_chunk
+from kerasmemwatch.storage.run_reader import journal_rows
 from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG, SAMPLES_TAG, STEPS_TAG
 
 __all__ = ["Queries", "StoredTags"]
@@ -41,10 +45,15 @@ class StoredTags:
 
 
 class Queries:
-    """Reads recordings through a data provider."""
+    """Reads recordings through a data provider.
 
-    def __init__(self, provider: Any) -> None:
-        self._provider, self._filter = provider, RUN_TAG_FILTER.get()
+    Args:
+        log_dir: Where TensorBoard reads them; ``""`` if that is not one directory. How a run ended, and the newest rows
+            of a killed one, are known only there.
+    """
+
+    def __init__(self, provider: Any, log_dir: str = "") -> None:
+        self._provider, self._filter, self._log_dir = provider, RUN_TAG_FILTER.get(), log_dir
         self._decoded = _Newest(_MAX_DECODED)
         self._recordings = _Newest(_MAX_RECORDINGS)
 
@@ -103,16 +112,18 @@ class Queries:
 
     def _recording(self, context: Any, experiment: str, stored: StoredTags) -> Recording:
         last = self._recordings.last((experiment, stored.run))
-        if last is None or last[0] != stored.key:
+        directory = join(self._log_dir, stored.run) if self._log_dir else ""
+        key = stored.key, read_ending(directory) if directory else ""
+        if last is None or last[0] != key:
             try:
-                last = stored.key, self._read(context, experiment, stored)
+                last = key, self._read(context, experiment, stored, directory, key[1])
             except RecordingFormatError as error:
                 raise type(error)(f"The run {stored.run!r} cannot be read. {error}") from error
             self._recordings.put((experiment, stored.run), last)
         recording: Recording = last[1]
         return recording
 
-    def _read(self, context: Any, experiment: str, stored: StoredTags) -> Recording:
+    def _read(self, context: Any, experiment: str, stored: StoredTags, directory: str, ending: str) -> Recording:
         run, layers = self._description(context, experiment, stored)
         keys = {tag: (experiment, stored.run, tag, stamp) for tag, stamp in stored.tags.items() if tag != RUN_TAG}
         missing = [tag for tag, key in keys.items() if key not in self._decoded]
@@ -132,9 +143,13 @@ class Queries:
                 except (MemWatchError, KeyError) as error:
                     problems.append(f"{tag[:80]} cannot be read: {error}")
 
-        samples = to_samples(list(decoded(SAMPLES_TAG, decode_chunk, lambda part: allowance.rows(*part))))
+        parts = list(decoded(SAMPLES_TAG, decode_chunk, lambda part: allowance.rows(*part)))
+        if ending not in ("", RUNNING) and (newest := journal_rows(directory, problems)) is not None:
+            allowance.rows(*newest)
+            parts.append(newest)
         steps = tuple(decoded(STEPS_TAG, decode_step, allowance.step))
-        return Recording(replace(run, notes=(*run.notes, *problems)), samples, layers, steps)
+        run = replace(run, notes=(*run.notes, *problems), ending=ending)
+        return Recording(run, to_samples(parts), layers, steps)
 
     def _payloads(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, bytes]:
         if not tags:

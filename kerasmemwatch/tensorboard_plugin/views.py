@@ -8,11 +8,13 @@ from typing import Any
 
 from kerasmemwatch.analysis.caveats import alerts, all_notes, untraced
 from kerasmemwatch.analysis.death_words import death_lines
-from kerasmemwatch.analysis.growth import outlooks
-from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.ending_words import ending_lines
+from kerasmemwatch.analysis.key_figures import headline, verdict_tiles
 from kerasmemwatch.analysis.layer_columns import LayerColumn, LayerRow, layer_columns, layer_rows, live_columns
+from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace
 from kerasmemwatch.analysis.peak_place import elsewhere, kind_words, numbered, traced_words
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError
+from kerasmemwatch.names import printable
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.reports.figures.allocations import allocations
 from kerasmemwatch.reports.figures.comparison import comparison
@@ -49,11 +51,13 @@ def run_list(queries: Queries, context: Any, experiment: str) -> dict[str, Any]:
 
 def _overview(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
     report = _first(recordings).report
-    if deaths := death_lines(report.run.deaths):
-        yield {"kind": "notes", "title": deaths[0], "notes": [line.strip() for line in deaths[1:]]}
+    for lines in (ending_lines(report.endings), death_lines(report.run.deaths)):
+        if lines:
+            yield {"kind": "notes", "title": lines[0], "notes": [line.strip() for line in lines[1:]]}
     if alerts(report):
         yield {"kind": "notes", "title": "Counted in part", "notes": list(alerts(report))}
     yield {"kind": "tiles", "tiles": [asdict(tile) for tile in headline(report)]}
+    yield from _causes(report)
     yield _figure("Over the run", overview(report, theme=_theme(asked)))
     yield {
         "kind": "notes",
@@ -115,16 +119,19 @@ def _layers(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sectio
 
 def _growth(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
     report = _first(recordings).report
+    if report.growth:
+        yield {"kind": "tiles", "tiles": [asdict(tile) for tile in verdict_tiles(report)]}
+    yield from _causes(report)
     figure = growth(report, theme=_theme(asked), layer=asked.get("layer") or None)
     yield _figure("Growth", figure, pick=True)
-    words = [outlook.words for outlook in outlooks(report)]
-    yield {"kind": "notes", "title": "Where it leads", "notes": words, "empty": "Too few samples to tell a trend."}
-    columns = [("series", "series", "text"), ("bytes_per_step", "bytes a step", "number")]
-    columns += [("low", "at least", "number"), ("high", "at most", "number"), ("num_samples", "samples", "number")]
-    rows = [[each.series, each.bytes_per_step, each.low, each.high, each.num_samples] for each in report.growth]
+    columns = [("series", "series", "text"), ("verdict", "verdict", "text"), ("rate", "rate", "number")]
+    columns += [("unit", "bytes a", "text"), ("bytes_per_step", "bytes a step", "number")]
+    columns += [("low", "at least", "number"), ("high", "at most", "number"), ("since_step", "since step", "number")]
+    columns += [("met_at", "limit met at step", "number"), ("num_samples", "samples", "number")]
+    rows = [[getattr(each, key) for key, *_ in columns] for each in report.growth]
     yield {"kind": "table", "title": "Bytes a step, with 95 % interval", "rows": rows, **_columns(columns)}
-    leaks = [f"{leak.cause}: {leak.evidence} {leak.fix}".strip() for leak in report.leaks]
-    yield {"kind": "notes", "title": "Causes of growth", "notes": leaks, "empty": "This version looks for none."}
+    if not report.leaks:
+        yield {"kind": "notes", "title": "Causes of growth", "notes": [], "empty": "None was found."}
 
 
 def _compare(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Section]:
@@ -211,6 +218,16 @@ def _window(asked: Mapping[str, str]) -> tuple[float, float] | None:
 
 def _figure(title: str, figure: dict[str, Any], **more: Any) -> Section:
     return {"kind": "figure", "title": title, "figure": figure, "text": figure["layout"]["meta"]["summary"], **more}
+
+
+def _causes(report: Report) -> Iterator[Section]:
+    yours, theirs = by_owner(report.leaks)
+    for leak in (*yours, *theirs):
+        if theirs and leak is theirs[0]:
+            yield {"kind": "notes", "title": THEIRS, "notes": [], "empty": "Each says what helps."}
+        trace = [[printable(line), is_suspect] for line, is_suspect in marked_trace(leak)]
+        notes = [printable(line) for line in leak_lines(leak)]
+        yield {"kind": "notes", "title": printable(leak_title(leak)), "notes": notes, "trace": trace}
 
 
 def _elsewhere(report: Report) -> Iterator[Section]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 from kerasmemwatch.attribution.variables.inventory import VariableMemory
 from kerasmemwatch.attribution.variables.watched_models import with_covered_share
 from kerasmemwatch.errors import MemWatchError
 from kerasmemwatch.faults import Faults
+from kerasmemwatch.leaks.release import DeadModels
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.rows import to_samples
@@ -19,8 +22,10 @@ from kerasmemwatch.storage.sinks.tensorboard import SCALARS, partial_tag
 from kerasmemwatch.switches import disabled
 from kerasmemwatch.tracing.controller import Tracing
 from kerasmemwatch.units import MIB
-from kerasmemwatch.watch.factory import new_recorder, new_tracing
+from kerasmemwatch.watch.factory import new_leak_search, new_recorder, new_tracing
+from kerasmemwatch.watch.known_fills import KnownFills
 from kerasmemwatch.watch.options import Options
+from kerasmemwatch.watch.search.leak_search import LeakSearch, raise_leaks
 
 __all__ = ["Watcher", "current"]
 
@@ -36,7 +41,10 @@ class Watcher:
         self._faults = Faults(strict=options.strict)
         self._recorder: Recorder | None = None
         self._tracing: Tracing | None = None
+        self._leak_search: LeakSearch | None = None
         self._kept: Recording | None = None
+        self._dead_models = DeadModels() if options.release_dead_models else None
+        self._fills = KnownFills()
 
     @property
     def recording(self) -> Recording:
@@ -66,17 +74,21 @@ class Watcher:
     def _start(self) -> bool:
         """Make a recorder if needed; ``False`` if every watch is turned off."""
         if disabled():
-            self._kept, self._recorder, self._tracing = self.recording, None, None
+            self._kept, self._recorder, self._tracing, self._leak_search = self.recording, None, None, None
             return False
         before = self._recorder
         is_lost = before is not None and not before.dropped and not before.regain()
         if before is None or before.dropped or is_lost:
             self._recorder = new_recorder(self._options)
+            self._fills = KnownFills()
             self._tracing = new_tracing(self._options, self._recorder)
+            self._leak_search = new_leak_search(self._options, self._recorder)
             if before is not None and is_lost:
                 before.drop()
                 reason = MemWatchError(f"another process has continued the run {before.run.name!r}")
                 self._recorder.faults.remark("resume", reason, "What comes now is recorded as a run of its own.")
+        elif self._leak_search is not None:
+            self._leak_search.begin()
         for other in [reference() for reference in _begun]:
             if other is not None and other is not self and other.active:
                 other._give_way()
@@ -89,6 +101,22 @@ class Watcher:
 
     def _tape_left(self, error: BaseException) -> None:
         """Called when an exception leaves one of this watcher's tapes, or its gradient call."""
+
+    def _search_leaks(self, model: Any = None, *, is_end: bool = False) -> None:
+        """Called at the ends of epochs, calls and sessions, in the caller's stack."""
+        if self._leak_search is not None:
+            self._leak_search.search(sys._getframe(1), model, is_end=is_end)
+
+    def _all_ended(self) -> None:
+        """Called when a stage has ended, of which others may be left."""
+        if self._leak_search is not None and not (self._recorder is not None and self._recorder.active):
+            self._leak_search.ended()
+
+    def _raise_leaks(self) -> None:
+        """Called when a stage has ended; raises what was found, if that is wanted and no stage is left."""
+        recorder = self._recorder
+        if self._options.detect_leaks == "raise" and recorder is not None and not recorder.active:
+            raise_leaks(recorder.run.leaks)
 
     @staticmethod
     def _batch_ended(tracing: Tracing, recorder: Recorder) -> None:

@@ -18,8 +18,9 @@ from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.storage.run_store import open_store
 from kerasmemwatch.tracing.controller import Tracing
 from kerasmemwatch.watch.options import Options
+from kerasmemwatch.watch.search.leak_search import LeakSearch
 
-__all__ = ["new_recorder", "new_tracing"]
+__all__ = ["new_leak_search", "new_recorder", "new_tracing"]
 
 
 def new_recorder(options: Options) -> Recorder:
@@ -59,9 +60,17 @@ def new_recorder(options: Options) -> Recorder:
         slow_reads=SLOW_READS,
     )
     recorder.faults.tell_missing((*keras_names.RECORDING, *tensorflow_names.RECORDING))
+    if options.release_dead_models:
+        recorder.faults.tell_missing(tensorflow_names.RELEASE)
     if options.log_dir is not None and options.sinks is None:
         recorder.faults.tell_missing(tensorboard_names.SCALARS)
     return recorder
+
+
+def new_leak_search(options: Options, recorder: Recorder) -> LeakSearch | None:
+    """The search for causes of growth; ``None`` if it is not wanted or another backend trains."""
+    is_wanted = options.detect_leaks and keras.config.backend() == "tensorflow"
+    return LeakSearch(recorder) if is_wanted else None
 
 
 def new_tracing(options: Options, recorder: Recorder) -> Tracing | None:

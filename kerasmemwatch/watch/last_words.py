@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from kerasmemwatch.analysis.death_words import death_note
 from kerasmemwatch.attribution.hooks.layer_hooks import execution_mode
-from kerasmemwatch.attribution.live.batch_spec import row_bytes
+from kerasmemwatch.attribution.live.batch_spec import Spec, row_bytes
 from kerasmemwatch.attribution.live.live_buffers import variable_buffers
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
+from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
 from kerasmemwatch.attribution.variables.watched import Watched
+from kerasmemwatch.faults import Faults
 from kerasmemwatch.out_of_memory.error_text import read_error
 from kerasmemwatch.out_of_memory.failed_program import find_program
-from kerasmemwatch.out_of_memory.failing_layer import Asker, by_op_name, by_traceback
+from kerasmemwatch.out_of_memory.failing_layer import Asker, by_op_name, by_traceback, rows_given
 from kerasmemwatch.out_of_memory.last_moment import Known, last_moment
+from kerasmemwatch.out_of_memory.tries import Kind, Tries, kind_of
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records.death import Death, Request
 from kerasmemwatch.records.recorded import Recorded
@@ -29,13 +35,17 @@ from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.tracing.controller import Tracing
 
-__all__ = ["PAGE", "note_death", "note_survival"]
+__all__ = ["PAGE", "may_have_survived", "note_death", "note_survival"]
 
 PAGE = "out-of-memory.html"
 _FIRST_WORD = "kerasmemwatch:"
 # Seconds that the exception waits for traced steps to be analysed, and for the page.
 _STEPS_S, _PAGE_S = 0.8, 0.8
 T = TypeVar("T")
+
+_tries = Tries()
+# Recorders that other watches' tries have been looked up for.
+_looked_up: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 def note_death(
@@ -66,32 +76,63 @@ def _note(
 ) -> None:
     """Each part by itself: the host may be short of memory, too, and the note needs the least."""
     faults, where = recorder.faults, ""
+    with faults.guard("out of memory", "The batch's rows are unknown."):
+        batch = rows_given(error) if batch is None else batch
     death = _first_words(error, request, recorder, model, batch)
     with faults.guard("out of memory", "What was alive is unknown."):
         death = _completed(death, error, recorder, tracing, model)
+    with faults.guard("out of memory", "Tries with other watches are not recorded."):
+        _adopt(recorder, kind := _kind(recorder, death.stage))
+        if kind is not None:
+            _tries.add(kind, recorder.run.name, death)
     with faults.guard("out of memory", "The step's death is not recorded."):
         recorder.add_death(death)
     with faults.guard("out of memory", "There is no page about it."):
-        where = _page_path(recorder)
-        if where:
-            _within(_PAGE_S, lambda: _write_page(recorder, where))
-            where = where if os.path.exists(where) else os.path.dirname(where)
+        page = where = _page_path(recorder)
+        # What takes longer is there once the process has ended.
+        if page and _within(_PAGE_S, lambda: _write_page(recorder, page)) is False:
+            where = os.path.dirname(page)
     with faults.guard("out of memory", "The exception has no note."):
         if not any(str(note).startswith(_FIRST_WORD) for note in getattr(error, "__notes__", ())):
             error.add_note(death_note(death, where))
 
 
+def may_have_survived(recorder: Recorder) -> bool:
+    """Whether a loop that has ended, or a step of a user's loop, may be what fitted at last."""
+    return recorder.has_died or (bool(_tries) and recorder not in _looked_up)
+
+
 def note_survival(recorder: Recorder, batch: int | None = None) -> None:
-    """Record that a loop ended, or a step of a user's loop, after one had run out of memory.
+    """Record that a loop ended, or a step of a user's loop, after one had run out of memory, also with another watch.
 
     Args:
         recorder: Its recorder.
         batch: Rows of its batches, if known.
     """
-    deaths = recorder.run.deaths
-    if recorder.has_died and deaths[-1].stage == recorder.stage:
-        with recorder.faults.guard("out of memory", "What fitted afterwards is not recorded."):
+    with recorder.faults.guard("out of memory", "What fitted afterwards is not recorded."):
+        kind = _kind(recorder, recorder.stage)
+        if kind is not None:
+            _looked_up.add(recorder)
+        if not recorder.has_died:
+            _adopt(recorder, kind)
+        deaths = recorder.run.deaths
+        if recorder.has_died and deaths[-1].stage == recorder.stage:
             recorder.replace_deaths((*deaths[:-1], replace(deaths[-1], followed=True, fitted_batch=batch)))
+            if kind is not None:
+                _tries.settle(kind)
+
+
+def _kind(recorder: Recorder, stage: str) -> Kind | None:
+    directory = recorder.directory
+    return kind_of(None if directory is None else os.path.dirname(directory), stage, recorder.layers)
+
+
+def _adopt(recorder: Recorder, kind: Kind | None) -> None:
+    """Have a run record the tries of the same kind that were with other watches, before its own."""
+    own = recorder.run.deaths
+    others = () if kind is None else _tries.of_others(kind, recorder.run.name)
+    if new := tuple(death for death in others if death not in own):
+        recorder.replace_deaths((*own, *new))
 
 
 def _first_words(error: BaseException, request: Request, recorder: Recorder, model: Any, batch: int | None) -> Death:
@@ -154,15 +195,16 @@ def _completed(death: Death, error: BaseException, recorder: Recorder, tracing: 
     program = None
     if death.request.kind == "program":
         with recorder.faults.guard("out of memory", "What the program's block would have held is unknown."):
-            program = find_program(death.request, owners)
+            program = find_program(death.request, owners, _gradients(watched) if death.stage == "train" else ())
     is_mixed = any(getattr(layer.layer, "compute_dtype", "") in ("float16", "bfloat16") for layer in layers)
     noted = {} if tracing is None else tracing.stack.outputs
     specs = [spec for (stage, _), found in noted.items() if stage == death.stage for spec in found]
     shapes = {shape for shape, _ in specs}
     if not shapes:  # no hook was in place when the step's function was made
-        shapes = {shape for layer in layers for shape in _symbolic_shapes(layer.layer)}
+        shapes = {shape for layer in layers for shape in _symbolic_shapes(layer.layer, recorder.faults)}
     steps = () if snapshot is None else snapshot.steps
-    known = Known(asker, steps, recorder.layers, shapes, row_bytes(specs), program, is_mixed=is_mixed)
+    inputs = row_bytes(_input_specs(model, recorder.faults))
+    known = Known(asker, steps, recorder.layers, shapes, inputs, row_bytes(specs), program, is_mixed=is_mixed)
     return last_moment(death, known)
 
 
@@ -182,12 +224,33 @@ def _asker(
     return found or by_traceback(error, paths, addresses)
 
 
-def _symbolic_shapes(layer: Any) -> Iterator[tuple[int | None, ...]]:
+def _gradients(watched: Watched) -> list[GradientBuffer]:
+    """The gradients of layers' variables, each as large as its variable."""
+    return [
+        GradientBuffer(memory.owner, memory.class_name, memory.bytes, number)
+        for number, (memory, variable) in enumerate(watched.ledger().variables())
+        if memory.category == "weights" and getattr(variable, "trainable", False)
+    ]
+
+
+def _symbolic_shapes(layer: Any, faults: Faults) -> list[tuple[int | None, ...]]:
     """The shape of a layer's output in a functional model, if it has one."""
-    try:
-        yield tuple(layer.output.shape)
-    except Exception:  # not called yet, or with several outputs
-        return
+    with faults.guard("out of memory", "Shapes of some layers' outputs are unknown."):
+        try:
+            return [tuple(layer.output.shape)]
+        except (AttributeError, ValueError):  # not called yet, or with several outputs
+            pass
+    return []
+
+
+def _input_specs(model: Any, faults: Faults) -> list[Spec]:
+    """Shape and bytes of an item of each input of a functional model."""
+    with faults.guard("out of memory", "Shapes of the model's inputs are unknown."):
+        try:
+            return [(tuple(each.shape), np.dtype(each.dtype).itemsize) for each in model.inputs]
+        except (AttributeError, TypeError):  # another model, or a type that numpy does not have
+            pass
+    return []
 
 
 def _snapshot(recorder: Recorder) -> Recorded | None:
@@ -201,10 +264,12 @@ def _page_path(recorder: Recorder) -> str:
     return "" if recorder.directory is None else os.path.join(recorder.directory, PAGE)
 
 
-def _write_page(recorder: Recorder, path: str) -> None:
+def _write_page(recorder: Recorder, path: str) -> bool:
     with recorder.faults.guard("out of memory", "There is no page about it."):
         snapshot = recorder.snapshot()
         Recording(snapshot.run, snapshot.samples, snapshot.layers, snapshot.steps).report.to_html(path)
+        return True
+    return False
 
 
 def _within(seconds: float, call: Callable[[], T]) -> T | None:

@@ -11,7 +11,7 @@ from kerasmemwatch.attribution.variables.inventory import layer_memory
 from kerasmemwatch.attribution.variables.watched import Watched
 from kerasmemwatch.records.run import STAGES
 from kerasmemwatch.watch.base import Watcher
-from kerasmemwatch.watch.last_words import note_death, note_survival
+from kerasmemwatch.watch.last_words import may_have_survived, note_death, note_survival
 from kerasmemwatch.watch.session_step import SessionStep, is_end_of_data
 
 __all__ = ["LoopWatcher"]
@@ -46,7 +46,7 @@ class LoopWatcher(Watcher):
         if not self._start() or self._recorder is None:
             return
         self._recorder.abandon_stages()
-        self._recorder.begin_stage("train")
+        self._recorder.begin_stage("train", single=True)
         self._train_anew()
         if self._tracing is not None:
             self._tracing.abandon()
@@ -68,7 +68,9 @@ class LoopWatcher(Watcher):
         if self._tracing is not None:
             self._tracing.end()
         self._list_variables()
+        self._search_leaks(is_end=True)
         self._recorder.end_stage("train")
+        self._all_ended()
 
     @contextmanager
     def _within(self, stage: str) -> Iterator[None]:
@@ -119,13 +121,18 @@ class LoopWatcher(Watcher):
             died = recorder.batch_left(raised=error is None or not is_end_of_data(error), ended=ended)
             self._died_at = recorder.step if died else 0
             self._tell_death(error)
+        if self._dead_models is not None:
+            with recorder.faults.guard("release", "Dead models stay in memory."):
+                self._dead_models.look()
         if error is not None:
             return
         if ended == 1:
             stage = self._stages[-1]
             stage.batch += 1
             recorder.batch_end(stage.batch, stage.code)
-            if recorder.has_died:
+            if self._leak_search is not None and recorder.step >= self._leak_search.due_step:
+                self._search_leaks()
+            if may_have_survived(recorder):
                 note_survival(recorder)
         if around is not None:
             watched = self._watched

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import logging
+import math
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import keras
 
-from kerasmemwatch.analysis.limit_forecast import Forecast
-from kerasmemwatch.errors import (
-    InvalidArgumentError,
-    MemoryBudgetExceededError,
-    ProbeUnavailableError,
-)
+from kerasmemwatch.analysis.limit_forecast import Ahead, LimitForecast
+from kerasmemwatch.attribution.live.dataset_caches import cache_sizes, cached_bytes
+from kerasmemwatch.compat.keras import ADAPTER_DATASET, CURRENT_ITERATOR, DATA_ADAPTER
+from kerasmemwatch.errors import InvalidArgumentError, MemoryBudgetExceededError
 from kerasmemwatch.faults import Faults
-from kerasmemwatch.probes.allocators import allocators
-from kerasmemwatch.probes.host import HostProbe
-from kerasmemwatch.probes.limits import host_limit
-from kerasmemwatch.probes.peak_window import PeakWindow
 from kerasmemwatch.switches import disabled
-from kerasmemwatch.units import format_bytes, parse_bytes
+from kerasmemwatch.units import a_unit, format_bytes
+from kerasmemwatch.watch.budgeted_memory import BudgetedMemory, device_memories, host_memory, limit_bytes
 from kerasmemwatch.watch.callback_lists import running_lists
+from kerasmemwatch.watch.step_loop import running_iterator
 
 __all__ = ["MemoryBudget"]
 
 logger = logging.getLogger(__name__)
 
 _ACTIONS = ("warn", "stop", "raise")
-# A forecast this many steps ahead is worth a warning.
-_WARN_AHEAD_STEPS = 1000
-# It acts two steps early: allocations of later callbacks only show at the end of the next step.
-_ACT_AHEAD_STEPS = 2
+# A limit that so many steps, or other units, will meet is worth a warning.
+_WARN_AHEAD_STEPS, _WARN_AHEAD_UNITS = 1000, 20
 
-
+_UNITS = {"evaluate": "evaluate call", "predict": "predict call"}
 _REMEDY = "Use a smaller batch, or see kerasmemwatch.MemoryWatch for what holds the memory."
 _ENDED = {
     "train": "",
@@ -54,19 +47,13 @@ class _Running:
     model: weakref.ref[Any] | None
 
 
-@dataclass
-class _Watched:
-    name: str
-    read: Callable[[], float]
-    forecast: Forecast
-    warned: bool = False
-
-
 class MemoryBudget(keras.callbacks.Callback):
     """Acts before a limit is met: when it is expected within two more steps, or at once when a step has met it.
 
-    A step's device use is its highest peak; its host use is the resident set size. Once either has grown steadily for
-    16 steps, or for 4 with the limit near, a warning says when the limit will be met.
+    A step's device use is its highest peak; its host use is the resident set size. Where memory grows, by the verdict
+    that reports give too, a warning says when the limit will be met. Nothing is called growing within the first epoch,
+    or while the dataset's cache fills. A budget remembers: with the same object in many fits, evaluates and predicts,
+    growth from one to the next is found, and a fit ends early if the next one would meet the limit.
 
     Args:
         device: Limit of each device: bytes, a size such as ``"12 GiB"``, or a share such as ``"90%"`` of what its
@@ -112,18 +99,21 @@ class MemoryBudget(keras.callbacks.Callback):
             raise InvalidArgumentError(f"Expected action to be one of {_ACTIONS}. Received: action={action!r}.")
         for name, limit in (("device", device), ("host", host)):
             if limit is not None:
-                _limit_bytes(limit, None, name)
+                limit_bytes(limit, None, name)
         self.device, self.host, self.action = device, host, action
         self.reason: str | None = None
-        self._watched: list[_Watched] = []
-        self._close: list[Callable[[], None]] = []
+        self._memories: list[BudgetedMemory] = []
         self._running: list[_Running] = []
         self._begun_anew = True
-        self._step = 0
+        self._forecasts: dict[str, LimitForecast] = {}
+        self._warned: set[str] = set()
+        self._step, self._epoch = 0, math.nan
         self._faults = Faults()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_watched": [], "_close": [], "_running": [], "_model": None, "_faults": Faults()}
+        # A copy reads and remembers for itself.
+        own: dict[str, Any] = {"_memories": [], "_running": [], "_forecasts": {}, "_warned": set()}
+        return {**self.__dict__, **own, "_model": None, "_faults": Faults()}
 
     def set_params(self, params: dict[str, Any] | None) -> None:
         """Called when a list of callbacks is made: any earlier stage has ended, perhaps in an exception."""
@@ -154,6 +144,15 @@ class MemoryBudget(keras.callbacks.Callback):
         """A predict ends."""
         self._end("predict")
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch begins."""
+        self._epoch = float(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """An epoch ends, with its validation."""
+        self._read_caches()
+        self._end_unit()
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """A batch ends."""
         self._check()
@@ -175,10 +174,19 @@ class MemoryBudget(keras.callbacks.Callback):
         self._running.append(_Running(stage, None if self._model is None else weakref.ref(self._model)))
         if len(self._running) == 1:
             self._end_watching()
-            self.reason = None
+            self.reason, self._epoch = None, math.nan
             if not disabled():
                 with self._faults.guard("budget", "The memory budget is not watched."):
-                    self._watched = [*self._host_watched(), *self._device_watched()]
+                    if self.host is not None:
+                        self._memories.append(host_memory(self.host))
+                    if self.device is not None:
+                        self._memories += device_memories(self.device)
+                    for memory in self._memories:
+                        forecast = self._forecasts.setdefault(memory.name, LimitForecast(memory.kind))
+                        forecast.limit_bytes = memory.limit_bytes
+                        forecast.begin_call()
+                    if stage == "train":
+                        self._begin_caches()
 
     def _end(self, stage: str) -> None:
         # Also end stages within it that a caught exception ended.
@@ -186,70 +194,64 @@ class MemoryBudget(keras.callbacks.Callback):
             while self._running.pop().stage != stage:
                 pass
         if not self._running:
+            self._end_unit()
             self._end_watching()
 
+    def _end_unit(self) -> None:
+        with self._faults.guard("budget", "The memory budget is not watched."):
+            for memory in self._memories:
+                self._forecasts[memory.name].end_unit()
+
+    def _begin_caches(self) -> None:
+        if keras.config.backend() == "tensorflow":
+            sizes = cache_sizes(ADAPTER_DATASET.of(DATA_ADAPTER.of(running_iterator())))
+            for memory in self._memories:
+                if memory.holds_datasets:
+                    forecast = self._forecasts[memory.name]
+                    forecast.caches.begin(forecast.steps, sizes)
+
+    def _read_caches(self) -> None:
+        with self._faults.guard("caches", "A cache that fills is not known to be one."):
+            forecasts = [self._forecasts[memory.name] for memory in self._memories if memory.holds_datasets]
+            due = [forecast for forecast in forecasts if forecast.caches.is_due(forecast.steps)]
+            held = cached_bytes(CURRENT_ITERATOR.of(running_iterator())) if due else None
+            for forecast in due:
+                forecast.caches.add(forecast.steps, held)
+
     def _end_watching(self) -> None:
-        for close in self._close:
-            close()
-        self._close, self._watched = [], []
-
-    def _host_watched(self) -> list[_Watched]:
-        if self.host is None:
-            return []
-        probe = HostProbe()
-        probe.open()
-        self._close.append(probe.close)
-        limit = _limit_bytes(self.host, host_limit().limit_bytes, "host")
-        return [_Watched("Host memory (RSS)", lambda: probe.batch_end()[0], Forecast(limit))]
-
-    def _device_watched(self) -> list[_Watched]:
-        if self.device is None:
-            return []
-        if keras.config.backend() != "tensorflow":
-            raise ProbeUnavailableError(f"Device memory is unknown on the {keras.config.backend()} backend.")
-        watched = []
-        for allocator in allocators():
-            info = allocator.info
-            whole = info.limit_bytes
-            if whole is None:
-                whole = host_limit().limit_bytes if info.name.startswith("CPU") else _gpu_bytes(info.name)
-            window = PeakWindow(info.name, allocator.read, allocator.read_and_reset)
-            window.take()
-            self._close.append(window.close)
-            forecast = Forecast(_limit_bytes(self.device, whole, "device"))
-            watched.append(_Watched(f"Memory of {info.name}", partial(_peak, window), forecast))
-        return watched
+        for memory in self._memories:
+            memory.close()
+        self._memories = []
 
     def _check(self) -> None:
         exceeded = None
         with self._faults.guard("budget", "The memory budget is not watched."):
             self._step += 1
-            for watched in self._watched:
-                watched.forecast.add(watched.read())
-                left = watched.forecast.steps_left
-                if left is None or left > _WARN_AHEAD_STEPS:
+            stage = self._running[-1].stage if self._running else "train"
+            for memory in self._memories:
+                forecast = self._forecasts[memory.name]
+                forecast.add(*memory.read(), stage=stage, epoch=self._epoch)
+                ahead = forecast.ahead
+                if ahead is None:
                     continue
-                if not watched.warned or left <= _ACT_AHEAD_STEPS:
-                    if not watched.warned:
-                        watched.warned = True
-                        logger.warning("%s", self._message(watched, left))
-                    if left <= _ACT_AHEAD_STEPS:
-                        exceeded = exceeded or self._message(watched, left)
+                if ahead.is_near:
+                    exceeded = exceeded or self._message(memory, ahead)
+                if memory.name not in self._warned and (ahead.is_near or _is_worth_a_warning(ahead)):
+                    self._warned.add(memory.name)
+                    logger.warning("%s", self._message(memory, ahead))
         if exceeded is not None and self.reason is None:
             self.reason = exceeded
             self._act(exceeded)
 
-    def _message(self, watched: _Watched, left: int) -> str:
-        forecast = watched.forecast
-        used, limit = format_bytes(forecast.highest_bytes), format_bytes(forecast.limit_bytes)
-        if not left:
-            when = "it was met"
-        else:
-            growth = format_bytes(forecast.bytes_per_step, signed=True)
-            when = (
-                f"at {growth} a step it will be met in {left} step{'s' * (left > 1)}, at about step {self._step + left}"
-            )
-        return f"{watched.name} is at {used} of a budget of {limit}: {when}."
+    def _message(self, memory: BudgetedMemory, ahead: Ahead) -> str:
+        used, limit = format_bytes(self._forecasts[memory.name].highest_bytes), format_bytes(memory.limit_bytes)
+        at = f"{memory.name} is at {used} of a budget of {limit}{' and grows' if ahead.is_growth else ''}"
+        if not ahead.count:
+            return f"{at}: it was met."
+        unit = _UNITS.get(ahead.unit, ahead.unit)
+        when = f"at {format_bytes(ahead.rate, signed=True)} {a_unit(unit)} it will be met in {ahead.count} {unit}"
+        last = f", at about step {self._step + ahead.count}" if unit == "step" else ""
+        return f"{at}: {when}{'s' * (ahead.count > 1)}{last}."
 
     def _act(self, reason: str) -> None:
         fits = [running for running in self._running if running.stage == "train"]
@@ -265,33 +267,5 @@ class MemoryBudget(keras.callbacks.Callback):
                     model.stop_training = True
 
 
-def _limit_bytes(limit: int | str, whole: int | None, name: str) -> int:
-    """A limit in bytes. For a share without a whole, only its form is checked."""
-    if not isinstance(limit, str) or not limit.strip().endswith("%"):
-        return parse_bytes(limit, name=name)
-    try:
-        share = float(limit.strip()[:-1]) / 100
-    except ValueError:
-        share = -1.0
-    if not 0 < share <= 1:
-        raise InvalidArgumentError(
-            f"Expected {name} to be a share above 0% and up to 100%. Received: {name}={limit!r}."
-        )
-    return 1 if whole is None else int(whole * share)
-
-
-def _peak(window: PeakWindow) -> float:
-    return float(window.take()[1])
-
-
-def _gpu_bytes(name: str) -> int:
-    """A GPU's memory, from the driver."""
-    from kerasmemwatch.probes.nvml import NvmlProbe
-
-    probe = NvmlProbe()
-    probe.open()
-    try:
-        drivers = probe.facts["drivers"]
-        return int(drivers[int(name.rpartition(":")[2])]["total_bytes"])  # type: ignore[index]
-    finally:
-        probe.close()
+def _is_worth_a_warning(ahead: Ahead) -> bool:
+    return ahead.count <= (_WARN_AHEAD_STEPS if ahead.unit == "step" else _WARN_AHEAD_UNITS)

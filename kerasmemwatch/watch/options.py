@@ -32,12 +32,13 @@ class Options:
     sample_every: int = 1
     reset_peak: bool = True
     trace: Any = "auto"
-    detect_leaks: bool = True
+    detect_leaks: bool | str = True
     add_to_logs: bool = False
     verbose: Any = "auto"
     probes: Sequence[Probe] | None = None
     sinks: Sequence[Sink] | None = None
     strict: bool = False
+    release_dead_models: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log_dir", _log_dir(self.log_dir))
@@ -50,9 +51,11 @@ class Options:
             raise InvalidArgumentError(
                 f"Expected sample_every to be at least 1. Received: sample_every={self.sample_every}."
             )
-        for name in ("reset_peak", "detect_leaks", "add_to_logs", "strict"):
+        for name in ("reset_peak", "add_to_logs", "strict", "release_dead_models"):
             if not isinstance(getattr(self, name), bool):
                 raise _wrong_type(name, "True or False", getattr(self, name))
+        if not isinstance(self.detect_leaks, bool) and self.detect_leaks != "raise":
+            raise _wrong_type("detect_leaks", "True, False or 'raise'", self.detect_leaks)
         if not isinstance(self.verbose, (str, int)) or self.verbose not in ("auto", 0, 1, 2):
             raise InvalidArgumentError(
                 f"Expected verbose to be 'auto', True or False. Received: verbose={self.verbose!r}."

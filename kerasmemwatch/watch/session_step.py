@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dis
+import gc
 import inspect
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Protocol
 
@@ -52,7 +53,10 @@ class SessionStep:
             self._session._leave(self, error, 1 if error is None else 0)
             return
         # Leaving a loop closes its generator, however the loop is left.
-        ended = _ended_where_closed(sys._getframe(1).f_back, self._consumers)
+        loop = _loop(sys._getframe(1).f_back, self._consumers)
+        ended = _ended_where_closed(loop, self._consumers)
+        if ended == 0:
+            error = (loop and _left_by(loop)) or error
         self._session._leave(self, error if ended == 0 else None, ended)
 
 
@@ -72,6 +76,34 @@ def is_end_of_data(error: BaseException) -> bool:
     return isinstance(error, StopIteration) or type(error).__name__ == "OutOfRangeError"
 
 
+def _loop(frame: FrameType | None, consumers: Collection[CodeType]) -> FrameType | None:
+    """The frame of the loop itself, which closes generators that wrap each other."""
+    while frame is not None and frame.f_code in consumers and _instruction(frame) in _YIELDS:
+        frame = frame.f_back
+    return frame
+
+
+def _left_by(loop: FrameType) -> BaseException | None:
+    """The exception that is leaving a loop, even if the same function catches it; ``None`` if it is not found.
+
+    Python hides it while it closes the generator. Its traceback has the loop's frame, outermost, but before Python 3.12
+    the exception has only the part of it that was there when it was last caught or raised anew.
+    """
+    objects = gc.get_objects()
+    traces = [each for each in objects if type(each) is TracebackType and each.tb_frame is loop]
+    parts = {id(part) for each in traces if each.tb_lasti == loop.f_lasti for part in _chain(each)}
+    errors = [each for each in objects if isinstance(each, BaseException) and id(each.__traceback__) in parts]
+    # Those of earlier loops of the function have been told of.
+    fresh = [each for each in errors if not getattr(each, "__notes__", ())]
+    return max(fresh, key=lambda each: len(list(_chain(each.__traceback__))), default=None)
+
+
+def _chain(trace: TracebackType | None) -> Iterator[TracebackType]:
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
 def _ended_where_closed(frame: FrameType | None, consumers: Collection[CodeType]) -> float:
     """Whether a loop had ended its step: 1 if it was left by ``break`` or ``return``, 0 by an exception, else NaN.
 
@@ -80,8 +112,6 @@ def _ended_where_closed(frame: FrameType | None, consumers: Collection[CodeType]
     Args:
         consumers: The code that takes items from it. A close in other code only means that a variable went away.
     """
-    while frame is not None and frame.f_code in consumers and _instruction(frame) in _YIELDS:
-        frame = frame.f_back
     if frame is None or frame.f_code not in consumers or _instruction(frame) in _NEXT:
         return UNKNOWN
     return 1 if _instruction(frame) in _LEAVES else 0

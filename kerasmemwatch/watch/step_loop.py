@@ -16,7 +16,7 @@ from typing import Any
 from kerasmemwatch.attribution.hooks.patching import unseen
 from kerasmemwatch.compat.keras import CATCH_STOP, EPOCH_ITERATOR
 
-__all__ = ["tell_how_loops_end"]
+__all__ = ["running_iterator", "tell_how_loops_end"]
 
 _METHODS = ("fit", "evaluate", "predict")
 _VARIABLE, _CONTEXT = EPOCH_ITERATOR.attribute, CATCH_STOP.attribute
@@ -94,6 +94,11 @@ class _Context:
             finally:
                 self._loop.ended(None if handled else error)
             return handled
+
+
+def running_iterator() -> Any:
+    """Keras' iterator of the step loop on this thread's stack; ``None`` if there is none."""
+    return _iterator(sys._getframe(1))
 
 
 def _iterator(frame: FrameType | None) -> Any:

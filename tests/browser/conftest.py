@@ -88,13 +88,13 @@ def shown() -> Iterator[list[Shown]]:
 def opened(page: Any, address: str, shown: list[Shown]) -> Callable[..., Tab]:
     """``opened(link)``: the tab of the TensorBoard that the module's ``address`` is of. One is open at a time."""
 
-    def open_tab(link: str = "", *, width: int = 1280, at: str = "") -> Tab:
+    def open_tab(link: str = "", *, width: int = 1280, at: str = "", whole: bool = False) -> Tab:
         while shown:
             shown.pop().leave()
         page.set_viewport_size({"width": width, "height": 900})
         tab = Tab(page)
         shown.append(tab)
-        return tab.open(at or address, link)
+        return tab.open(at or address, link, whole=whole)
 
     return open_tab
 

@@ -41,13 +41,11 @@ def opened(offline: Callable[..., ReportPage], paths: dict[str, Path]) -> Callab
 # Every report but the largest, which takes seconds to draw and is looked at once, where its table is searched.
 LARGEST = "500-layers"
 LOOKS = [
-    ("small", "light", 1200),
     ("small", "dark", 360),
-    ("hostile", "dark", 1200),
     ("hostile", "light", 600),
-    ("empty", "light", 600),
+    ("empty", "light", 360),
     ("untraced", "dark", 600),
-    ("one-layer", "dark", 1200),
+    ("one-layer", "light", 1200),
 ]
 
 

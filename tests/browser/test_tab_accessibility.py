@@ -196,7 +196,7 @@ def test_every_view_is_marked_up_and_stands_out(
 
 
 def test_all_is_reached_by_keyboard_and_shows_it(opened: Callable[..., Tab]) -> None:
-    tab = opened(linked(run=["newest", "sweep/learning-rate-00-of-a-long-name"]))
+    tab = opened(linked(run=["newest", "sweep/learning-rate-00-of-a-long-name"]), whole=True)
     tab.frame.locator("#run").focus()
     tab.page.keyboard.press("Tab")
     for view in VIEWS:

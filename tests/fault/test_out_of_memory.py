@@ -12,7 +12,7 @@ import pytest
 from forks import ROOT, run_forked
 
 from kerasmemwatch.analysis.death_words import MAX_LINES
-from kerasmemwatch.recording import load
+from kerasmemwatch.recording import load, runs
 from kerasmemwatch.units import MIB
 
 # The inputs of the failing batch, and the output of its first layer, which does not fit beside them.
@@ -39,8 +39,9 @@ def die(execute_forked: Any) -> Any:
         ("fit", "eager", 4),
         ("evaluate", "graph", 4),
         ("predict", "graph", 1),
-        ("train_on_batch", "graph", 1),
+        ("train_on_batch", "graph", 4),
         ("steps", "graph", 4),
+        ("steps_caught", "graph", 4),
         ("step", "eager", 1),
         ("step_tape", "eager", 4),
     ],
@@ -54,10 +55,12 @@ def test_the_exception_has_a_note_and_the_step_a_record(
     assert note[0].startswith(f"kerasmemwatch: {kind} step {fails_at}")
     assert note[1].startswith(f"  Asked for: 64.0 MiB ({OUTPUT_BYTES:,} bytes) by layer wide in its forward pass")
     assert found["text"].startswith(f"Step {fails_at} ran out of memory: layer wide asked for 64.0 MiB")
+    assert found["notes"] == [1, where == "steps_caught"]  # once, and where it was caught
     alive = next(line for line in note if "Alive then" in line)
     if fails_at == 1:
-        assert "no step was traced yet: variables only" in alive
-    elif where != "train_on_batch":
+        inputs = ": inputs 16.0 MiB" in alive and "variables and inputs only; no step was traced yet" in alive
+        assert inputs or (where == "step" and "variables only; no step was traced yet" in alive)
+    else:
         assert "traced step 2, scaled from batch 8 to 8,192" in alive and "with a batch of 8,192" in note[0]
         [fits] = [line for line in note if "Likely to fit (estimate): batch_size=" in line]
         assert 64 < int(fits.partition("batch_size=")[2].split()[0].rstrip(":")) < 8192
@@ -71,7 +74,8 @@ def test_an_xla_program_is_told_with_its_exact_size(die: Any, tmp_path: Path) ->
     # Both activations of the wide layer live at once, and little else.
     assert 2 * OUTPUT_BYTES < size < 2.2 * OUTPUT_BYTES and "by the step's XLA program" in note[1]
     assert any(line.startswith("  Largest layers: wide 1") for line in note)
-    assert any("XLA's plan" in line for line in note)
+    [planned] = [line for line in note if "XLA's plan" in line]
+    assert "weights 4.0 MiB" in planned and "gradients 4.0 MiB" in planned
 
 
 def test_each_try_has_a_line_and_the_last_says_what_fitted(die: Any, tmp_path: Path) -> None:
@@ -82,6 +86,18 @@ def test_each_try_has_a_line_and_the_last_says_what_fitted(die: Any, tmp_path: P
     assert [death.followed for death in deaths] == [False, True] and deaths[1].fitted_batch == 64
     assert "Afterwards a batch of 64 fitted." in found["text"]
     assert "Before: Step 1 ran out of memory" in found["text"]
+
+
+def test_tries_with_watches_of_their_own_are_told_by_the_one_that_fits(die: Any, tmp_path: Path) -> None:
+    found = die(tmp_path, "anew", "graph", 1, limit_mib=120)
+    first, second, third = (load(tmp_path, run).run for run in runs(tmp_path))
+    assert [death.run for death in second.deaths] == [first.name, ""] and not second.deaths[1].followed
+    assert [death.run for death in third.deaths] == [first.name, second.name] and third.deaths[1].fitted_batch == 64
+    assert found["ended"] == [True, True]
+    assert found["text"].startswith(
+        "A batch of 64 fitted, after 2 tries that ran out of memory. Before: Step 1 of run "
+    )
+    assert found["text"].count("Before: Step 1 of run ") == 2 and "for a batch of 8,192" in found["text"]
 
 
 def said(found: dict[str, Any], folder: Path, fails_at: int) -> list[str]:
@@ -125,7 +141,10 @@ def test_the_note_is_whole_where_the_host_is_short_of_memory_too(die: Any, tmp_p
 
 def test_readme_shows_such_a_note(tmp_path: Path) -> None:
     status, out, errors = run_forked(
-        ROOT / "docs" / "out_of_memory.py", environment={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}, folder=tmp_path
+        ROOT / "tests" / "fault" / "scripts" / "readme_note.py",
+        str(ROOT / "docs" / "out_of_memory.py"),
+        environment={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"},
+        folder=tmp_path,
     )
     assert status == 0, errors
 

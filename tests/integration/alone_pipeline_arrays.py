@@ -87,7 +87,7 @@ def test_what_is_kept_is_what_is_in_use_for_it(data: Callable[[], Any], kept: li
 
 def fitted(step: int, **options: Any) -> Timeline:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
-    model.compile("adam", "mse", jit_compile=False)
+    model.compile("sgd", "mse", jit_compile=False)
     watch = MemoryWatch(None, trace=[step], strict=True, verbose=0)
     x, y = np.ones((ROWS, 4), "float32"), np.ones((ROWS, 1), "float32")
     model.fit(x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[watch], **options)

@@ -63,3 +63,19 @@ def test_no_column_is_below_the_peaks(name: str, mode: str) -> None:
             assert not held or getattr(row, f"{category}_bytes") >= held, (live.path, category)
     for category in ("weights", "optimizer", "gradients"):
         assert sum(getattr(row, f"{category}_bytes") or 0 for row in report.layers) >= report.peak.by_category[category]
+
+
+def test_rows_tell_which_call_and_how_many_models() -> None:
+    watch = MemoryWatch(None, trace=False, strict=True)
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 1), "float32")
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[watch])
+        model.predict(x, verbose=0, callbacks=[watch])
+        with watch.batch(model):
+            model.train_on_batch(x, y)
+    samples = watch.recording.samples
+    assert samples["stage"].tolist() == ["train", "test", "predict", "train"] * 2
+    assert samples["call"].tolist() == [1, 1, 2, 0, 3, 3, 4, 0]
+    assert samples["model"].tolist() == [1, 1, 1, 1, 2, 2, 2, 2]

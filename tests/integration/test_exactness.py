@@ -202,7 +202,7 @@ def test_rss_is_the_operating_systems(run_forked_python: Any) -> None:
 
 
 def test_tensorflow_loses_the_sizes_of_what_was_concatenated() -> None:
-    """README says so of what stays unknown in eager mode; no watch is here."""
+    """docs/figures.md says so of what stays unknown in eager mode; no watch is here."""
     x = tf.ones((8, 4))
 
     def gradient() -> None:

@@ -45,11 +45,11 @@ def held(timeline: Timeline, owner: str) -> int:
     return int(timeline.requested_bytes[owners & lasting].sum())
 
 
-def test_readme_quotes_what_is_printed(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_of_figures_quotes_what_is_printed(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["--captures", str(FOLDER), "--markdown"]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert len(printed) == 2 + len(NAMES)
-    assert "\n".join(printed) in (ROOT / "README.md").read_text()
+    assert "\n".join(printed) in (ROOT / "docs" / "figures.md").read_text()
 
 
 def test_a_compiled_first_steps_peak_is_told_in_the_first_line(benchmark: Any) -> None:

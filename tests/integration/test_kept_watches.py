@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from leftovers import changed, functions
 
 from kerasmemwatch.recording import load, runs
 from kerasmemwatch.storage.run_store import open_store
@@ -92,3 +94,39 @@ def test_a_run_that_others_continued_meanwhile_is_left_to_them(
     assert load(tmp_path, "mine").samples["step"].tolist() == before
     assert load(tmp_path, "mine-2").samples["step"].tolist() == list(range(1, BATCHES + 1))
     assert any("another process has continued the run 'mine'" in record.getMessage() for record in our_log())
+
+
+@pytest.mark.parametrize("hook", ["", "on_train_batch_end", "on_epoch_end"])
+def test_kept_watches_leave_no_hook(model: Any, hook: str) -> None:
+    class Raising(keras.callbacks.Callback):
+        def fail(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("of the user's")
+
+    if hook:
+        setattr(Raising, hook, Raising.fail)
+
+    model.fit(X, Y, batch_size=8, verbose=0, validation_data=(X, Y))  # which loads and makes what it needs
+    kept, before = [MemoryWatch(None, trace=False, strict=True) for _ in range(2)], functions()
+    for watch in (*kept, *kept):
+        try:
+            model.fit(X, Y, batch_size=8, verbose=0, validation_data=(X, Y), callbacks=[watch, Raising()])
+        except RuntimeError:
+            assert hook
+        gc.collect()  # the fit's list of callbacks, which goes after an exception that Keras tells nobody
+        assert changed(before) == []
+    assert all(watch.recording.samples.num_samples for watch in kept)
+
+
+def test_what_is_made_after_a_validation_counts(model: Any) -> None:
+    class Validated(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            hooked.append(changed(before))
+
+    model.fit(X, Y, batch_size=8, verbose=0, validation_data=(X, Y))
+    hooked: list[Any] = []
+    watch, before = MemoryWatch(None, trace=False, strict=True), functions()
+    model.fit(X, Y, batch_size=8, epochs=2, verbose=0, validation_data=(X, Y), callbacks=[watch, Validated()])
+    assert [any(place[2] == "" and place[1] == "internal_operation_seed" for place in each) for each in hooked] == [
+        True
+    ] * 2
+    assert changed(before) == []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+from forks import run_forked
 
-def test_each_case_in_a_process_without_earlier_fits() -> None:
-    cases = Path(__file__).with_name("alone_pipeline_arrays.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(cases)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+
+def test_each_case_in_a_process_without_earlier_fits(tmp_path: Path) -> None:
+    cases, script = Path(__file__).with_name("alone_pipeline_arrays.py"), tmp_path / "script.py"
+    script.write_text("import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))")
+    arguments = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(cases))
+    status, output, errors = run_forked(script, *arguments, folder=Path(__file__).parents[2])
+    assert status == 0, output + errors
+    assert " passed" in output

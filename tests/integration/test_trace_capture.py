@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -36,6 +38,20 @@ def test_options_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     # On a machine without a GPU the tracer of kernels cannot be seen to be off, but the host's can.
     monkeypatch.setattr(profiler_capture, "_OPTIONS", {"host_tracer_level": profiler_capture._Number(0)})
     assert captured() == []
+
+
+def test_a_forked_child_neither_ends_nor_destroys_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take locks that a thread of the parent may have held at the fork."""
+    capture = Capture()
+    capture.start()
+    monkeypatch.setattr(capture, "_pid", -1)
+    session = weakref.ref(capture._session)
+    capture.discard()
+    gc.collect()
+    kept = session()
+    assert kept is not None
+    kept.stop()  # only an active session can be
+    assert "MemoryAllocation" in captured()
 
 
 def test_nothing_is_printed_of_the_options(run_python: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from runs import run_info, samples, traced_steps
 
 import kerasmemwatch
 from kerasmemwatch.recording import Recording
+from kerasmemwatch.records.growth import LeakFinding, TraceLink
 from kerasmemwatch.storage.sinks.tensorboard import RUN_TAG
 from kerasmemwatch.tensorboard_plugin import views
 from kerasmemwatch.tensorboard_plugin.assets import ASSETS
@@ -131,6 +133,9 @@ def test_its_list_of_runs_is_what_is_listed(ask: Ask) -> None:
 
 def test_its_sections_are_what_is_shown(answers: dict[str, list[Any]]) -> None:
     found = defaultdict(list)
+    leak = LeakFinding("native", "", None, None, None, "", "", trace=(TraceLink("held outside Python", "suspect"),))
+    leaking = Recording(replace(run_info(), leaks=(leak,)), samples(30), (), ())
+    answers["growth"].append(VIEWS["growth"]({"a": leaking}, {}))
     for view, contents in answers.items():
         for content in contents:
             assert set(content) == ({"figure"} if view in ("moments", "buffers") else {"sections"})

@@ -10,9 +10,10 @@ from runs import run_info, samples, traced_steps, two_device_steps
 from timelines import step, timeline
 
 from kerasmemwatch.analysis.caveats import all_notes
+from kerasmemwatch.analysis.leak_words import THEIRS
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records.death import Death
-from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.records.growth import LeakFinding, TraceLink
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
 
@@ -43,11 +44,25 @@ def test_the_notes_are_the_reports_and_as_many_as_the_tile_says(steps: Any, note
 
 def test_causes_of_growth_are_counted_and_listed_with_the_notes() -> None:
     recording = recorded()
-    leak = LeakFinding("graphs are kept", "", None, None, None, "", "")
+    links = (TraceLink("list", "suspect"), TraceLink("<b>Model", "stuck"))
+    leak = LeakFinding("graphs are kept", "", None, None, None, "", "Drop it\x00", trace=links)
     recording.__dict__["report"] = replace(recording.report, leaks=(leak,))
-    tiles, _, listed = VIEWS["overview"]({"run": recording}, {})["sections"]
+    tiles, cause, _, listed = VIEWS["overview"]({"run": recording}, {})["sections"]
+    assert VIEWS["growth"]({"run": recording}, {})["sections"][1] == cause
+    assert (cause["title"], cause["notes"]) == ("graphs are kept", ["Fix: Drop it?"])
+    assert cause["trace"] == [["list  <- CHANGE THIS", True], ["   -> <b>Model  [stuck]", False]]
     assert "graphs are kept" in listed["notes"]
     assert tiles["tiles"][-1]["value"] == str(len(listed["notes"]))
+
+
+def test_causes_in_tensorflow_are_listed_apart() -> None:
+    recording = recorded()
+    yours, theirs = (
+        LeakFinding(whose, "", None, None, None, "", "", whose=whose) for whose in ("yours", "TensorFlow's")
+    )
+    recording.__dict__["report"] = replace(recording.report, leaks=(theirs, yours))
+    titles = [section.get("title") for section in VIEWS["growth"]({"run": recording}, {})["sections"]]
+    assert titles[1:4] == ["yours", THEIRS, "TensorFlow's, TensorFlow's own"]
 
 
 def test_a_step_that_ran_out_of_memory_comes_first() -> None:

@@ -81,6 +81,10 @@ def test_outputs_decide_where_the_batch_is_unknown_or_fits_twice() -> None:
     died = events([(256, -16384), (512, -32), (768, -4194304), (1024, -8192)])
     assert rows_in_batch(parts, died, {8: 2}) == 8
     assert rows_in_batch(parts, died, {2048: 2}) == 2048
+    # The batch itself is not seen: only a gradient that died fits it.
+    gradients = events([(768, -4194304), (1024, -8192)])
+    assert rows_in_batch(parts, gradients, {8: 2}) == 8
+    assert rows_in_batch(parts, gradients, {8: 1}) == rows_in_batch(parts, gradients) == 2048
 
 
 def test_a_batch_that_the_pipeline_makes_counts_before_what_died() -> None:

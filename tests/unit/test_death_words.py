@@ -48,10 +48,10 @@ def test_the_note_tells_what_where_and_what_now() -> None:
         "float[64, 131072].",
         "  In use: at most 180.0 MiB of 200.0 MiB in this step (measured); 12.0 MiB were missing; the whole step needs "
         "about 300.0 MiB (estimate).",
-        "  Alive then (traced step 2, scaled from batch 4 to 64): activations 96.0 MiB, weights 1.0 MiB.",
-        "  Largest layers: bn2 64.0 MiB.",
         "  Likely to fit (estimate): batch_size=32.",
         "  Or (estimates): mixed precision, saves about 9 B.",
+        "  Alive then (traced step 2, scaled from batch 4 to 64): activations 96.0 MiB, weights 1.0 MiB.",
+        "  Largest layers: bn2 64.0 MiB.",
         "  Full report: logs/run/out-of-memory.html",
     ]
 
@@ -165,7 +165,7 @@ def test_what_does_not_apply_is_not_suggested() -> None:
 
 def test_a_data_set_on_the_device_is_told_with_its_size() -> None:
     found = suggest(DIED, needs, data_bytes=70 * MIB)
-    assert "data set off the device" in found[1].words and found[1].saves_bytes == 70 * MIB
+    assert "data set in host memory" in found[1].words and found[1].saves_bytes == 70 * MIB
 
 
 # -- reports ---------------------------------------------------------------------------------------------------

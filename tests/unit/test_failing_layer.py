@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.out_of_memory import failing_layer
-from kerasmemwatch.out_of_memory.failing_layer import by_op_name, by_traceback
+from kerasmemwatch.out_of_memory.failing_layer import by_op_name, by_traceback, rows_given
 from kerasmemwatch.records.owners import Frame
 
 CONV = Frame("encoder/conv", "Conv2D", "forward")
@@ -136,3 +137,28 @@ def test_frames_that_still_run_are_not_looked_into() -> None:
         raise AssertionError
 
     assert still_running(layer) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "rows"),
+    [
+        (np.ones((7, 2)), 7),
+        ([np.ones((7, 2)), np.ones(3)], 7),
+        ({"a": (np.ones((7, 2)),)}, 7),
+        (np.float32(1), None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_the_batch_is_what_a_method_for_one_batch_was_given(given: Any, rows: int | None) -> None:
+    def train_on_batch(x: Any) -> None:
+        fail()
+
+    assert rows_given(raised(lambda: train_on_batch(given))) == rows
+
+
+def test_a_loop_is_given_no_batch() -> None:
+    def fit(x: Any) -> None:
+        fail()
+
+    assert rows_given(raised(lambda: fit(np.ones((7, 2))))) is None

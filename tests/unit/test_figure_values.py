@@ -23,7 +23,7 @@ from timelines import MADE, STEP, realistic_step, step, timeline
 
 from kerasmemwatch.analysis.steps.live_set import category_series, grouped_series, peak_event, requested_at
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.records.growth import VERDICTS, Growth, LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES
@@ -33,6 +33,7 @@ from kerasmemwatch.reports.figures.growth import growth, held_more, steps_to_com
 from kerasmemwatch.reports.figures.layers import layers
 from kerasmemwatch.reports.figures.moments import phase_spans
 from kerasmemwatch.reports.figures.overview import overview
+from kerasmemwatch.reports.figures.palette import theme_named
 from kerasmemwatch.reports.figures.peak import is_within, peak
 from kerasmemwatch.reports.figures.step_timeline import step_timeline
 from kerasmemwatch.reports.figures.thinning import drawn_points, drawn_series
@@ -395,6 +396,17 @@ def test_of_many_layers_the_largest_are_drawn_and_the_rest_counted() -> None:
 
 
 # -- growth ----------------------------------------------------------------------------------------------------
+
+
+def test_green_says_only_that_nothing_grows() -> None:
+    looks = {}
+    for verdict in VERDICTS:
+        one = Growth("host_rss_bytes", verdict, 8.0, "step", (4.0, 12.0), 1, None, None, 8.0, verdict, 300, "host RSS")
+        [point] = [trace for trace in growth(replace(small_report(), growth=(one,)))["data"] if "error_x" in trace]
+        looks[verdict] = (point["marker"]["color"], point["marker"]["symbol"])
+    green = looks.pop("steady")[0]
+    assert green == theme_named("light").series[2] and green not in [colour for colour, _ in looks.values()]
+    assert len({looks["growing"], looks["waits for the collector"], looks["too short to tell"]}) == 3
 
 
 def test_growth_has_slopes_and_intervals() -> None:

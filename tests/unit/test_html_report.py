@@ -28,9 +28,10 @@ from runs import (
 )
 
 from kerasmemwatch.analysis.layer_columns import layer_columns, layer_rows
+from kerasmemwatch.analysis.leak_words import THEIRS
 from kerasmemwatch.cli import main
 from kerasmemwatch.errors import InvalidArgumentError
-from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.records.growth import LeakFinding, TraceLink
 from kerasmemwatch.reports.figures.views import view_figure
 from kerasmemwatch.reports.html import page as page_module
 from kerasmemwatch.reports.html.page import html_page, plotly_script
@@ -119,11 +120,26 @@ def test_hostile_names_are_text() -> None:
 
 
 def test_hostile_leaks_are_text() -> None:
-    leak = LeakFinding(HOSTILE[0], HOSTILE[1], 8.0, 3, 0.9, HOSTILE[3], HOSTILE[5])
+    trace = (TraceLink(HOSTILE[0], "expected"), TraceLink(HOSTILE[1], "suspect"))
+    leak = LeakFinding(HOSTILE[0], HOSTILE[1], 8.0, 3, 0.9, HOSTILE[3], HOSTILE[5], trace=trace)
     page = Page(html_page(replace(small_report(), leaks=(leak,))))
-    [words] = [text for text in page.texts["li"] if HOSTILE[0] in text and HOSTILE[5] in text]
-    assert "+8 B a step since step 3" in words
+    [title] = [text for text in page.texts["h3"] if HOSTILE[0] in text]
+    assert "+8 B a step since step 3" in title
+    lines = [text for text in page.texts["li"] if text.startswith(("Where", "Fix", "Evidence"))]
+    assert all(any(words in line for line in lines) for words in (HOSTILE[1], HOSTILE[3], HOSTILE[5]))
     assert [text for text in page.texts["h2"] if text == "Causes of growth"]
+    assert any(HOSTILE[1] in text and "<- CHANGE THIS" in text for text in page.texts["strong"])
+
+
+def test_causes_in_tensorflow_have_a_section_of_their_own() -> None:
+    yours, theirs = (
+        LeakFinding(whose, "", None, None, None, "", "", whose=whose) for whose in ("yours", "TensorFlow's")
+    )
+    headings = Page(html_page(replace(small_report(), leaks=(theirs, yours)))).texts
+    assert [text for text in headings["h2"] if text in ("Causes of growth", THEIRS)] == ["Causes of growth", THEIRS]
+    assert headings["h3"][:2] == ["yours", "TensorFlow's, TensorFlow's own"]
+    assert THEIRS not in Page(html_page(replace(small_report(), leaks=(yours,)))).texts["h2"]
+    assert "Causes of growth" not in Page(html_page(replace(small_report(), leaks=(theirs,)))).texts["h2"]
 
 
 @pytest.mark.parametrize("name", REPORTS)

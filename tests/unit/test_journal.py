@@ -203,7 +203,7 @@ def test_a_system_without_allocation_still_gets_a_journal(path: Path, monkeypatc
 
 
 def test_a_layout_too_long_for_the_header_is_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match="Expected a layout of at most 4096 bytes"):
+    with pytest.raises(ValueError, match="Expected a layout of at most 4088 bytes"):
         Journal(tuple(Column(f"column_{i}") for i in range(500)), path, 8)
     assert not path.exists()
 

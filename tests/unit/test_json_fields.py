@@ -10,6 +10,7 @@ import pytest
 
 from kerasmemwatch.errors import RecordingFormatError
 from kerasmemwatch.records.death import Death, Request, Suggestion
+from kerasmemwatch.records.growth import Growth, LeakFinding, OwnRise
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.run import DeviceInfo, RunInfo, WorkerInfo
 from kerasmemwatch.records.samples import Samples
@@ -48,6 +49,9 @@ RIGHT: dict[Any, tuple[Any, ...]] = {
     Mapping[str, Any]: ({}, {"a": 1}),
     WorkerInfo | None: (None,),
     tuple[Death, ...]: ([],),
+    tuple[LeakFinding, ...]: ([],),
+    tuple[OwnRise, ...]: ([],),
+    tuple[Growth, ...]: ([],),
 }
 
 

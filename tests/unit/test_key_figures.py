@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from runs import MIB, NAN, empty_report, run_info, samples, small_report, untraced_report
 
-from kerasmemwatch.analysis.growth import Outlook, outlooks
-from kerasmemwatch.analysis.key_figures import headline
-from kerasmemwatch.records.growth import Growth, LeakFinding
+from kerasmemwatch.analysis.growth_words import by_weight
+from kerasmemwatch.analysis.key_figures import headline, verdict_tiles
+from kerasmemwatch.records.growth import Growth, LeakFinding, Verdict
 from kerasmemwatch.records.run import DeviceInfo
 from kerasmemwatch.reports.report import Report, make_report
+from kerasmemwatch.units import GIB
 
 
 def tile(report: Report, label: str) -> tuple[str, str, str]:
@@ -20,17 +21,12 @@ def tile(report: Report, label: str) -> tuple[str, str, str]:
     return found.value, found.detail, found.tone
 
 
-def outlook(report: Report, growth: Growth) -> Outlook:
-    [found] = outlooks(replace(report, growth=(growth,)))
-    return found
-
-
-def grows(series: str, low: float = 50.0, slope: float = 100.0, high: float = 200.0) -> Growth:
-    return Growth(series, slope, low, high, 30)
+def judged(label: str, verdict: Verdict = "growing", rate: float = 100.0, limit: int | None = None) -> Growth:
+    return Growth(label, verdict, rate, "step", (rate, rate), 1, limit, None, rate, f"{label}.", 30, label)
 
 
 def test_every_report_has_the_same_tiles() -> None:
-    labels = ["Device peak", "Share of the device limit", "Host RSS", "Growth a step", "Known by layer", "Notes"]
+    labels = ["Device peak", "Share of the device limit", "Host RSS", "Growth", "Known by layer", "Notes"]
     for report in (small_report(), untraced_report(), empty_report()):
         assert [one.label for one in headline(report)] == labels
 
@@ -79,43 +75,62 @@ def test_a_partial_count_is_no_headline() -> None:
     assert "below 256.0 KiB are not counted" in tile(report, "Known by layer")[1]
 
 
-def test_growth_leads_to_a_limit() -> None:
-    report = make_report(run_info(), samples(10, rss=np.full(10, 1024 * MIB - 1000)))
-    found = outlook(report, grows("host_rss_bytes"))
-    assert (found.newest_bytes, found.newest_step, found.limit_bytes) == (1024 * MIB - 1000, 10, 1024 * MIB)
-    assert (found.limit_step, found.earliest_step, found.latest_step) == (20, 15, 30)
-    assert found.words.endswith("it meets its limit of 1.0 GiB at step 20 (15 to 30)")
-    assert tile(replace(report, growth=(found.growth,)), "Growth a step")[2] == "warning"
+@pytest.mark.parametrize(
+    ("verdict", "value", "tone"),
+    [("growing", "+100 B a step", "warning"), ("steady", "steady", "good"), ("settling", "settling", "")],
+)
+def test_the_tile_tells_the_verdict(verdict: Verdict, value: str, tone: str) -> None:
+    report = replace(small_report(), growth=(judged("host RSS", verdict),))
+    found = tile(report, "Growth")
+    assert (found[0], found[2]) == (value, tone)
+    assert found[1] == ("host RSS, since step 1" if verdict == "growing" else "host RSS.")
 
 
-def test_growth_of_a_device_leads_to_that_devices_limit() -> None:
-    report = make_report(run_info(devices=2), samples(10, devices=2))
-    found = outlook(report, grows("device_in_use_bytes GPU:1"))
-    assert found.name == "GPU:1 in use" and found.limit_bytes == 200 * MIB
-    assert found.newest_bytes == report.samples["device_in_use_bytes"][-1, 1]
+def test_the_tile_tells_when_the_limit_is_met() -> None:
+    growing = replace(judged("host RSS", limit=GIB), met_at=1234, unit="epoch")
+    value, detail, _ = tile(replace(small_report(), growth=(growing,)), "Growth")
+    assert value == "+100 B an epoch"
+    assert detail == "host RSS, since step 1; at this pace it meets its limit of 1.0 GiB at step 1,234"
 
 
-def test_what_does_not_grow_meets_no_limit() -> None:
-    found = outlook(small_report(), grows("host_rss_bytes", low=-1.0))
-    assert not found.is_growing and found.limit_step is None and found.words.startswith("no steady growth of host RSS")
-    report = replace(small_report(), growth=(found.growth,))
-    assert tile(report, "Growth a step")[::2] == ("none seen", "good")
+def test_a_tile_of_a_series_does_not_name_it_twice() -> None:
+    [found] = verdict_tiles(replace(small_report(), growth=(judged("host RSS"),)))
+    assert (found.label, found.detail) == ("host RSS", "since step 1")
 
 
-def test_at_the_limit_already() -> None:
-    report = make_report(run_info(), samples(10, rss=np.full(10, 2048 * MIB)))
-    found = outlook(report, grows("host_rss_bytes"))
-    assert found.limit_step == 10 and "is at its limit" in found.words
+def test_what_grows_is_told_first_and_then_what_takes_most_of_its_limit() -> None:
+    small, large = judged("small", rate=72.0, limit=8 * GIB), judged("large", rate=22_000.0, limit=64 * GIB)
+    still = judged("still", "steady", rate=1e6, limit=GIB)
+    assert [one.label for one in by_weight([still, small, large])] == ["large", "small", "still"]
+    near = replace(small, limit=MIB)
+    assert tile(replace(small_report(), growth=(still, large, near)), "Growth")[1].startswith("small, ")
 
 
-@pytest.mark.parametrize("series", ["host_rss_bytes worker:1", "device_in_use_bytes none", "something new"])
-def test_of_what_else_grows_no_limit_is_known(series: str) -> None:
-    found = outlook(small_report(), grows(series))
-    assert found.limit_step is None and "its limit is not known" in found.words
+def test_rss_that_only_shows_a_devices_growth_comes_after_it() -> None:
+    device = replace(judged("CPU:0", rate=128.0), series="device_in_use_bytes CPU:0", interval=(127.0, 129.0))
+    rss = replace(judged("host RSS", rate=150.0, limit=GIB), series="host_rss_bytes", interval=(120.0, 180.0))
+    other = judged("other", rate=140.0, limit=GIB)
+    assert [one.label for one in by_weight([rss, device])] == ["CPU:0", "host RSS"]
+    assert [one.label for one in by_weight([rss, device, other])] == ["other", "CPU:0", "host RSS"]
+    assert by_weight([replace(rss, interval=(135.0, 165.0)), device])[0] is device  # Python objects come on top
+    # RSS that surely grows by more has a cause of its own, and a GPU's memory is not the host's.
+    more = replace(rss, interval=(170.0, 180.0))
+    gpu = replace(device, series="device_in_use_bytes GPU:0")
+    assert by_weight([device, more])[0] is more and by_weight([gpu, rss])[0] is rss
+    # What does not grow explains nothing.
+    still = replace(device, verdict="steady")
+    assert [one.label for one in by_weight([still, rss])] == ["host RSS", "CPU:0"]
 
 
-def test_the_first_that_grows_is_told() -> None:
-    report = small_report()
-    steady = grows("device_in_use_bytes GPU:0", low=-5.0)
-    told = tile(replace(report, growth=(steady, grows("host_rss_bytes"))), "Growth a step")
-    assert told[0] == "+100 B" and told[1].startswith("host RSS grows")
+def test_what_is_not_known_yet_comes_before_what_is_steady() -> None:
+    verdicts: list[Verdict] = ["steady", "too short to tell", "filling", "waits for the collector", "growing"]
+    found = by_weight([judged(verdict, verdict) for verdict in verdicts])
+    assert [one.verdict for one in found] == verdicts[::-1]
+
+
+def test_without_a_limit_the_largest_known_one_stands_for_it() -> None:
+    known, unknown = judged("known", rate=100.0, limit=GIB), judged("unknown", rate=200.0)
+    assert (
+        by_weight([known, unknown])[0] is unknown
+        and by_weight([known, replace(unknown, bytes_per_step=50.0)])[0] is known
+    )

@@ -28,6 +28,7 @@ _version errors switches names
 compat
 units faults exact_cpu
 records
+leaks.verdicts
 environment
 probes analysis.steps
 analysis
@@ -42,13 +43,15 @@ attribution.hooks
 attribution.owners
 attribution.xla
 attribution
-sampling tracing
+leaks
+sampling tracing testing
 out_of_memory
 reports.text reports.figures
 reports.html
 reports
 recording
 comparison
+watch.search
 watch
 watch.tapes watch.model_summary
 tensorboard_plugin
@@ -68,6 +71,7 @@ MAY_LOAD = {
     "commands.demo": {"keras"},
     "commands.doctor": {"tensorflow"},
     "commands.run.autowatch": {"keras"},
+    "watch.budgeted_memory": {"keras"},
     "watch.callback_lists": {"keras"},
     "watch.factory": {"keras"},
     "watch.fit_watcher": {"keras"},
@@ -322,6 +326,11 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
     assert not loaded_after("import kerasmemwatch.cli") & HEAVY
 
 
+def test_the_pytest_plugin_loads_neither_the_package_nor_anything_heavy() -> None:
+    # pytest loads it wherever the package is installed, and importing that has an effect.
+    assert not loaded_after("import kerasmemwatch_pytest") & {*HEAVY, "kerasmemwatch"}
+
+
 def test_a_heavy_import_would_be_seen() -> None:
     assert "numpy" in loaded_after("import kerasmemwatch, numpy")
 
@@ -333,7 +342,7 @@ def test_what_needs_no_framework_loads_none(name: str) -> None:
 
 def test_every_public_name_is_listed_and_lazy() -> None:
     assert set(kerasmemwatch.__all__) <= set(dir(kerasmemwatch))
-    assert set(kerasmemwatch.__all__) == {"__version__", *kerasmemwatch._EXPORTS}
+    assert set(kerasmemwatch.__all__) == {"__version__", *kerasmemwatch._EXPORTS, *kerasmemwatch._PACKAGES}
     assert kerasmemwatch.load is sys.modules["kerasmemwatch.recording"].load
     sources = modules()
     for name, module in kerasmemwatch._EXPORTS.items():

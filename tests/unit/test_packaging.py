@@ -26,7 +26,7 @@ def tree(tmp_path: Path) -> Path:
     copy = tmp_path / "tree"
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(ROOT / "kerasmemwatch", copy / "kerasmemwatch", ignore=ignored)
-    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE", "kerasmemwatch_pytest.py"):
         shutil.copy(ROOT / name, copy)
     return copy
 
@@ -39,6 +39,7 @@ def setup(tree: Path, *commands: str) -> None:
 def test_an_installation_has_every_file_of_the_package(tree: Path, tmp_path: Path) -> None:
     setup(tree, "build_py", "--build-lib", str(tmp_path / "built"))
     assert files(tmp_path / "built" / "kerasmemwatch") == files(ROOT / "kerasmemwatch")
+    assert (tmp_path / "built" / "kerasmemwatch_pytest.py").exists()
 
 
 def test_the_sdist_has_every_file_of_the_package(tree: Path, tmp_path: Path) -> None:

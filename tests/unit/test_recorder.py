@@ -123,6 +123,22 @@ def test_validation_in_the_middle_of_an_epoch_does_not_disturb_the_count() -> No
     assert column(target, "step") == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_calls_are_counted_and_what_is_within_them_is_not() -> None:
+    target = recorder()
+    for model in (1, 2):
+        target.begin_stage("train", model=model)
+        target.batch_end(0, TRAIN)
+        target.begin_stage("test", model=model)
+        target.batch_end(0, TEST)
+        target.end_stage()
+        target.end_stage()
+    target.begin_stage("train", single=True)
+    target.batch_end(0, TRAIN)
+    target.end_stage()
+    assert column(target, "call") == [1, 1, 2, 2, 0]
+    assert column(target, "model") == [1, 1, 2, 2, 0]
+
+
 def test_outside_of_training_there_is_no_epoch() -> None:
     target = recorder()
     train(target, 1, epoch=3)

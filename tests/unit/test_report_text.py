@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 from timelines import Line, step, timeline
 
+from kerasmemwatch.analysis.leak_words import THEIRS
+from kerasmemwatch.records.growth import LeakFinding, TraceLink
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import DeviceInfo, RunInfo
@@ -81,6 +83,20 @@ def everything_evil(is_traced: bool = False) -> Report:
     )
 
 
+DEEP_LEAK = LeakFinding(
+    "models_accumulate",
+    "evidence",
+    None,
+    None,
+    None,
+    "train.py:1",
+    "fix",
+    trace=(
+        TraceLink(f"global models of module {'x' * 60}", "expected"),
+        TraceLink(f".{'y' * 70}", "suspect"),
+        *(TraceLink(f"['{depth}']") for depth in range(60)),
+    ),
+)
 ALL = pytest.mark.parametrize("everything", [False, True])
 REPORTS = {
     "usual": report(rows=layers(5)),
@@ -101,6 +117,7 @@ REPORTS = {
     "nested traced": report(steps=traced([f"a/b{i}/{name * 10}" for i in range(9) for name in "xy"])),
     "deep traced": report(steps=traced(["/".join("a" * depth) for depth in range(1, 100)])),
     "long traced": report(steps=traced(["z" * 300, "y" * 150])),
+    "deep leak": replace(report(), leaks=(DEEP_LEAK,)),
     "long name": report(name="x" * 200, rows=[LayerMemory("y" * 300, "Z" * 100, 1)]),
 }
 
@@ -114,6 +131,23 @@ def test_every_report_fits_every_width(name: str, width: int, everything: bool) 
     assert not any(line.endswith(" ") for line in lines)
 
 
+def test_causes_in_tensorflow_are_listed_apart() -> None:
+    theirs = replace(DEEP_LEAK, cause="graphs_pinned", trace=(), whose="TensorFlow's")
+    text = plain_text(replace(report(), leaks=(theirs, DEEP_LEAK)), width=100)
+    assert 0 < text.index("models_accumulate") < text.index(THEIRS) < text.index("graphs_pinned")
+    assert THEIRS not in plain_text(REPORTS["deep leak"], width=100)
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_trace_is_wrapped_and_keeps_its_indentation(width: int) -> None:
+    text = plain_text(REPORTS["deep leak"], width=width)
+    assert all("".join(link.words.split()) in "".join(text.split()) for link in DEEP_LEAK.trace)
+    lines = text.splitlines()
+    [marked] = [number for number, line in enumerate(lines) if "CHANGE THIS" in line]
+    first = next(number for number, line in enumerate(lines) if line.lstrip().startswith("->"))
+    assert first <= marked and all(line.startswith(" " * 7) for line in lines[first : marked + 1])
+
+
 def test_the_usual_report_says_the_important_things() -> None:
     text = " ".join(str(report(rows=layers(3))).split())
     assert "Memory of run run" in text
@@ -122,7 +156,7 @@ def test_the_usual_report_says_the_important_things() -> None:
     assert "exact count of every allocation" in text
     assert "GPU:0 limit" in text and "1.0% of it" in text
     assert "Host RSS" in text and "1.0 GiB" in text
-    assert "Growth: GPU:0 in use grows by +100 B a step" in text
+    assert "Too short to tell: growth of GPU:0 in use shows only from the second epoch on" in text
     assert "block/dense_2" in text
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from timelines import step, timeline
 
+from kerasmemwatch.analysis.death_words import death_note
 from kerasmemwatch.out_of_memory.failing_layer import Asker
 from kerasmemwatch.out_of_memory.last_moment import Known, last_moment
 from kerasmemwatch.out_of_memory.scaled_step import data_set_bytes, scaled
@@ -89,8 +90,11 @@ def test_without_a_traced_step_only_variables_are_known() -> None:
     found = last_moment(died(batch=16), Known(inventory=rows))
     assert found.by_category == {"weights": 88, "optimizer": 4}
     assert [row.path for row in found.layers] == ["b", "a"]
-    assert found.figures_from == "no step was traced yet: variables only"
+    assert found.figures_from == "variables only; no step was traced yet"
     assert found.peak_bytes is None and found.layer == ""
+    found = last_moment(died(batch=16), Known(inventory=rows, input_row_bytes=12))
+    assert found.by_category == {"weights": 88, "optimizer": 4, "inputs": 192}
+    assert found.figures_from == "variables and inputs only; no step was traced yet"
 
 
 def test_a_step_of_another_stage_tells_nothing() -> None:
@@ -159,3 +163,38 @@ def test_a_sparse_gradient_grows() -> None:
         4,
     )
     assert scaled(step(made, batch_rows=4), 16).timeline.requested_bytes.tolist() == [1024, 1280, 1024]
+
+
+@pytest.mark.parametrize(
+    ("in_use", "batch", "fragmented"),
+    [
+        (900, 16, True),  # most was in use earlier in the step, and is free again
+        (None, 16, True),  # nothing was measured
+        (1900, 16, False),  # the traced step is not like this one
+        (900, None, False),  # nor is it known for another batch
+    ],
+)
+def test_fragmentation_is_told_by_the_traced_step_of_the_moment_of_the_request(
+    in_use: int | None, batch: int | None, fragmented: bool
+) -> None:
+    made = timeline(
+        [
+            (200, 0, 1, "dense", "activations", "forward", "Mul"),
+            (320, 2, 4, "head", "activations", "forward", "model/head/MatMul"),
+        ],
+        4,
+    )
+    made = replace(made, in_use_before_bytes=0, in_use_bytes=0 * made.in_use_bytes)
+    known = Known(Asker(Frame("head", "Dense", "forward"), "a test"), [step(made, batch_rows=batch and 4)])
+    found = last_moment(replace(died(in_use_bytes=in_use), limit_bytes=2000), known)
+    # 1280 bytes were asked for: at most 1100 were free all through the step, but 2000 at that moment.
+    assert found.is_fragmented is found.is_fragmented_then is fragmented
+    note = death_note(found)
+    assert ("2.0 KiB were free when it asked (estimate), but in no piece" in note) is fragmented
+    assert ("were missing" in note) is (in_use is not None and not fragmented)
+
+
+def test_the_traced_batch_is_known_by_the_same_operation_too() -> None:
+    known = Known(Asker(Frame("head", "Dense", "forward"), "a test"), [step(MADE, batch_rows=None)])
+    assert last_moment(died(batch=16), known).figures_from == "traced step 3, scaled from batch 4 to 16"
+    assert last_moment(died(batch=15), known).figures_from == "as in traced step 3, whose batch may be another"

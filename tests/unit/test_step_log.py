@@ -298,6 +298,19 @@ def test_after_a_fork_steps_can_be_read_and_no_more_are_taken() -> None:
     assert numbers(target.snapshot().steps) == [1]
 
 
+@pytest.mark.usefixtures("_stored_when_told")
+def test_after_a_fork_a_stage_ends_without_an_analysis() -> None:
+    target = recorder()
+    target.begin_stage("train")
+    target.batch_end(0)
+    analysed: list[int] = []
+    target.expect_steps(lambda: analysed.append(1) or [step(STEP, 1)])
+    target.drop()
+    target.end_stage()
+    assert not analysed
+    assert numbers(target.snapshot().steps) == [1]  # for who asks
+
+
 # -- on disk -------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ A process can have one profiler session. Any other code that has one, or asks fo
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class _Number:
 # By default it records at host tracer level 2, the lowest with the allocator's events. The tracer of a GPU's kernels
 # would add an unused plane, and a process can have only one such tracer: nsys has precedence.
 _OPTIONS = {"device_tracer_level": _Number(0)}
+_keep_for_good = ctypes.PYFUNCTYPE(None, ctypes.py_object)(("Py_IncRef", ctypes.pythonapi))
 
 
 class ProfilerBusyError(MemWatchError):
@@ -108,6 +110,9 @@ class Capture:
             self._session_class = None
         if session is not None and os.getpid() != self._pid:
             self._folder.leave()
+            # Its destructor would wait for locks that threads of the parent held at the fork, and no thread releases
+            # them here: this reference is never given back.
+            _keep_for_good(session)
             return None
         return session
 

@@ -77,8 +77,8 @@ def rows_in_batch(
     Args:
         parts: The tensors of the batch.
         events: The step's events.
-        by_outputs: By number of rows, how many layers' outputs it would fit; decides between equals, or if the batch is
-            unknown.
+        by_outputs: By number of rows, how many layers' outputs it would fit; decides alone if the batch is unknown, or
+            none of its numbers fits an output.
     """
     of_pipeline = events.from_input_pipeline & events.births
     sizes = set(np.unique(events.requested_bytes[~events.births | of_pipeline]).tolist())
@@ -90,11 +90,17 @@ def rows_in_batch(
     # Small parts fit many sizes; the largest fits few.
     largest = max((part for part in parts if part.per_row), key=lambda part: part.bytes, default=None)
     candidates = {largest.rows(size) for size in sizes} - {0} if largest else set()
-    if not candidates:
-        highest = max(by_outputs.values(), default=0)
-        best = [rows for rows, count in by_outputs.items() if count == highest]
-        return best[0] if len(best) == 1 else None
-    return max(candidates, key=lambda rows: (votes[rows], by_outputs.get(rows, 0), sure[rows]))
+    found = max(
+        candidates,
+        key=lambda rows: (votes[rows] + by_outputs.get(rows, 0), by_outputs.get(rows, 0), sure[rows]),
+        default=None,
+    )
+    highest = max(by_outputs.values(), default=0)
+    best = [rows for rows, count in by_outputs.items() if count == highest]
+    # What died may be a gradient of the step before, and its size that of many rows.
+    if found is None or (highest > 1 and not by_outputs.get(found)):
+        return best[0] if len(best) == 1 else found
+    return found
 
 
 def rows_by_outputs(outputs: Mapping[str, Iterable[Spec]], made: Mapping[str, Iterable[int]]) -> Counter[int]:

@@ -11,7 +11,10 @@ from kerasmemwatch.attribution.live.batch_spec import BatchPart
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["data_on_gpu", "host_copies"]
+__all__ = ["HOST_DATA", "data_on_gpu", "host_copies"]
+
+# Code that keeps a data set in host memory.
+HOST_DATA = "with tf.device('CPU:0'): data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)"
 
 
 def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: int | None) -> str:
@@ -34,8 +37,7 @@ def data_on_gpu(known: Iterable[KnownBuffer], batch: Sequence[BatchPart], rows: 
         return ""
     return (
         f"A whole data set is on {' and '.join(places)}, of which a step needs {format_bytes(batch_bytes)}. "
-        "TensorFlow copies arrays given to fit(x=array) there. Keep the data set in host memory: "
-        "with tf.device('CPU:0'): data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)"
+        f"TensorFlow copies arrays given to fit(x=array) there. Keep the data set in host memory: {HOST_DATA}"
     )
 
 

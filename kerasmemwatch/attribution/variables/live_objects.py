@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
-__all__ = ["Census", "live_objects"]
+__all__ = ["Census", "all_but_tuples", "live_objects"]
 
 _Found = defaultdict[str, list[Any]]
 # Beyond this many, a full search is cheaper; a search that finds nothing counts as well.
@@ -25,7 +25,7 @@ def live_objects(kind_of: Callable[[type], str]) -> _Found:
     Args:
         kind_of: Names the kind of a class, called once per class. Objects of kind ``""`` are left out.
     """
-    return _sorted(_objects(None), kind_of)
+    return _sorted(all_but_tuples(), kind_of)
 
 
 class Census:
@@ -61,8 +61,8 @@ class Census:
     def young(self) -> _Found:
         """Return the objects that are new and not promoted yet, and perhaps some others."""
         # One list at a time: a list that both are put into would find itself, and keep all of them alive.
-        found = _sorted(_objects(0), self._kind_of)
-        for kind, objects in _sorted(_objects(1), self._kind_of).items():
+        found = _sorted(all_but_tuples(0), self._kind_of)
+        for kind, objects in _sorted(all_but_tuples(1), self._kind_of).items():
             found[kind] += objects
         return found
 
@@ -97,7 +97,7 @@ def _remove(callback: Callable[[str, dict[str, int]], None]) -> None:
         gc.callbacks.remove(callback)
 
 
-def _objects(generation: int | None) -> list[Any]:
+def all_but_tuples(generation: int | None = None) -> list[Any]:
     """Return the objects of a generation of the garbage collector, or all, without tuples.
 
     Another thread may be in the middle of ``tuple(generator)``, which fails with a ``SystemError`` if the unfinished

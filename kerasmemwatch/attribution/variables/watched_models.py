@@ -41,6 +41,10 @@ class Inventories:
         found = self._found.get(self._models.get(model, -1))
         return found is not None and found.signature == _signature(model)
 
+    def has_listed(self, model: Any) -> bool:
+        """Whether a model's variables were ever listed."""
+        return model in self._models
+
     def take(self, model: Any) -> tuple[VariableMemory, ...]:
         """List a model's variables, again if they were listed before."""
         variables = inventory(model)

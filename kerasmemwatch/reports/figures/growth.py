@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kerasmemwatch.analysis.findings import Findings
-from kerasmemwatch.analysis.growth import Outlook, outlooks
+from kerasmemwatch.analysis.growth_words import pace
 from kerasmemwatch.analysis.steps.live_set import by_layer
 from kerasmemwatch.names import shortened
+from kerasmemwatch.records.growth import Growth
 from kerasmemwatch.records.owners import Owner
 from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
@@ -20,17 +21,18 @@ __all__ = ["growth", "held_more", "steps_to_compare"]
 
 _MAX_BARS = 25
 _TREND_HEIGHT, _BAR_HEIGHT = 52, 24
+_BELOW_TRENDS = 90  # numbers, title, then the legend of the bars
 Change = dict[Owner, dict[str, int]]
 
 
 def growth(report: Findings, *, theme: str = "light", layer: str | None = None, most: int = _MAX_BARS) -> Figure:
-    """Draw each trend with its 95 % interval and forecast, and how the newest traced step's initial bytes changed.
+    """Draw each series' rate with its 95 % interval, and how the newest traced step's initial bytes changed.
 
     Returns:
         A plotly figure as a JSON-able dict; ``customdata[0]`` of a bar is the layer's path.
     """
     colours = theme_named(theme)
-    found = outlooks(report)
+    found = report.growth
     pair = steps_to_compare(report.steps)
     change = held_more(*pair) if pair else {}
     rows = [
@@ -44,20 +46,20 @@ def growth(report: Findings, *, theme: str = "light", layer: str | None = None, 
     data: list[Figure] = []
     layout: Figure = {"annotations": []}
     heights = {
-        "trends": _TREND_HEIGHT * len(found) + 75 if found else 0,
+        "trends": _TREND_HEIGHT * len(found) + _BELOW_TRENDS + 20 if found else 0,
         "held": _BAR_HEIGHT * max(2, min(len(rows), most)) + 55 if pair else 0,
     }
-    places = panels(heights)
+    places = panels(heights, below=_BELOW_TRENDS)
     if found:
         _add_trends(data, layout, found, places["trends"], colours)
     if pair:
         _add_bars(data, layout, rows[:most], pair, places["held"], colours)
-    summary = "; ".join(one.words for one in found) or "Too few samples to tell whether anything grows"
+    summary = "; ".join(one.explanation for one in found) or "Too few samples to tell whether anything grows"
     layout |= {
         "barmode": "relative",
         "hovermode": "closest",
-        "height": sum(heights.values()) + 90,
-        "margin": {"l": 64, "r": 24, "t": 40, "b": 50},
+        "height": sum(heights.values()) + 104,
+        "margin": {"l": 64, "r": 24, "t": 40, "b": 64},
         "legend": {"orientation": "h", "x": 0, "y": places["held"][1] if pair else 1, "yanchor": "bottom"},
     }
     return figure(data, colours, "growth", f"{summary}.", **layout)
@@ -90,52 +92,57 @@ def held_more(first: TracedStep, last: TracedStep) -> Change:
     return found
 
 
-def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Outlook], place: list[float], theme: Theme) -> None:
-    """Draw a point with an interval for each series, with the forecast in its label."""
-    unit = byte_unit(max(max(abs(one.growth.low), abs(one.growth.high)) for one in found))
+def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Growth], place: list[float], theme: Theme) -> None:
+    """Draw a point with an interval for each series, bytes per training step, with the verdict in its label."""
+    unit = byte_unit(max(max(abs(one.low or 0.0), abs(one.high or 0.0)) for one in found))
     for row, one in enumerate(found):
-        trend, colour = one.growth, theme.mark if one.is_growing else theme.series[2]
+        if one.bytes_per_step is None or one.low is None or one.high is None:
+            continue
+        colour, symbol = _look(one, theme)
         data.append(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": plain(one.name),
+                "cliponaxis": False,
+                "name": plain(one.label),
                 "showlegend": False,
-                "x": unit.of([trend.bytes_per_step]),
+                "x": unit.of([one.bytes_per_step]),
                 "y": [row],
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": unit.of([trend.high - trend.bytes_per_step]),
-                    "arrayminus": unit.of([trend.bytes_per_step - trend.low]),
+                    "array": unit.of([one.high - one.bytes_per_step]),
+                    "arrayminus": unit.of([one.bytes_per_step - one.low]),
                     "color": colour,
                     "thickness": 2,
                     "width": 6,
                 },
-                "marker": {"size": 10, "color": colour, "symbol": "diamond" if one.is_growing else "circle"},
-                "hovertext": ["<br>".join(map(plain, one.words.split("; ")))],
+                "marker": {"size": 10, "color": colour, "symbol": symbol},
+                "hovertext": ["<br>".join(map(plain, one.explanation.split("; ")))],
                 "hoverinfo": "text",
                 "xaxis": "x",
                 "yaxis": "y",
             }
         )
     zero = {"zeroline": True, "zerolinecolor": theme.faint}
-    layout["xaxis"] = byte_axis(
-        theme, unit, "growth a step, 95 % interval", rangemode="tozero", tickformat="~g", anchor="y", **zero
-    )
-    labels = [f"{plain(shortened(one.name, 28))}<br>{_brief(one)}" for one in found]
+    layout["xaxis"] = byte_axis(theme, unit, "growth a step", rangemode="tozero", tickformat="~g", anchor="y", **zero)
+    labels = [f"{plain(shortened(one.label, 28))}<br>{_brief(one)}" for one in found]
     layout["yaxis"] = named_axis(theme, labels, domain=place)
 
 
-def _brief(one: Outlook) -> str:
-    pace = format_bytes(one.growth.bytes_per_step, signed=True)
-    if not one.is_growing:
-        return "no steady growth"
-    if one.limit_step is None:
-        return f"{pace} a step"
-    if one.newest_step is not None and one.limit_step <= one.newest_step:
-        return f"{pace} a step, at its limit"
-    return f"{pace} a step,<br>limit at step {one.limit_step:,}"
+def _look(one: Growth, theme: Theme) -> tuple[str, str]:
+    """A verdict's colour and symbol: green says only that nothing grows."""
+    if one.is_growing:
+        return theme.mark, "diamond"
+    if one.verdict == "waits for the collector":
+        return theme.series[4], "square"
+    return (theme.series[2], "circle") if one.verdict == "steady" else (theme.faint, "circle-open")
+
+
+def _brief(one: Growth) -> str:
+    if one.met_at is None:
+        return pace(one)
+    return f"{pace(one)},<br>limit at step {one.met_at:,}"
 
 
 def _add_bars(
@@ -168,7 +175,7 @@ def _add_bars(
         words = f"As {last} began, the same was held as when {first} began."
         layout["annotations"].append(note(words, theme, x=0, y=sum(place) / 2, xanchor="left"))
     zero = {"zeroline": True, "zerolinecolor": theme.faint}
-    title = f"held more as {last} began than as {first} did"
+    title = f"more held at {last}<br>than at {first}"  # in two lines, as a figure may be narrow
     layout["xaxis2"] = byte_axis(theme, unit, title, rangemode="tozero", anchor="y2", **zero)
     labels = [layer_label(owner.path, 28) for owner, _ in rows]
     layout["yaxis2"] = named_axis(theme, labels, domain=place, anchor="x2")

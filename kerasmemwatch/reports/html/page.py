@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 from os import PathLike
@@ -12,15 +12,17 @@ from os import PathLike
 from kerasmemwatch._version import __version__
 from kerasmemwatch.analysis.caveats import alerts, all_notes
 from kerasmemwatch.analysis.death_words import death_lines
+from kerasmemwatch.analysis.ending_words import ending_lines, is_running
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
+from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace
 from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import printable
-from kerasmemwatch.reports.html.sections import sections
+from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.reports.html.sections import sections, tile_list
 from kerasmemwatch.reports.text.report_text import plain_text
 from kerasmemwatch.storage.files.file_system import check_working_dir
-from kerasmemwatch.units import format_bytes
 
 __all__ = ["THEMES", "html_page", "plotly_script", "write_page"]
 
@@ -74,9 +76,10 @@ def html_page(report: Findings, *, theme: str = "auto") -> str:
             "<body>",
             *_header(report, name),
             "<main>",
-            *_deaths(report),
+            *_alarm("ending", ending_lines(report.endings)),
+            *_alarm("death", death_lines(report.run.deaths)),
             *(f'<p class="alert" role="note">{escape(printable(alert))}</p>' for alert in alerts(report)),
-            *_tiles(report),
+            *tile_list(headline(report)),
             *_leaks(report),
             *sections(report),
             *_notes(report),
@@ -112,7 +115,9 @@ def _header(report: Findings, name: str) -> Iterator[str]:
     samples = report.samples
     told = []
     if samples.num_samples:
-        told.append(f"{int(samples['step'][-1]):,} steps")
+        so_far = " so far (still running)" if is_running(report.endings) else ""
+        last = int(samples["step"][-1])
+        told.append(f"{last:,} step{'s' * (last != 1)}{so_far}")
     if report.traced and (report.traced.after is not None or not report.traced_steps):
         told.append(f"shown: {traced_words(report)}")
     if report.traced_steps:
@@ -126,40 +131,39 @@ def _header(report: Findings, name: str) -> Iterator[str]:
     yield "</header>"
 
 
-def _deaths(report: Findings) -> Iterator[str]:
-    headline, *details = death_lines(report.run.deaths) or ("",)
+def _alarm(name: str, lines: Sequence[str]) -> Iterator[str]:
+    headline, *details = lines or ("",)
     if headline:
-        yield f'<section id="death" class="alert" role="alert"><h2>{escape(printable(headline))}</h2>'
+        yield f'<section id="{name}" class="alert" role="alert"><h2>{escape(printable(headline))}</h2>'
         yield "<ul>"
-        for line in details:
-            label, colon, rest = printable(line).strip().partition(":")
-            yield f"<li><strong>{escape(label)}{colon}</strong>{escape(rest)}</li>"
+        yield from map(_labelled, details)
         yield "</ul></section>"
 
 
-def _tiles(report: Findings) -> Iterator[str]:
-    yield '<dl class="tiles">'
-    for tile in headline(report):
-        yield (
-            f'<div class="tile {tile.tone}"><dt>{escape(tile.label)}</dt><dd><strong>{escape(tile.value)}</strong>'
-            f"<span>{escape(tile.detail)}</span></dd></div>"
-        )
-    yield "</dl>"
+def _labelled(line: str) -> str:
+    label, colon, rest = printable(line).strip().partition(":")
+    return f"<li><strong>{escape(label)}:</strong>{escape(rest)}</li>" if colon else f"<li>{escape(label)}</li>"
 
 
 def _leaks(report: Findings) -> Iterator[str]:
-    if not report.leaks:
+    yours, theirs = by_owner(report.leaks)
+    yield from _causes("leaks", "Causes of growth", yours)
+    yield from _causes("library-leaks", THEIRS, theirs)
+
+
+def _causes(name: str, heading: str, leaks: Sequence[LeakFinding]) -> Iterator[str]:
+    if not leaks:
         return
-    yield '<section id="leaks"><h2>Causes of growth</h2><ul>'
-    for leak in report.leaks:
-        since = "" if leak.since_step is None else f" since step {leak.since_step:,}"
-        pace = f"{format_bytes(leak.bytes_per_step, signed=True)} a step{since}"
-        where = f" in {leak.where}" if leak.where else ""
-        yield (
-            f"<li><strong>{escape(leak.cause)}</strong>{escape(where)}: {escape(pace)}. {escape(leak.evidence)} "
-            f"<em>{escape(leak.fix)}</em></li>"
-        )
-    yield "</ul></section>"
+    yield f'<section id="{name}"><h2>{heading}</h2>'
+    for leak in leaks:
+        yield f"<h3>{escape(printable(leak_title(leak)))}</h3><ul>"
+        yield from map(_labelled, leak_lines(leak))
+        yield "</ul>"
+        if leak.trace:
+            lines = ((escape(printable(line)), is_suspect) for line, is_suspect in marked_trace(leak))
+            trace = "\n".join(f"<strong>{line}</strong>" if is_suspect else line for line, is_suspect in lines)
+            yield f'<pre class="trace">{trace}</pre>'
+    yield "</section>"
 
 
 def _notes(report: Findings) -> Iterator[str]:

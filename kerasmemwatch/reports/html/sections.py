@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.analysis.key_figures import Tile, verdict_tiles
 from kerasmemwatch.analysis.layer_columns import layer_columns, layer_rows
 from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
 from kerasmemwatch.names import printable
 from kerasmemwatch.reports.figures.views import view_figure
 from kerasmemwatch.reports.html.tables import table_html, to_csv
 
-__all__ = ["sections", "theme_changes"]
+__all__ = ["sections", "theme_changes", "tile_list"]
 
 
 class _Section(NamedTuple):
@@ -55,7 +56,8 @@ _GROWTH = (
     _Section(
         "growth",
         "Growth",
-        "Slopes with their 95 % intervals. Below: what the last traced step began with more than the first.",
+        "Each rate with an interval that holds the true one 95 times out of 100. "
+        "Below: what the last traced step began with more than the first.",
     ),
 )
 
@@ -75,6 +77,17 @@ def sections(report: Findings) -> Iterator[str]:
     yield from _figures(report, _GROWTH)
     for index, each in enumerate(shown):
         yield from _of_device(index, len(shown), _table(each, index))
+
+
+def tile_list(tiles: Iterable[Tile]) -> Iterator[str]:
+    """Tiles as HTML, in parts."""
+    yield '<dl class="tiles">'
+    for tile in tiles:
+        yield (
+            f'<div class="tile {tile.tone}"><dt>{escape(tile.label)}</dt><dd><strong>{escape(tile.value)}</strong>'
+            f"<span>{escape(tile.detail)}</span></dd></div>"
+        )
+    yield "</dl>"
 
 
 def _choice(devices: Sequence[str]) -> Iterator[str]:
@@ -107,6 +120,8 @@ def _figures(report: Findings, wanted: Sequence[_Section], index: int = 0) -> It
         summary = light["layout"]["meta"]["summary"]
         height = light["layout"]["height"]
         yield f'<section id="{name}"><h2>{section.title}</h2>'
+        if section.name == "growth" and report.growth:
+            yield from tile_list(verdict_tiles(report))
         yield f'<p class="help">{section.help}</p>' if section.help and light["data"] else ""
         yield (
             f'<div class="plot" role="img" aria-label="{escape(summary)}" data-figure="{name}-figure" '

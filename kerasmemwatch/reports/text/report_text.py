@@ -10,14 +10,17 @@ from typing import Any, TextIO
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kerasmemwatch.analysis.caveats import alerts, all_notes, at_least, counting, in_part
+from kerasmemwatch.analysis.caveats import alerts, at_least, counting, in_part, measured
 from kerasmemwatch.analysis.death_words import asked_beyond, death_lines
+from kerasmemwatch.analysis.ending_words import ending_lines, is_running
 from kerasmemwatch.analysis.findings import Findings
-from kerasmemwatch.analysis.growth import outlooks
+from kerasmemwatch.analysis.growth_words import by_weight
 from kerasmemwatch.analysis.layer_columns import cell_words
+from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
 from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.layer_memory import LayerMemory
@@ -78,12 +81,12 @@ def renderable(
         width: Width of the text in columns; tables omit columns that do not fit.
     """
     report = _printable(report)
-    lines = death_lines(report.run.deaths)
-    parts: list[RenderableType] = [Text(line, style="" if number else "bold") for number, line in enumerate(lines)]
+    lines = (*ending_lines(report.endings), *death_lines(report.run.deaths))
+    parts: list[RenderableType] = [Text(line, style="" if line.startswith(" ") else "bold") for line in lines]
     parts += [Text(alert, style="bold") for alert in alerts(report)]
     parts += [Text(printable(title), style="bold")] if title else [_title(report)]
     if report.samples.num_samples and not title:
-        parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report)]
+        parts += [_facts(report, everything), *_charts(report, blocks), *_growth(report), *_leaks(report, width)]
     parts += moment(report, everything)
     parts += layer_table(report, everything, blocks, width) if report.traced else _layers(report, everything, blocks)
     parts += _notes(report, everything)
@@ -99,7 +102,9 @@ def _title(report: Findings) -> Text:
         return title.append(": nothing was recorded. Train with callbacks=[MemoryWatch()].")
     stages = [f"{np.count_nonzero(samples['stage'] == stage)} {stage}" for stage in dict.fromkeys(samples["stage"])]
     seconds = float(samples["time_s"][-1] - samples["time_s"][0])
-    return title.append(f"\n{int(samples['step'][-1])} steps in {seconds:.1f} s; samples: {', '.join(stages)}\n")
+    so_far = " so far (still running)" if is_running(report.endings) else ""
+    steps = f"{int(samples['step'][-1])} steps in {seconds:.1f} s{so_far}"
+    return title.append(f"\n{steps}; samples: {', '.join(stages)}\n")
 
 
 def _facts(report: Findings, everything: bool) -> Table:
@@ -213,7 +218,20 @@ def _chart(name: str, steps: np.ndarray, values: np.ndarray, blocks: bool) -> It
 
 def _growth(report: Findings) -> Iterator[RenderableType]:
     if report.growth:
-        yield Text("\n" + "\n".join(f"Growth: {outlook.words}" for outlook in outlooks(report)))
+        yield Text("\n" + "\n".join(growth.explanation for growth in by_weight(report.growth)))
+
+
+def _leaks(report: Findings, width: int) -> Iterator[RenderableType]:
+    yours, theirs = by_owner(report.leaks)
+    for leak in (*yours, *theirs):
+        if theirs and leak is theirs[0]:
+            yield Text(f"\n{THEIRS}:", style="bold")
+        yield Text(f"\nCause: {leak_title(leak)}", style="bold")
+        yield from (Padding(Text(line), (0, 0, 0, 2)) for line in leak_lines(leak))
+        for line, is_suspect in marked_trace(leak):
+            words = line.lstrip()
+            indent = min(4 + len(line) - len(words), width // 2)
+            yield Padding(Text(words, style="bold" if is_suspect else ""), (0, 0, 0, indent))
 
 
 def _layers(report: Findings, everything: bool, blocks: bool) -> Iterator[RenderableType]:
@@ -238,11 +256,12 @@ def _layers(report: Findings, everything: bool, blocks: bool) -> Iterator[Render
 
 
 def _notes(report: Findings, everything: bool) -> Iterator[RenderableType]:
-    notes = all_notes(report)
+    notes = (*measured(report), *report.notes)  # causes of growth are told above
     for note in notes if everything else notes[:_BRIEF_NOTES]:
         yield Text(f"* {note}")
     if not everything and len(notes) > _BRIEF_NOTES:
-        yield Text(f"and {len(notes) - _BRIEF_NOTES} more notes (all: `kerasmemwatch show --all`)")
+        more = len(notes) - _BRIEF_NOTES
+        yield Text(f"and {more} more note{'s' * (more > 1)} (all: `kerasmemwatch show --all`)")
 
 
 def _newest(samples: Samples, name: str, index: int | None = None) -> float | None:

@@ -65,7 +65,7 @@ def checked(hint: Any, value: object, name: str) -> Any:
 
     Args:
         hint: ``str``, ``bool``, ``int``, ``float``, ``Any``, a dataclass; or ``tuple[X, ...]``, ``Mapping[str, X]``,
-            ``X | None`` of those.
+            ``X | None`` of those; a ``Literal`` of strings.
         name: Its name in errors. Names ending in ``_bytes``, ``count`` or ``index`` have no negative numbers.
 
     Raises:
@@ -78,6 +78,10 @@ def checked(hint: Any, value: object, name: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else checked(arguments[0], value, name)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise _wrong(f"one of {', '.join(map(repr, arguments))}", value, name)
+        return value
     if origin is tuple:
         if not isinstance(value, list):
             raise _wrong("an array", value, name)

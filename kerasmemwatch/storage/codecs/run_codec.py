@@ -16,7 +16,14 @@ from kerasmemwatch.storage.codecs.row_codec import decode_json, encode_json
 __all__ = ["decode_run", "encode_run"]
 
 # Values within free-form fields that reports use in calculations.
-_SETTINGS: dict[str, Any] = {"sample_every": int, "reset_peak": bool}
+_SETTINGS: dict[str, Any] = {
+    "sample_every": int,
+    "reset_peak": bool,
+    "dataset_caches_bytes": tuple[int | None, ...],
+    "dataset_caches_read_steps": tuple[int, ...],
+    "dataset_caches_held_bytes": tuple[int, ...],
+    "predict_results_bytes": int,
+}
 _HOST: dict[str, Any] = {"limit_bytes": int | None, "limit_source": str | None, "physical_bytes": int | None}
 _DRIVER: dict[str, Any] = {"name": str | None}
 # The year 10000, where Python's calendar ends.

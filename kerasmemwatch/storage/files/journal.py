@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
 from kerasmemwatch.records.rows import Layout, Rows
 from kerasmemwatch.storage.codecs.row_codec import MAX_VALUES, layout_from_json, layout_to_json
+from kerasmemwatch.storage.files.signal_mark import MARKS
 
-__all__ = ["JOURNAL_NAME", "MAX_JOURNAL_BYTES", "Journal", "read_journal"]
+__all__ = ["HEADER_BYTES", "JOURNAL_NAME", "MAX_JOURNAL_BYTES", "Journal", "is_in_use", "read_journal"]
 
 JOURNAL_NAME = "rows.journal"
 CAPACITY = 8192
@@ -35,9 +36,10 @@ _CHECKSUM = struct.Struct("<I")
 _COUNTERS = struct.Struct("<qq")
 _HEAD, _TAIL = 3, 4  # positions of the two counters, in units of 8 bytes
 _JSON = _FIXED.size + _CHECKSUM.size + _COUNTERS.size  # offset of the layout's JSON
-_HEADER_BYTES = 4096
+HEADER_BYTES = 4096
+_FINISHED = HEADER_BYTES // 8 - 1  # position of a flag, likewise: its writer has ended properly
 # The largest journal that is written; a damaged header cannot claim more.
-MAX_JOURNAL_BYTES = _HEADER_BYTES + CAPACITY * (MAX_VALUES + 1) * 8
+MAX_JOURNAL_BYTES = HEADER_BYTES + CAPACITY * (MAX_VALUES + 1) * 8
 # Whole numbers beyond this are not exact in a float64; no count of bytes or steps comes near it.
 _LARGEST = 2.0**53
 _UINT32 = 2**32 - 1
@@ -67,8 +69,8 @@ class Journal:
         self._stride = self._values + 1  # the last is the checksum
         size = self.size_bytes
         description = json.dumps(layout_to_json(layout), separators=(",", ":")).encode()
-        if _JSON + len(description) > _HEADER_BYTES:
-            raise ValueError(f"Expected a layout of at most {_HEADER_BYTES} bytes. Received: {len(description)}.")
+        if _JSON + len(description) > 8 * _FINISHED:
+            raise ValueError(f"Expected a layout of at most {8 * _FINISHED} bytes. Received: {len(description)}.")
         if size > MAX_JOURNAL_BYTES:
             raise ValueError(f"Expected at most {MAX_VALUES} values a row. Received: {self._values}.")
         fixed = _FIXED.pack(_MAGIC + b"%d" % _VERSION, capacity, self._values, len(description))
@@ -78,17 +80,19 @@ class Journal:
             _create(path, header, size)
         self._use(_mapped(path, size))
         self._map[: len(header)] = header
+        if path is not None:
+            MARKS.begin(path.parent)
 
     def _use(self, memory: mmap.mmap) -> None:
         self._map = memory
-        self._counters = memoryview(memory)[:_HEADER_BYTES].cast("q")
-        self._bytes = memoryview(memory)[_HEADER_BYTES:]
+        self._counters = memoryview(memory)[:HEADER_BYTES].cast("q")
+        self._bytes = memoryview(memory)[HEADER_BYTES:]
         self._numbers = self._bytes.cast("d")
 
     @property
     def size_bytes(self) -> int:
         """Size of the ring."""
-        return _HEADER_BYTES + self.capacity * self._stride * 8
+        return HEADER_BYTES + self.capacity * self._stride * 8
 
     @property
     def full(self) -> bool:
@@ -137,7 +141,7 @@ class Journal:
 
     def rows(self, start: int, stop: int) -> Rows:
         """Copy rows ``start`` to ``stop`` (counted from the run's first), ``float64[stop - start, values]``."""
-        ring = np.frombuffer(self._map, np.float64, self.capacity * self._stride, _HEADER_BYTES)
+        ring = np.frombuffer(self._map, np.float64, self.capacity * self._stride, HEADER_BYTES)
         rows: Rows = ring.reshape(self.capacity, self._stride)[np.arange(start, stop) & self._mask, : self._values]
         return rows
 
@@ -152,14 +156,27 @@ class Journal:
         self._use(mmap.mmap(-1, self.size_bytes))
         self._map[:] = shared[:]
 
+    def finish(self) -> None:
+        """Note that the writer ends properly, although some rows are stored nowhere else."""
+        self._counters[_FINISHED] = 1
+        if self.path is not None:
+            MARKS.end(self.path.parent)
+
     def close(self) -> None:
         """Unmap the file, and remove it if all of its rows are stored elsewhere."""
+        self.finish()
         self._counters.release()
         self._numbers.release()
         self._bytes.release()
         self._map.close()
         if self.path is not None and self.head == self.tail:
             self.path.unlink(missing_ok=True)
+
+
+def is_in_use(data: bytes) -> bool:
+    """Whether a journal that begins so has a writer, or had one that did not end properly."""
+    # An empty file is a new run's.
+    return len(data) >= HEADER_BYTES and not any(data[8 * _FINISHED : HEADER_BYTES])
 
 
 def read_journal(data: bytes) -> tuple[Layout, Rows]:
@@ -185,7 +202,7 @@ def read_journal(data: bytes) -> tuple[Layout, Rows]:
         # The first version had no checksums.
         is_checked = int(version) > 1
         head, tail = _COUNTERS.unpack_from(data, _FIXED.size + _CHECKSUM.size)
-        description = data[_JSON : min(_JSON + length, _HEADER_BYTES)]
+        description = data[_JSON : min(_JSON + length, HEADER_BYTES)]
         (checksum,) = _CHECKSUM.unpack_from(data, _FIXED.size)
         if is_checked and checksum != zlib.crc32(data[: _FIXED.size] + description):
             raise ValueError("its header is damaged")
@@ -196,13 +213,13 @@ def read_journal(data: bytes) -> tuple[Layout, Rows]:
             or capacity < 1
             or values < 1
             or sum(column.size for column in layout) != values
-            or _HEADER_BYTES + capacity * stride * 8 > MAX_JOURNAL_BYTES
+            or HEADER_BYTES + capacity * stride * 8 > MAX_JOURNAL_BYTES
         ):
             raise ValueError(f"impossible counters: head={head}, tail={tail}, capacity={capacity}, values={values}")
         if layout[0].name != "step":
             raise ValueError(f"its rows begin with {layout[0].name!r}")
-        whole = min(capacity, max(0, len(data) - _HEADER_BYTES) // (8 * stride))
-        ring = np.frombuffer(data[_HEADER_BYTES:], np.uint8, 8 * whole * stride).view(np.float64)
+        whole = min(capacity, max(0, len(data) - HEADER_BYTES) // (8 * stride))
+        ring = np.frombuffer(data[HEADER_BYTES:], np.uint8, 8 * whole * stride).view(np.float64)
     except RecordingVersionError:
         raise
     except (ValueError, RecursionError, struct.error) as error:

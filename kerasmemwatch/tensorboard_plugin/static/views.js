@@ -76,7 +76,13 @@ function makeTiles(node) {
 function makeNotes(node) {
   return (section) => {
     const notes = section.notes.map((note) => element('li', {}, note));
-    replaceContent(node, heading(section), notes.length ? element('ul', {}, ...notes) : element('p', {}, section.empty ?? ''));
+    const trace = (section.trace ?? []).flatMap(([line, isSuspect]) => [isSuspect ? element('strong', {}, line) : line, '\n']);
+    replaceContent(
+      node,
+      heading(section),
+      notes.length ? element('ul', {}, ...notes) : element('p', {}, section.empty ?? ''),
+      trace.length ? element('pre', { class: 'trace' }, ...trace) : null,
+    );
   };
 }
 

@@ -38,7 +38,8 @@ class _OwnSession(MemorySession):
     """
 
     def __init__(self) -> None:
-        super().__init__(log_dir=None)
+        # It has no epochs and no end, at which causes are looked for, so no hook has to count for them.
+        super().__init__(log_dir=None, detect_leaks=False)
         self.pid = os.getpid()
         self.nothing_records: Callable[[], bool] = NO_TAPE_RECORDS.get()
         self._thread = threading.get_ident()

@@ -13,6 +13,10 @@ import tensorflow as tf
 
 import kerasmemwatch as kmw
 from kerasmemwatch.reports.report import Report
+from kerasmemwatch.watch import last_words
+
+# A machine that is busy with other tests takes longer.
+last_words._STEPS_S = last_words._PAGE_S = 60
 
 log_dir, where, mode, fails_at = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 layers = keras.layers
@@ -55,6 +59,16 @@ def over_steps():
             train(x, y)
 
 
+def caught_within():
+    with watcher:
+        try:
+            for x, y in watcher.steps(data):
+                train(x, y)
+        except tf.errors.ResourceExhaustedError as error:
+            caught.append([*error.__notes__])
+            raise
+
+
 def by_tape():
     with watcher:
         for x, y in data:
@@ -68,6 +82,21 @@ def retried():
     for size in (8192, 4096, 64):
         try:
             model.fit(x, y, batch_size=size, steps_per_epoch=2, verbose=0, callbacks=[watcher])
+        except tf.errors.ResourceExhaustedError as error:
+            caught.append(error)
+    raise caught[-1]
+
+
+def anew():
+    """Each try with a watch and a model of its own."""
+    global watcher
+    x, y = np.ones((8192, 512), "float32"), np.ones((8192, 1), "float32")
+    for size in (8192, 4096, 64):
+        tried = keras.Sequential([keras.Input((512,)), layers.Dense(2048, "tanh"), layers.Dense(1)])
+        tried.compile("sgd", "mse")
+        watcher = kmw.MemoryWatch(log_dir, trace=False)
+        try:
+            tried.fit(x, y, batch_size=size, steps_per_epoch=2, verbose=0, callbacks=[watcher])
         except tf.errors.ResourceExhaustedError as error:
             caught.append(error)
     raise caught[-1]
@@ -97,8 +126,10 @@ runs = {
     "train_on_batch": lambda: within_watch("train"),
     "step": within_step,
     "steps": over_steps,
+    "steps_caught": caught_within,
     "step_tape": by_tape,
     "retried": retried,
+    "anew": anew,
     "short": short,
 }
 kept = {"run_name": "run", "trace": "auto"}
@@ -111,6 +142,7 @@ except tf.errors.ResourceExhaustedError as error:
     found = {
         "raised": type(error).__name__,
         "note": "\n".join(getattr(error, "__notes__", [])).splitlines(),
+        "notes": [len(getattr(error, "__notes__", [])), len(caught)],
         "plain": [error.__cause__ is None, "kerasmemwatch" in str(error), "last_words" in stack],
         # Before the exception has left this block.
         "stored": len(kmw.load(log_dir).run.deaths),

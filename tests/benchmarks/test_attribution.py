@@ -1,11 +1,9 @@
-"""The attribution benchmark runs, prints what README quotes, and its own counts can tell right from wrong."""
+"""The attribution benchmark runs, prints what docs/figures.md quotes, and its own counts can tell right from wrong."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,20 +94,18 @@ def test_zoo_is_that_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert zoo.optimizer_bytes == sum(v.numpy().nbytes for optimizer in optimizers for v in optimizer.variables)
 
 
-def benchmark(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "attribution.py"), "--no-million", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def benchmark(forked_children: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What the benchmark prints with such arguments."""
+
+    def run(*arguments: str) -> str:
+        forked_children("attribution").main(["--no-million", *arguments])
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_table_and_targets_are_printed(tmp_path: Path) -> None:
+def test_table_and_targets_are_printed(tmp_path: Path, benchmark: Callable[..., str]) -> None:
     found = tmp_path / "found.json"
     output = benchmark("--models", "mlp", "--modes", "graph", "--markdown", "--json", str(found))
     row = json.loads(found.read_text())["rows"]["mlp, graph"]
@@ -124,7 +120,7 @@ def test_table_and_targets_are_printed(tmp_path: Path) -> None:
     assert "target: a traced step (mlp, graph) at most 1.15" in output
 
 
-def test_model_that_cannot_be_measured_is_a_row_that_says_why() -> None:
+def test_model_that_cannot_be_measured_is_a_row_that_says_why(benchmark: Callable[..., str]) -> None:
     output = benchmark("--models", "nowhere", "--modes", "graph")
     assert "nowhere, graph: exit code 1: KeyError: 'nowhere'" in output
     assert "target: rows with figures at least 1 of 1: NOT reached" in output

@@ -1,0 +1,147 @@
+"""All that is known of one suspicion, as values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kerasmemwatch.leaks.evidence.collector import Collected
+from kerasmemwatch.leaks.evidence.look import Look
+from kerasmemwatch.leaks.evidence.makings import Made
+from kerasmemwatch.leaks.evidence.places import Place
+from kerasmemwatch.probes.children import Child
+from kerasmemwatch.records.growth import Growth, LeakFinding
+from kerasmemwatch.records.samples import Samples
+
+__all__ = ["Case", "Rises", "at", "rises_of"]
+
+
+@dataclass(frozen=True)
+class Rises:
+    """How much counters rose over the rows that show the growth; NaN where unknown.
+
+    Attributes:
+        rows: Number of rows.
+        steps: Steps of any stage.
+        train_steps: Steps of training.
+        epochs: Epochs.
+        calls: Fits, evaluates and predicts.
+        models: Models that trained.
+        functions: Functions that TensorFlow keeps.
+        gradients: Entries of its registry of gradients.
+        py_functions: Python functions that it keeps.
+        collections: Full collections of Python's.
+        threads: Threads.
+    """
+
+    rows: int = 0
+    steps: float = math.nan
+    train_steps: float = math.nan
+    epochs: float = math.nan
+    calls: float = math.nan
+    models: float = math.nan
+    functions: float = math.nan
+    gradients: float = math.nan
+    py_functions: float = math.nan
+    collections: float = math.nan
+    threads: float = math.nan
+
+
+_COLUMNS = {
+    "steps": "step",
+    "train_steps": "train_step",
+    "calls": "call",
+    "models": "model",
+    "functions": "live_functions",
+    "gradients": "registered_gradients",
+    "py_functions": "py_functions",
+    "collections": "gc_full_collections",
+    "threads": "threads",
+}
+
+
+def rises_of(samples: Samples, since_step: int | None) -> Rises:
+    """Compare the first row of the growth with the newest."""
+    chosen = np.flatnonzero(samples["step"] >= (since_step or 0))
+    if len(chosen) < 2:
+        return Rises()
+    found = {}
+    for field_name, column in _COLUMNS.items():
+        values = samples.get(column)
+        own = np.empty(0) if values is None or values.ndim != 1 else values[chosen].astype(float)
+        known = own[~np.isnan(own)]
+        found[field_name] = float(known[-1] - known[0]) if len(known) > 1 else math.nan
+    epochs = samples["epoch"][chosen].astype(float)
+    changes = np.flatnonzero((epochs[1:] != epochs[:-1]) & ~np.isnan(epochs[1:]))
+    return Rises(rows=len(chosen), epochs=float(len(changes)), **found)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A suspicion and what was found.
+
+    Attributes:
+        growth: Verdicts that are suspicious, the one to explain first.
+        rises: What rose meanwhile.
+        rises_then: The same when the newest look was taken.
+        looks: The looks so far, oldest first; at most two.
+        collected: What one full collection gave back; ``None`` if none was run.
+        collector_on: Whether Python's collector runs by itself.
+        off_at: The line of the user's that switched it off, if found.
+        made: What was made that TensorFlow keeps for ever.
+        children: The child processes at the first and the newest suspicion, if it is they that grow.
+    """
+
+    growth: tuple[Growth, ...]
+    rises: Rises = Rises()
+    rises_then: Rises = Rises()
+    looks: tuple[Look, ...] = ()
+    collected: Collected | None = None
+    collector_on: bool = True
+    off_at: Place | None = None
+    made: Made = field(default_factory=Made)
+    children: tuple[tuple[Child, ...], ...] = ()
+
+    @property
+    def main(self) -> Growth:
+        """The growth to explain."""
+        return self.growth[0]
+
+    @property
+    def grown_bytes(self) -> float:
+        """By how much memory has grown over the rows that show it."""
+        rate, steps = self.main.bytes_per_step, self.rises.train_steps or self.rises.steps
+        return math.nan if rate is None else rate * steps
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is the process's memory, not a device's in use."""
+        return self.main.series.startswith("host")
+
+    @property
+    def look(self) -> Look | None:
+        """The newest look."""
+        return self.looks[-1] if self.looks else None
+
+    def finding(self, cause: str, evidence: str, fix: str, confidence: float, **more: Any) -> LeakFinding:
+        """A cause of the growth to explain, with its rate and unit where ``more`` names no others."""
+        main = self.main
+        known: dict[str, Any] = {"bytes_per_step": main.bytes_per_step, "since_step": main.since_step, "where": ""}
+        known |= {"unit": main.unit, "rate": main.rate, **more}
+        return LeakFinding(cause=cause, evidence=evidence, fix=fix, confidence=confidence, **known)
+
+    def change(self, value: Callable[[Look], float]) -> float | None:
+        """By how much something changed between two looks; ``None`` if there was one only."""
+        return value(self.looks[-1]) - value(self.looks[0]) if len(self.looks) > 1 else None
+
+
+def at(place: Place | None, names: str = "") -> str:
+    """A place in words: ``train.py:42, losses.append(loss)``."""
+    if place is None:
+        return names
+    source = f", {place.source}" if place.source else ""
+    return f"{place.file}:{place.line}{source}"

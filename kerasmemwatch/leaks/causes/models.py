@@ -1,0 +1,86 @@
+"""Models that pile up: kept by a container, by ``History`` objects and callbacks, or by Keras' global state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kerasmemwatch.leaks.causes.case import Case, at
+from kerasmemwatch.leaks.causes.trace import trace_of
+from kerasmemwatch.leaks.evidence.chains import Chain
+from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["models"]
+
+_FEWEST = 3
+
+
+def models(case: Case) -> Iterator[LeakFinding]:
+    """A finding if live models pile up."""
+    look = case.look
+    if look is None or look.models.count < _FEWEST:
+        return
+    more = case.change(lambda each: each.models.count)
+    trained = case.rises_then.models + 1
+    if more is not None and more < 1:
+        return
+    is_made = look.models.more is not None and look.models.more >= _FEWEST
+    if more is None and not is_made and not (trained >= _FEWEST and look.models.count >= trained / 2):
+        return
+    each_bytes = look.models.num_bytes / look.models.count
+    held = f"{look.models.count:,} models are alive, with {format_bytes(look.models.num_bytes)} of variables."
+    if more is not None:
+        held += f" There are {more:,.0f} more than {look.step - case.looks[0].step:,} steps before."
+    elif is_made:
+        held += f" {look.models.more:,} of them are new since objects were first counted."
+    chain = look.models.chains[0] if look.models.chains else None
+    per_step = None if more is None else more * each_bytes / max(1, look.step - case.looks[0].step)
+    yield LeakFinding(
+        cause="models_accumulate",
+        evidence=held,
+        bytes_per_step=per_step,
+        since_step=case.main.since_step,
+        confidence=0.9 if more is not None and chain is not None and chain.root is not None else 0.7,
+        where=at(look.models.place or look.call, _holder(chain)),
+        fix=_fix(chain),
+        unit="model",
+        rate=each_bytes,
+        known_issue=_issue(chain),
+        whose="Keras'" if _is_global_state(chain) else "yours",
+        trace=trace_of(chain, reason="alive, though another model trains", count=look.models.count - 1),
+    )
+
+
+def _holder(chain: Chain | None) -> str:
+    return "" if chain is None else chain.expression.partition("[")[0]
+
+
+def _has(chain: Chain | None, class_name: str = "", module: str = "") -> bool:
+    steps = () if chain is None else chain.steps[:-1]
+    return any((class_name and step.class_name == class_name) or (module and module in step.module) for step in steps)
+
+
+def _is_global_state(chain: Chain | None) -> bool:
+    root = None if chain is None else chain.root
+    return root is not None and "global_state" in f"{root.scope}{root.name}"
+
+
+def _fix(chain: Chain | None) -> str:
+    holder = _holder(chain)
+    if _has(chain, class_name="History"):
+        return f"Keep the figures, not the History, which keeps its model: {holder}.append(history.history)"
+    if _has(chain, module=".callbacks."):
+        return f"Keep what the callback measured, not the callback in {holder}, which keeps its model."
+    if _is_global_state(chain):
+        return "Call keras.backend.clear_session() before the next model is made."
+    if holder:
+        return (
+            f"Keep weights or files instead of models in {holder}, or empty it when a model is done: {holder}.clear()"
+        )
+    return "Delete each model when it is done, and call keras.backend.clear_session()."
+
+
+def _issue(chain: Chain | None) -> str:
+    if _has(chain, class_name="History"):
+        return "keras #12929"
+    return "keras #2102" if _is_global_state(chain) else ""

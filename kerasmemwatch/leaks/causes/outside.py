@@ -1,0 +1,81 @@
+"""Memory outside Python: compiled programs, and what the C library, TensorFlow or native code keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kerasmemwatch.leaks.causes.case import Case
+from kerasmemwatch.leaks.causes.trace import OUTSIDE
+from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.units import format_bytes
+
+__all__ = ["compiled_programs", "malloc_retention", "native"]
+
+_LEAST_SHARE, _FEWEST_FITS = 0.4, 3
+
+
+def compiled_programs(case: Case) -> Iterator[LeakFinding]:
+    """A finding if models that XLA compiles are made again and again."""
+    look, rises = case.look, case.rises
+    if not case.is_host or look is None or not look.is_compiled or not rises.models >= _FEWEST_FITS:
+        return
+    yield case.finding(
+        "compiled_programs",
+        f"{rises.models:,.0f} models were compiled by XLA, and TensorFlow keeps each program.",
+        "Train one model and give it new weights, model.set_weights(weights); or compile with jit_compile=False.",
+        0.75,
+        known_issue="tensorflow #64170",
+        whose="TensorFlow's",
+        unit="model",
+        rate=case.grown_bytes / rises.models,
+    )
+
+
+def malloc_retention(case: Case) -> Iterator[LeakFinding]:
+    """A finding if the C library kept what was free, at the end of its heap or between blocks in use."""
+    found = case.collected
+    kept = None if found is None else found.malloc_bytes
+    if found is None or not case.is_host or kept is None or kept < _LEAST_SHARE * case.grown_bytes:
+        return
+    evidence = f"{format_bytes(kept)} of RSS were free: the C library gave them back when asked (malloc_trim)."
+    if found.top_bytes is not None and found.top_bytes < kept / 2:
+        yield case.finding(
+            "fragmentation",
+            f"{evidence} Only {format_bytes(found.top_bytes)} were at the end of its heap, from where it gives memory "
+            "back by itself: the rest lay between blocks in use, or in the heaps of other threads.",
+            "Preload jemalloc or tcmalloc (LD_PRELOAD), or set MALLOC_ARENA_MAX=2 before Python starts; or call "
+            "ctypes.CDLL(None).malloc_trim(0) at each epoch's end.",
+            0.8,
+            known_issue="tensorflow #44176",
+        )
+        return
+    yield case.finding(
+        "malloc_retention",
+        evidence,
+        "Set MALLOC_TRIM_THRESHOLD_=0 or MALLOC_ARENA_MAX=2 before Python starts, or preload jemalloc.",
+        0.8,
+        known_issue="tensorflow #44176",
+    )
+
+
+def native(case: Case) -> Iterator[LeakFinding]:
+    """A finding that says what was ruled out, if there is no other.
+
+    Of what is left, TensorFlow's cache of eager kernels is the commonest. Clearing it would tell, but that restarts
+    some random sequences, so it is left to the user.
+    """
+    if case.look is None or not case.is_host:
+        return
+    out = [
+        "no container of tensors or arrays, no class of objects, no model and no graph grows with it",
+        *([] if case.collected is None else ["a full collection gave little back"]),
+    ]
+    yield case.finding(
+        "native",
+        f"Memory outside Python grows. Ruled out: {'; '.join(out)}.",
+        "See whether kerasmemwatch.release() gives it back: then it is TensorFlow's cache of eager kernels, which has "
+        "one for each new name of a variable, each save, and each random operation under a global seed. If not, leave "
+        "out native libraries that a step calls until the growth is gone.",
+        0.4,
+        trace=(OUTSIDE,),
+    )

@@ -1,0 +1,79 @@
+"""Objects that pile up: kept tapes, variables, optimizers, iterators, and objects of users' classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kerasmemwatch.leaks.causes.case import Case, at
+from kerasmemwatch.leaks.causes.trace import trace_of
+from kerasmemwatch.leaks.evidence.chains import Chain
+from kerasmemwatch.leaks.evidence.piles import Pile
+from kerasmemwatch.records.growth import LeakFinding
+
+__all__ = ["piled"]
+
+_CAUSES = {
+    "tape": ("retained_tensors", "tensorflow #21584", 0.9),
+    "open tape": ("retained_tensors", "tensorflow #45016", 0.85),
+    "optimizer": ("variables_accumulate", "", 0.85),
+    "variable": ("variables_accumulate", "", 0.7),
+    "iterator": ("iterators_accumulate", "tensorflow #37653", 0.7),
+    "object": ("python_objects", "", 0.6),
+}
+
+
+def piled(case: Case) -> Iterator[LeakFinding]:
+    """A finding for each class whose objects pile up, and that a name of the user's holds."""
+    look = case.look
+    if look is None:
+        return
+    for pile in look.piles:
+        if pile.chain is None or pile.chain.root is None:
+            continue
+        cause, issue, confidence = _CAUSES[pile.kind]
+        name = _holder(pile.chain)
+        more = "" if pile.more is None else f", {pile.more:,} of them new since memory grows"
+        yield LeakFinding(
+            cause=cause,
+            evidence=f"{_alive(pile)}{more}.{_known(pile)}",
+            bytes_per_step=case.main.bytes_per_step,
+            since_step=case.main.since_step,
+            confidence=confidence,
+            where=at(pile.place, name),
+            fix=_fix(pile, name),
+            unit="step",
+            rate=case.main.bytes_per_step,
+            known_issue=issue,
+            trace=trace_of(pile.chain, reason="one of many", count=pile.count),
+        )
+
+
+def _holder(chain: Chain) -> str:
+    """What holds the object, as an expression: without the last item's number."""
+    name = chain.expression
+    return name.rpartition("[")[0] if name.endswith("]") else name
+
+
+def _alive(pile: Pile) -> str:
+    if pile.count == 1:
+        return f"A {pile.class_name} is alive"
+    return f"{pile.count:,} objects of class {pile.class_name} are alive"
+
+
+def _known(pile: Pile) -> str:
+    return {
+        "tape": " A tape keeps every value that its gradients need.",
+        "open tape": " It records between steps, so it keeps what all of them compute.",
+        "optimizer": " Each keeps slots for every variable.",
+    }.get(pile.kind, "")
+
+
+def _fix(pile: Pile, name: str) -> str:
+    return {
+        "open tape": f"Open a tape in each step, with tf.GradientTape() as {name}: ..., and take its gradient there.",
+        "tape": f"Take the gradient and let go of the tape: del tape; don't keep tapes in {name}.",
+        "optimizer": f"Use one optimizer, or take the old one out of {name}.",
+        "variable": f"Make a variable once and assign to it, variable.assign(value); {name} keeps each.",
+        "iterator": f"Make the iterator once, or take the old one out of {name}.",
+        "object": f"Take what is done out of {name}, which keeps each {pile.class_name}.",
+    }[pile.kind]

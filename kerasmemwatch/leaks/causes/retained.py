@@ -1,0 +1,225 @@
+"""Tensors, arrays or plain values that pile up in a container of the user's, or one that is made larger each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kerasmemwatch.leaks.causes.case import Case, at
+from kerasmemwatch.leaks.causes.trace import trace_of
+from kerasmemwatch.leaks.evidence.look import Contents, Look
+from kerasmemwatch.leaks.evidence.roots import is_user_file
+from kerasmemwatch.records.growth import LeakFinding, TraceLink
+from kerasmemwatch.units import KIB, format_bytes
+
+__all__ = ["pick_suspects", "retained"]
+
+# A container's bytes may explain this share of the growth, or it is not named.
+_LEAST_SHARE, _MOST_SHARE = 0.2, 3.0
+_LEAST_BYTES, _FEWEST, _FEWEST_STEPS = KIB, 8, 20
+_CAUSES = {"tensor": "retained_tensors", "array": "retained_arrays", "object": "python_objects"}
+
+
+def pick_suspects(
+    found: Mapping[int, Contents], before: Look | None, grown_bytes: float, rows: int, steps: int = 0
+) -> Sequence[int]:
+    """Ids of the containers that may explain growth: those that grew since the last look, or that have its size.
+
+    Args:
+        found: The containers now.
+        before: The last look, if any.
+        grown_bytes: By how much memory has grown; NaN if unknown.
+        rows: Over how many steps.
+        steps: Steps since the run began: what each of them adds to has a length that this number divides.
+    """
+    if before is not None:
+        grown = {
+            key: each.num_bytes - _bytes_before(before, key, each)
+            for key, each in found.items()
+            if each.length is None or key in before.containers or _is_of_steps(each, steps)
+        }
+        return sorted((key for key, size in grown.items() if size >= _LEAST_BYTES), key=lambda key: -grown[key])
+    chosen = []
+    for key, each in found.items():
+        is_like = not grown_bytes > 0 or _LEAST_SHARE <= each.num_bytes / grown_bytes <= _MOST_SHARE
+        is_many = each.count >= min(_FEWEST, rows) if each.length is None else _is_of_steps(each, steps)
+        if each.num_bytes >= _LEAST_BYTES and is_like and is_many:
+            chosen.append(key)
+    return chosen
+
+
+def _is_of_steps(each: Contents, steps: int) -> bool:
+    """Whether so many steps may have made a single tensor or array as long as it is."""
+    numbers = [number for number in (steps - 1, steps, steps + 1) if number >= _FEWEST_STEPS]
+    return each.length is not None and any(each.length % number == 0 for number in numbers)
+
+
+def _bytes_before(before: Look, key: int, now: Contents) -> int:
+    old = before.containers.get(key)
+    # An id may have been given to another container since.
+    return old.num_bytes if old is not None and old.container == now.container else 0
+
+
+@dataclass(frozen=True)
+class _Gain:
+    contents: Contents
+    num_bytes: float
+    count: float
+    steps: float
+    is_measured: bool  # between two looks
+
+
+def retained(case: Case) -> Iterator[LeakFinding]:
+    """Findings for the containers that were followed to a name."""
+    if case.look is None:
+        return
+    for gain in sorted(_gains(case), key=lambda each: -each.num_bytes):
+        per_step = gain.num_bytes / gain.steps if gain.steps else None
+        rate = case.main.bytes_per_step
+        share = None if per_step is None or not rate else per_step / rate
+        if share is not None and share < _LEAST_SHARE:
+            continue
+        is_known_by_size = gain.contents.kind == "object" or gain.contents.length is not None
+        if is_known_by_size and not _explains(case, gain, share):
+            continue
+        yield _finding(case, gain, per_step, share)
+
+
+def _gains(case: Case) -> Iterator[_Gain]:
+    newest, first = case.looks[-1], case.looks[0]
+    for key, each in newest.containers.items():
+        if each.chain is None or (each.chain.root is None and not each.closes_over) or _is_librarys(each):
+            continue
+        # Plain values and single arrays are looked for only where nothing else explains the growth: not in each look.
+        is_in_every_look = each.kind != "object" and each.length is None
+        if len(case.looks) > 1 and (is_in_every_look or key in first.containers):
+            before = first.containers.get(key)
+            gained = each.num_bytes - _bytes_before(first, key, each)
+            count = each.count - (before.count if before is not None and before.container == each.container else 0)
+            if gained > 0:
+                yield _Gain(each, gained, count, newest.step - first.step, True)
+        else:
+            yield _Gain(each, each.num_bytes, each.count, newest.step, False)
+
+
+def _is_librarys(each: Contents) -> bool:
+    """Whether a module of a library holds the container by itself, as TensorFlow's caches are."""
+    root = None if each.chain is None else each.chain.root
+    is_named = root is not None and root.kind in ("global", "class") and bool(root.file)
+    return root is not None and is_named and not is_user_file(root.file) and each.place is None
+
+
+def _explains(case: Case, gain: _Gain, share: float | None) -> bool:
+    """Whether the size explains the growth, which is all that one look has of it; plain values are on the host."""
+    chain = gain.contents.chain
+    is_users = chain is not None and chain.root is not None and is_user_file(chain.root.file)
+    is_like = gain.is_measured or (share is not None and 0.5 <= share <= 2.0)
+    is_there = gain.contents.kind == "tensor" or case.main.series.startswith("host")
+    return is_users and is_like and is_there
+
+
+def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | None) -> LeakFinding:
+    each = gain.contents
+    name = _name(each)
+    about = "about " if each.kind == "object" else ""
+    size = f"{about}{format_bytes(each.num_bytes)}"
+    holds = f"{name} ({each.container}) holds {each.count:,} {_things(each)}: {size}."
+    if each.closes_over:
+        holds = f"{each.count:,} functions {each.container} are alive, each with its own {name} ({each.like}): {size}."
+    if each.length is not None:
+        holds = f"{name} is one {each.kind}, {each.like}: {size}."
+        holds += (
+            f" It gained {format_bytes(gain.num_bytes)} in {gain.steps:,.0f} steps."
+            if gain.is_measured
+            else f" That is as long as {gain.steps:,.0f} steps make it if each adds to it, and as large as the growth."
+        )
+    elif gain.is_measured:
+        holds += f" It gained {gain.count:,.0f} ({about}{format_bytes(gain.num_bytes)}) in {gain.steps:,.0f} steps."
+    if each.view_bytes > each.num_bytes / 2:
+        holds += " Each is a small part of a larger array, all of which stays."
+    is_sure = share is not None and 0.5 <= share <= 2.0
+    is_counted = each.kind != "object" and each.length is None
+    confidence = (0.95 if is_sure else 0.7) if gain.is_measured else (0.8 if is_sure and is_counted else 0.5)
+    return LeakFinding(
+        cause=_CAUSES[each.kind],
+        evidence=holds,
+        bytes_per_step=per_step,
+        since_step=case.main.since_step,
+        confidence=confidence,
+        where=at(each.place, name),
+        fix=_fix(each, name),
+        unit="step",
+        rate=per_step,
+        known_issue=_issue(each),
+        trace=_trace(each),
+    )
+
+
+def _issue(each: Contents) -> str:
+    if _is_registered(each):
+        return "tensorflow #37653"
+    return "tensorflow #34606" if each.kind == "tensor" and not each.closes_over else ""
+
+
+def _is_registered(each: Contents) -> bool:
+    """Whether TensorFlow's own list of Python functions holds those that hold it."""
+    root = None if each.chain is None else each.chain.root
+    return bool(each.closes_over) and root is not None and root.kind == "registry"
+
+
+def _things(each: Contents) -> str:
+    things = f"{each.kind}s ({each.like})"
+    return f"{each.within} objects with {things}" if each.within else things
+
+
+def _trace(each: Contents) -> tuple[TraceLink, ...]:
+    if each.closes_over and (each.chain is None or each.chain.root is None):
+        return ()  # there was no time to follow what holds them
+    if each.kind == "object":
+        return trace_of(each.chain, each.like, "one of many", each.count)
+    return trace_of(each.chain, "EagerTensor" if each.kind == "tensor" else "ndarray", each.like, each.count)
+
+
+def _name(each: Contents) -> str:
+    """The container as an expression of the user's."""
+    chain = each.chain
+    if each.closes_over:
+        return each.closes_over
+    if chain is None or chain.root is None:
+        return "something"
+    return chain.expression
+
+
+def _fix(each: Contents, name: str) -> str:
+    if each.chain is not None and each.chain.root is not None and each.chain.root.kind == "callback":
+        name = f"self{name.removeprefix(each.chain.root.name)}"
+    source = each.place.source if each.place else ""
+    if each.length is not None:
+        return (
+            f"Keep what you need of each part, or write the parts to a file; or begin {name} anew at each epoch's end. "
+            "To join all again in each step also copies all of it."
+        )
+    if each.closes_over:
+        fix = f"Make the function, and the dataset it is part of, once, before the loop: each keeps its {name}."
+        kept = " TensorFlow keeps each Python function that becomes an operation (from_generator, numpy_function)."
+        return fix + kept * _is_registered(each)
+    if each.within.endswith(("Error", "Exception")):
+        return f"Keep str(error): an exception keeps the variables of every function that it left. {name} keeps each."
+    if each.view_bytes > each.num_bytes / 2:
+        return f"Keep a copy of the part that you need, array[...].copy(), or empty {name} at each epoch's end."
+    if each.kind == "tensor" and each.scalars:
+        return f"Keep a number instead of the tensor, float(value): {_example(source, 'float')}"
+    if each.kind == "tensor":
+        return (
+            f"Keep what you need of each, such as float(tf.reduce_mean(value)), or empty {name} at each epoch's end: "
+            f"{name}.clear()"
+        )
+    return f"Keep what you need of each, or write it to a file; or empty {name} at each epoch's end: {name}.clear()"
+
+
+def _example(source: str, function: str) -> str:
+    """The user's own line with a call around what is appended, if it has that form."""
+    head, call, rest = source.partition(".append(")
+    if call and rest.endswith(")") and head.isidentifier() and ";" not in source:
+        return f"{head}.append({function}({rest[:-1]}))"
+    return f"values.append({function}(value))"

@@ -1,0 +1,193 @@
+"""The way from a name in user code, or from a registry of a library, to a live object."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import BuiltinFunctionType, CellType, FrameType, FunctionType, GeneratorType, MethodType, ModuleType
+from typing import Any
+
+from kerasmemwatch.leaks.evidence.closures import variable_of
+from kerasmemwatch.leaks.evidence.heap import Heap
+from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, is_a, items_of, size_of
+from kerasmemwatch.leaks.evidence.roots import Root, is_user_file, module_of_dict
+
+__all__ = ["CLOSES_OVER", "Chain", "Step", "find_chain"]
+
+CLOSES_OVER = "closes over "
+
+_MAX_DEPTH, _MAX_FRONTIER, _MAX_BEYOND_LIBRARY = 12, 48, 3
+_CONTAINERS = (list, dict, tuple, set, frozenset, CellType, FunctionType, MethodType)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One object on the way, as values: nothing of it is kept.
+
+    Attributes:
+        access: How the one before leads to it: ``".model"``, ``"[3]"``, ``"['x']"``; ``""`` if unknown.
+        class_name: Its class.
+        module: Its class's module.
+        size: How many things it holds, if it is a container.
+        file: Source of a function; ``""`` of anything else.
+        line: Its first line; 0 of anything else.
+    """
+
+    access: str
+    class_name: str
+    module: str
+    size: int | None = None
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A way to an object.
+
+    Attributes:
+        root: Where it begins; ``None`` if nothing leads to the object that the collector sees.
+        steps: The objects from the root's value to the object.
+        file: Source of the class or function whose attribute or variable holds the first step, if it is no root's.
+    """
+
+    root: Root | None
+    steps: tuple[Step, ...] = field(default=())
+
+    @property
+    def expression(self) -> str:
+        """The object as an expression of the user's: ``"trainer.history[0]"``; ``""`` without a root."""
+        name = "" if self.root is None else self.root.name
+        for step in self.steps:
+            closed = step.access.startswith(CLOSES_OVER)
+            name = step.access.removeprefix(CLOSES_OVER) if closed else name + step.access
+        return name
+
+
+def find_chain(heap: Heap, target: Any, roots: Mapping[int, Root], registries: Mapping[int, str]) -> Chain:
+    """Find the shortest way to an object, from a user's name if there is one and the heap's time allows.
+
+    Args:
+        roots: Users' names, by the id of what they hold.
+        registries: Names of libraries' registries, by id.
+    """
+    children: dict[int, Any] = {}
+    frontier, seen, library = [target], {id(target)}, None
+    if id(target) in roots:
+        return Chain(roots[id(target)], (_step("", target),))
+    beyond = 0
+    for _ in range(_MAX_DEPTH):
+        found = heap.referrers(frontier)
+        nearer = [(each, held[0]) for each, held in found.values() if id(each) not in seen]
+        following = []
+        for each, child in nearer:
+            seen.add(id(each))
+            children[id(each)] = child
+            root, is_users = _root(each, child, roots, registries)
+            if root is not None and is_users:
+                return _chain(root, each, children, target)
+            if root is not None:
+                library = library or _chain(root, each, children, target)
+            elif not is_a(each, (FrameType, ModuleType, BuiltinFunctionType)):
+                following.append(each)
+        beyond += library is not None
+        # Of a class with many objects, such as a tree's nodes that know their parent, a few are enough.
+        alike = Counter(map(type, following))
+        frontier = sorted(following, key=lambda each: (_rank(each), alike[type(each)]))[:_MAX_FRONTIER]
+        if not frontier or beyond > _MAX_BEYOND_LIBRARY or heap.is_late:
+            break
+    return library or Chain(None, (_step("", target),))
+
+
+def _root(each: Any, child: Any, roots: Mapping[int, Root], registries: Mapping[int, str]) -> tuple[Root | None, bool]:
+    """The root that an object is, and whether it is a user's."""
+    if id(each) in roots:
+        return roots[id(each)], True
+    if id(each) in registries:
+        return Root("registry", registries[id(each)], "", ""), False
+    module = module_of_dict(each)
+    if module is not None:
+        name = _key(each, child)
+        return Root("global", name, *module), is_user_file(module[1])
+    if is_a(each, GeneratorType):
+        code = each.gi_code
+        return Root("generator", code.co_name, code.co_name, code.co_filename, code.co_firstlineno), is_user_file(
+            code.co_filename
+        )
+    if is_a(each, type):
+        module_name = str(each.__module__)
+        file = file_of(sys.modules.get(module_name))
+        return Root("class", each.__qualname__.rpartition(".")[2], module_name, file), not _is_library(module_name)
+    return None, False
+
+
+def _chain(root: Root, first: Any, children: Mapping[int, Any], target: Any) -> Chain:
+    """The objects from a root's value to the target, without the module or class whose name the root is."""
+    path = [first]
+    while path[-1] is not target:
+        path.append(children[id(path[-1])])
+    starts_within = root.kind in ("class", "generator") or (root.kind == "global" and module_of_dict(first) is not None)
+    if starts_within:
+        del path[0]
+    if root.kind == "class" and len(path) > 1 and type(path[0]) is dict:
+        root = replace(root, name=f"{root.name}.{_key(path[0], path[1])}")
+        del path[0]
+    return Chain(root, tuple(_steps(path)))
+
+
+def _steps(path: Sequence[Any]) -> list[Step]:
+    found, before = [], None
+    skipped: Any = None
+    for index, each in enumerate(path):
+        following = path[index + 1] if index + 1 < len(path) else None
+        # The dict of an object's or a class's attributes belongs to the one before.
+        is_within = type(each) is dict and before is not None and following is not None
+        if is_within and (is_a(before, type) or attributes_of(before) is each):
+            skipped = each
+            continue
+        is_closure = before is not None and is_a(before, FunctionType) and before.__closure__ is each
+        if (is_closure or type(each) is CellType) and following is not None:
+            continue
+        found.append(_step("" if before is None else _access(before, each, skipped), each))
+        before, skipped = each, None
+    return found
+
+
+def _step(access: str, value: Any) -> Step:
+    kind = type(value)
+    name = value.__qualname__ if is_a(value, FunctionType) else kind.__name__
+    file, line = (value.__code__.co_filename, value.__code__.co_firstlineno) if is_a(value, FunctionType) else ("", 0)
+    module = str((value if is_a(value, type) else kind).__module__)
+    return Step(access, name, module, size_of(value), file, line)
+
+
+def _access(holder: Any, value: Any, attributes: Any = None) -> str:
+    if attributes is not None:
+        return f".{_key(attributes, value)}"
+    if size_of(holder) is not None:
+        key = next((key for key, each in items_of(holder) if each is value), None)
+        return f"[{repr(key)[:80]}]" if type(key) in (str, bytes, int, float, bool) else "[...]"
+    if is_a(holder, FunctionType):
+        name = variable_of(holder, value)
+        return f"{CLOSES_OVER}{name}" if name else ""
+    own = attributes_of(holder)
+    name = _key(own, value) if own else ""
+    return f".{name}" if name else ""
+
+
+def _key(names: dict[str, Any], value: Any) -> str:
+    return next((key[:80] for key, each in items_of(names) if each is value and type(key) is str), "")
+
+
+def _is_library(module: str) -> bool:
+    return module.partition(".")[0] in ("tensorflow", "keras", "numpy", "builtins", "kerasmemwatch")
+
+
+def _rank(value: Any) -> int:
+    """Users' objects first, then containers and callbacks; a library's inner objects come last."""
+    kind = type(value)
+    if kind in _CONTAINERS or kind.__name__ == "deque":
+        return 1
+    return 0 if not _is_library(str(kind.__module__)) else 2 if "callback" in str(kind.__module__) else 3

@@ -1,0 +1,163 @@
+"""What one full collection gives back, and what the C library holds: this changes the run, so it is recorded."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kerasmemwatch.compat.allocator_reads import direct_reads
+from kerasmemwatch.errors import MissingNameError
+from kerasmemwatch.leaks.evidence.cycles import Cycle, find_cycle
+from kerasmemwatch.leaks.evidence.places import Place, calling_line
+from kerasmemwatch.leaks.evidence.reads import file_of
+from kerasmemwatch.leaks.evidence.roots import is_user_file
+
+__all__ = ["Collected", "collect", "in_use_bytes", "rss_bytes", "switched_off_at"]
+
+_STATM, _TASKS = "/proc/self/statm", "/proc/self/task"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Memory before and after one full collection.
+
+    Attributes:
+        num_objects: Unreachable objects that it found.
+        device_bytes: Bytes in use given back, by device.
+        rss_bytes: RSS given back by the collection; ``None`` if unknown.
+        malloc_bytes: RSS that the C library had kept though it was free, given back by ``malloc_trim`` before the
+            collection; ``None`` if it was not called or there is none.
+        top_bytes: How much of that was at the end of the C library's main heap, from where it gives memory back by
+            itself; ``None`` if unknown.
+        threads: Threads that ended with it.
+        cycle: The commonest reference cycle of the user's among what it found.
+        cpu_s: CPU time that it took.
+    """
+
+    num_objects: int
+    device_bytes: Mapping[str, int] = field(default_factory=dict)
+    rss_bytes: int | None = None
+    malloc_bytes: int | None = None
+    top_bytes: int | None = None
+    threads: int = 0
+    cycle: Cycle | None = None
+    cpu_s: float = 0.0
+
+
+def collect(devices: Sequence[str], *, trim: bool, cycles: bool = True) -> Collected | None:
+    """Run one full collection, unless the user switched the collector off.
+
+    Args:
+        devices: Names of the devices whose bytes in use are to be read.
+        trim: Whether to have the C library give back what is free, which tells its share of RSS apart.
+        cycles: Whether to look for a cycle of the user's, which takes as long again.
+    """
+    if not gc.isenabled():
+        return None
+    begun = time.thread_time()
+    first, top = rss_bytes(), _top_bytes() if trim else None
+    trimmed = trim and _trim()
+    rss, in_use, threads = rss_bytes(), in_use_bytes(devices), _threads()
+    found, cycle = _unreachable() if cycles else (gc.collect(), None)
+    if trimmed:
+        _trim()
+    after, after_rss = in_use_bytes(devices), rss_bytes()
+    return Collected(
+        found,
+        {name: before - after[name] for name, before in in_use.items() if name in after},
+        None if rss is None or after_rss is None else rss - after_rss,
+        None if not trimmed or first is None or rss is None else first - rss,
+        top,
+        max(0, threads - _threads()),
+        cycle,
+        time.thread_time() - begun,
+    )
+
+
+def _unreachable() -> tuple[int, Cycle | None]:
+    """Free what is unreachable: how many objects there were, and the user's commonest cycle among them.
+
+    They are listed before they are freed, by Python's own means, which takes a second collection.
+    """
+    flags, others = gc.get_debug(), len(gc.garbage)
+    gc.set_debug(flags | gc.DEBUG_SAVEALL)
+    try:
+        number = gc.collect()
+        cycle = find_cycle(gc.garbage[others:])
+    finally:
+        gc.set_debug(flags)
+        del gc.garbage[others:]
+        gc.collect()
+    return number, cycle
+
+
+def switched_off_at() -> Place | None:
+    """The user's line that switches Python's collector off; ``None`` if it is not found."""
+    files = dict.fromkeys(map(file_of, list(sys.modules.values())))
+    lines = (calling_line(file, "gc", "disable") for file in files if is_user_file(file))
+    return next(filter(None, lines), None)
+
+
+def rss_bytes() -> int | None:
+    """RSS now; ``None`` if unknown."""
+    try:
+        with open(_STATM, "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir(_TASKS))
+    except OSError:
+        return 0
+
+
+def in_use_bytes(devices: Sequence[str]) -> dict[str, int]:
+    """Bytes in use now, by device; without those that can't be read."""
+    found: dict[str, int] = {}
+    if "tensorflow" not in sys.modules:
+        return found
+    for name in devices:
+        try:
+            read, _ = direct_reads(name)
+            found[name] = int(read()[0])
+        except (MissingNameError, AttributeError, TypeError, ValueError, RuntimeError):
+            continue
+    return found
+
+
+class _MallInfo2(ctypes.Structure):
+    """``struct mallinfo2`` of glibc 2.33 and later."""
+
+    _fields_ = (("others", ctypes.c_size_t * 9), ("keepcost", ctypes.c_size_t))
+
+
+def _top_bytes() -> int | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        tell = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return None
+    tell.restype = _MallInfo2
+    return int(tell().keepcost)
+
+
+def _trim() -> bool:
+    """Have glibc give back free memory; ``False`` where there is no such function."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return False
+    trim(0)
+    return True

@@ -1,0 +1,223 @@
+"""One visit of all objects: how many there are of each class, who holds those of some, and who refers to given ones."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import operator
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import TYPE_CHECKING, Any
+
+from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Heap", "Holders"]
+
+_CHUNK, _SMALL_CHUNK = 500, 20
+_MANY_ALIKE, _ALIKE = 1000, 50
+# CPU time of all searches for referrers together, from the first on; if the visit of all objects took longer, as much.
+_SEARCHES_S = 0.4
+_NO_DATA = (
+    FunctionType,
+    BuiltinFunctionType,
+    ModuleType,
+    type,
+    property,
+    staticmethod,
+    classmethod,
+    weakref.ref,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    WrapperDescriptorType,
+)
+# By the holder's id: the holder, and what it holds.
+Holders = dict[int, tuple[Any, list[Any]]]
+
+
+class Heap:
+    """All objects that Python's garbage collector knows, for the time of a ``with`` block.
+
+    The objects stay alive for that time only. Entering takes about 0.3 s of CPU time.
+
+    Args:
+        kinds: Classes whose instances' holders are wanted. The collector need not know the instances themselves.
+        more: Objects that the collector does not know, such as dicts of plain values in local variables.
+
+    Attributes:
+        counts: Number of live objects of each class.
+        held: Who holds instances of ``kinds`` directly, and which.
+    """
+
+    def __init__(self, kinds: Iterable[type], more: Iterable[Any] = ()) -> None:
+        self._more = list(more)
+        self._kinds = frozenset(kinds)
+        self._objects: list[Any] = []
+        self._data: list[Any] = []
+        self._ids: npt.NDArray[np.int64] | None = None
+        self._own: set[int] = set()
+        self._visit_s, self._late_s = 0.0, math.inf
+        self.counts: Counter[type] = Counter()
+        self.held: Holders = {}
+
+    def __enter__(self) -> Heap:
+        begun = time.thread_time()
+        try:
+            self._visit()
+        except BaseException:
+            self.__exit__()
+            raise
+        self._visit_s = time.thread_time() - begun
+        return self
+
+    def _visit(self) -> None:
+        self._objects = all_but_tuples()
+        self._objects.extend(self._more)
+        kinds = list(map(type, self._objects))
+        self.counts = Counter(kinds)
+        # More than half of all objects are functions and parts of classes, which hold no data.
+        are_data = {kind: not issubclass(kind, _NO_DATA) for kind in self.counts}
+        self._data = waiting = list(itertools.compress(self._objects, map(are_data.__getitem__, kinds)))
+        # Tuples that others hold: none of them is still being made, so they may have one more reference. And dicts of
+        # plain values and arrays, which the collector doesn't track.
+        others: dict[int, Any] = {}
+        wanted = frozenset((tuple, dict, *self._kinds))
+        while waiting:
+            before = len(others)
+            for chunk in _chunks(waiting):
+                objects = gc.get_referents(*chunk)
+                found = list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
+                if not self._kinds.isdisjoint(map(type, found)):
+                    self._note(chunk)
+                for each in found:
+                    if type(each) is tuple or (type(each) is dict and not gc.is_tracked(each)):
+                        others[id(each)] = each
+            waiting = list(itertools.islice(others.values(), before, None))
+        self._own = {id(each) for each in (self._objects, self._data, self._more, self.held, self.counts, vars(self))}
+        self._own.add(id(self))
+        for key in self._own:
+            self.held.pop(key, None)
+        self._data.extend(others.values())
+        self._objects.extend(others.values())
+
+    def __exit__(self, *error: object) -> None:
+        self._objects.clear()  # it may be in itself
+        self._data.clear()
+        self._more.clear()
+        self.held.clear()
+        self.counts.clear()
+
+    def _note(self, chunk: list[Any]) -> None:
+        for each in chunk:
+            objects = gc.get_referents(each)
+            held = list(itertools.compress(objects, map(self._kinds.__contains__, map(type, objects))))
+            if held:
+                self.held[id(each)] = each, held
+
+    def of(self, kinds: Iterable[type]) -> list[Any]:
+        """The live objects of some classes."""
+        wanted = frozenset(kinds).intersection(self.counts)
+        if not wanted:
+            return []
+        objects = self._objects if any(issubclass(kind, _NO_DATA) for kind in wanted) else self._data
+        return list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
+
+    @property
+    def is_late(self) -> bool:
+        """Whether searches for referrers have taken as much time as all of them may."""
+        return time.thread_time() > self._late_s
+
+    def referrers(self, targets: Sequence[Any]) -> Holders:
+        """Who refers to a few given objects, and to which; of classes with many such objects, some.
+
+        One visit takes 0.05 s of CPU time, of many targets more.
+        """
+        self._late_s = min(self._late_s, time.thread_time() + max(_SEARCHES_S, self._visit_s))
+        wanted = frozenset(map(id, targets))
+        found: Holders = {}
+        referrers = _some_alike(gc.get_referrers(*targets))
+        for each in itertools.compress(referrers, self._are_known(referrers)):  # the others are our own lists
+            held = [item for item in gc.get_referents(each) if id(item) in wanted]
+            if held:
+                found[id(each)] = each, held
+        return found
+
+    def closing_over(self, cells: Iterable[CellType]) -> Holders:
+        """The functions that close over the given variables, and over which; takes 0.05 s."""
+        wanted = frozenset(map(id, cells))
+        kinds = map(type, self._objects)
+        functions = itertools.compress(self._objects, map(operator.is_, kinds, itertools.repeat(FunctionType)))
+        found: Holders = {}
+        for each in functions:
+            closure = each.__closure__
+            if closure and not wanted.isdisjoint(map(id, closure)):
+                found[id(each)] = each, [cell for cell in closure if id(cell) in wanted]
+        return found
+
+    def holders_of(self, targets: Iterable[Any]) -> Holders:
+        """As ``referrers``, for any number of targets, without functions and parts of classes; takes 0.2 s."""
+        wanted = frozenset(map(id, targets))
+        found: Holders = {}
+        for large in _chunks(self._data):
+            if wanted.isdisjoint(map(id, gc.get_referents(*large))):
+                continue
+            for chunk in _chunks(large, _SMALL_CHUNK):
+                if wanted.isdisjoint(map(id, gc.get_referents(*chunk))):
+                    continue
+                for each in chunk:
+                    held = [item for item in gc.get_referents(each) if id(item) in wanted]
+                    if held and id(each) not in self._own:
+                        found[id(each)] = each, held
+        return found
+
+    def _are_known(self, values: Sequence[Any]) -> list[bool]:
+        """Which objects were there when all were visited, or are closures' tuples, which only functions hold."""
+        import numpy as np
+
+        if self._ids is None:
+            # An array: a set would make as many numbers as there are objects.
+            self._ids = np.fromiter(map(id, self._objects), np.int64, len(self._objects))
+            self._ids.sort()
+        ids = np.fromiter(map(id, values), np.int64, len(values))
+        places = np.searchsorted(self._ids, ids).clip(max=max(0, len(self._ids) - 1))
+        known = (self._ids[places] == ids).tolist() if len(self._ids) else [False] * len(values)
+        return [
+            (is_known and id(value) not in self._own) or _is_closure(value)
+            for value, is_known in zip(values, known, strict=True)
+        ]
+
+
+def _some_alike(objects: list[Any]) -> list[Any]:
+    """Leave out most objects of classes that have many here, such as a tree's nodes that know their parent."""
+    counts = Counter(map(type, objects))
+    many = {kind for kind, count in counts.items() if count > _MANY_ALIKE and kind.__module__ != "builtins"}
+    if not many:
+        return objects
+    some = [each for kind in many for each in itertools.islice((one for one in objects if type(one) is kind), _ALIKE)]
+    return [*(each for each in objects if type(each) not in many), *some]
+
+
+def _is_closure(value: Any) -> bool:
+    return type(value) is tuple and bool(value) and all(type(each) is CellType for each in value)
+
+
+def _chunks(objects: list[Any], size: int = _CHUNK) -> Iterator[list[Any]]:
+    for start in range(0, len(objects), size):
+        yield objects[start : start + size]

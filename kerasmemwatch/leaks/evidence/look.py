@@ -1,0 +1,279 @@
+"""A look at all live objects as values: who holds how many tensors and arrays, and which models and functions live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from kerasmemwatch.attribution.live.live_buffers import tensor_bytes
+from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
+from kerasmemwatch.attribution.variables.variable_size import variable_size
+from kerasmemwatch.compat.keras import FUNCTIONAL, GLOBAL_STATE, LAYERS
+from kerasmemwatch.compat.tensorflow import (
+    EAGER_TENSOR,
+    FUNC_GRAPH,
+    KEPT_FUNCTIONS,
+    PY_FUNCTIONS,
+    REGISTERED_GRADIENTS,
+    TF_FUNCTION,
+)
+from kerasmemwatch.leaks.evidence.age import Moment
+from kerasmemwatch.leaks.evidence.chains import CLOSES_OVER, Chain, find_chain
+from kerasmemwatch.leaks.evidence.containers import Contents, containers
+from kerasmemwatch.leaks.evidence.functions import TracedFunction, traced_functions
+from kerasmemwatch.leaks.evidence.graph_sizes import GrownGraph, graph_sizes, grown_graph, line_of
+from kerasmemwatch.leaks.evidence.heap import Heap
+from kerasmemwatch.leaks.evidence.piles import Pile, class_name, find_piles
+from kerasmemwatch.leaks.evidence.places import Place, adding_line
+from kerasmemwatch.leaks.evidence.reads import file_of
+from kerasmemwatch.leaks.evidence.roots import is_user_file, untracked_locals, user_roots
+
+__all__ = ["Contents", "Look", "Models", "count_classes", "take_look"]
+
+_MAX_SUSPECTS, _MAX_MODELS, _FEW_MODELS, _MAX_GRAPHS = 3, 1, 2, 6
+
+
+@dataclass(frozen=True)
+class Models:
+    """The live models that are part of no other.
+
+    Attributes:
+        count: How many.
+        num_bytes: Bytes of their variables.
+        chains: What holds some of the older ones.
+        place: The line that keeps them, if found.
+        more: How many more there are than when classes were counted before; ``None`` if they were not.
+    """
+
+    count: int
+    num_bytes: int
+    chains: tuple[Chain, ...] = ()
+    place: Place | None = None
+    more: int | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What lived at one moment.
+
+    Attributes:
+        step: The newest row's ``step``.
+        cpu_s: CPU time that the look took.
+        tensors: Number and bytes of live eager tensors that are no variables.
+        containers: Containers of tensors or arrays, by id, largest first.
+        models: The live models.
+        graphs: Number of live graphs.
+        graph_place: The user's line that made most of the newest graphs.
+        functions: The live ``tf.function``s that were traced.
+        piles: Classes of which objects pile up.
+        classes: Number of live objects of each class, by its full name.
+        call: Line of the user's that is running: the call of ``fit``.
+        is_compiled: Whether XLA compiles the model at work.
+        graph_sizes: Number of operations of each live graph.
+        grown_graph: The graph that gained most operations since the look before; ``None`` if none did.
+    """
+
+    step: int
+    cpu_s: float
+    tensors: tuple[int, int] = (0, 0)
+    containers: Mapping[int, Contents] = ()  # type: ignore[assignment]
+    models: Models = Models(0, 0)
+    graphs: int = 0
+    graph_place: Place | None = None
+    functions: tuple[TracedFunction, ...] = ()
+    piles: tuple[Pile, ...] = ()
+    classes: Mapping[str, int] = ()  # type: ignore[assignment]
+    call: Place | None = None
+    is_compiled: bool = False
+    graph_sizes: Mapping[str, int] = ()  # type: ignore[assignment]
+    grown_graph: GrownGraph | None = None
+
+
+Suspects = Callable[[Mapping[int, Contents]], Sequence[int]]
+
+
+def count_classes(moment: Moment | None = None) -> tuple[dict[str, int] | None, float]:
+    """Number of live objects of each class, and the CPU time that counting took: a fifth of a look's.
+
+    Args:
+        moment: Count those that were there at this moment; there is no number if that can't be told any more.
+    """
+    begun = time.thread_time()
+    objects = all_but_tuples() if moment is None else moment.older()
+    if objects is None:
+        return None, time.thread_time() - begun
+    try:
+        found = {class_name(kind): count for kind, count in Counter(map(type, objects)).items()}
+    finally:
+        objects.clear()  # it may be in itself
+    return found, time.thread_time() - begun
+
+
+def take_look(
+    step: int,
+    suspects: Suspects,
+    frame: FrameType | None,
+    current: Any = None,
+    *,
+    before: Mapping[str, int] | None = None,
+    graphs_before: Mapping[str, int] | None = None,
+    units: int = 0,
+) -> Look:
+    """Visit all objects.
+
+    Args:
+        step: The newest row's ``step``.
+        suspects: Picks the containers that may explain the growth; only those are followed to a name.
+        frame: Innermost frame of the stack whose functions' variables may hold objects.
+        current: The model that is at work; it is expected to live.
+        before: Number of objects by class at the look before; ``None`` if there was none.
+        graphs_before: ``graph_sizes`` of the look before.
+        units: Steps or calls since then, or over which memory has grown.
+    """
+    import numpy as np
+
+    begun = time.thread_time()
+    tensor_class = EAGER_TENSOR.get()
+    call = _call_site(frame)
+    with Heap({tensor_class, np.ndarray}, untracked_locals(frame)) as heap:
+        found, totals, live = containers(heap, tensor_class, tensor_bytes, lambda found: bool(suspects(found)))
+        outer, models = _models(heap, before)
+        graphs = heap.of(kind for kind in heap.counts if sys.modules["tensorflow"].Graph in kind.__mro__)
+        roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}
+        for key in list(suspects(found))[:_MAX_SUSPECTS]:
+            chain = find_chain(heap, live[key], roots, registries)
+            found[key] = replace(found[key], chain=chain, place=found[key].place or _place(chain))
+        others = [model for model in outer if model is not current] if len(outer) > _FEW_MODELS else []
+        chains = tuple(find_chain(heap, each, roots, registries) for each in others[len(others) // 4 :][:_MAX_MODELS])
+        models = replace(models, chains=chains, place=next(filter(None, map(_place, chains)), None))
+        others.clear()
+        piles = find_piles(heap, before, units, roots, registries)
+        piles = tuple(replace(each, place=_pile_place(each.chain)) for each in piles)
+        functions = traced_functions(heap.of([TF_FUNCTION.get()]))
+        of_functions = [graph for graph in graphs if FUNC_GRAPH.names(type(graph))]
+        num_graphs, graph_place = len(of_functions), _graph_place(of_functions[-_MAX_GRAPHS:])
+        sizes, grown = graph_sizes(graphs), grown_graph(graphs, graphs_before or {})
+        classes = {class_name(kind): count for kind, count in heap.counts.items()}
+        live.clear()
+        outer.clear()
+        graphs.clear()
+        of_functions.clear()
+    cpu_s, is_compiled = time.thread_time() - begun, bool(getattr(current, "jit_compile", False))
+    return Look(
+        step,
+        cpu_s,
+        totals,
+        found,
+        models,
+        num_graphs,
+        graph_place,
+        functions,
+        piles,
+        classes,
+        call,
+        is_compiled,
+        sizes,
+        grown,
+    )
+
+
+def _call_site(frame: FrameType | None) -> Place | None:
+    while frame is not None:
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        if is_user_file(file):
+            return Place.read(file, line)
+        frame = frame.f_back
+    return None
+
+
+def _graph_place(graphs: Sequence[Any]) -> Place | None:
+    """The innermost line of the user's at which most of some graphs' first operations were made."""
+    newest = [operations[-1] for graph in graphs if (operations := graph.get_operations())]
+    found = Counter(filter(None, map(line_of, newest)))
+    return found.most_common(1)[0][0] if found else None
+
+
+def _place(chain: Chain, *, assigned: bool = True) -> Place | None:
+    """The line that adds to the container at the end of a way, or that assigns the name nearest to it."""
+    is_named = False
+    scope: int | str
+    for number in range(len(chain.steps) - 1, 0, -1):
+        before, access = chain.steps[number - 1], chain.steps[number].access
+        if access.startswith(CLOSES_OVER):
+            file, name, scope = before.file, access.removeprefix(CLOSES_OVER), before.line
+        elif access.startswith("."):
+            file, name, scope = file_of(sys.modules.get(before.module)), access[1:], before.class_name
+        else:
+            continue
+        # An attribute of a library's class, such as a queue's list, is filled by a call on what holds it.
+        if is_user_file(file):
+            is_named = True
+            found = adding_line(file, name, scope, assigned=assigned)
+            if found is not None:
+                return found
+    root = chain.root
+    if root is None or not is_user_file(root.file) or (is_named and assigned):
+        return None
+    return adding_line(root.file, root.name.rpartition(".")[2], root.line, assigned=assigned)
+
+
+def _pile_place(chain: Chain | None) -> Place | None:
+    """The line that adds to what holds many of a pile, of which the chain leads to one."""
+    return None if chain is None else _place(chain, assigned=False) or _place(chain)
+
+
+def _registries() -> dict[int, str]:
+    """Ids of registries of TensorFlow and Keras that may keep objects."""
+    found: dict[int, str] = {}
+    for name, words in (
+        (REGISTERED_GRADIENTS, "TensorFlow's registry of gradients"),
+        (PY_FUNCTIONS, "TensorFlow's registry of Python functions"),
+        (GLOBAL_STATE, "Keras' global state"),
+    ):
+        value = name.if_loaded()
+        if value is not None:
+            found[id(value)] = words
+    return found
+
+
+def _function_lists(graphs: Sequence[Any]) -> dict[int, str]:
+    """Ids of the lists in which graphs keep the Python functions that became operations in them."""
+    lists = (getattr(graph, KEPT_FUNCTIONS, None) for graph in graphs)
+    return {id(each): "TensorFlow's list of Python functions of a graph" for each in lists if each is not None}
+
+
+def _models(heap: Heap, before: Mapping[str, int] | None) -> tuple[list[Any], Models]:
+    base = getattr(sys.modules.get("keras"), "Model", None)
+    kinds = [kind for kind in heap.counts if base in kind.__mro__]
+    every = heap.of(kinds)
+    parts = {id(part) for model in every for part in _parts_of(model)}
+    outer = [model for model in every if id(model) not in parts]
+    more = None
+    if before is not None and every:
+        more = len(every) - sum(before.get(class_name(kind), 0) for kind in kinds)
+        more = round(more * len(outer) / len(every))
+    return outer, Models(len(outer), sum(map(_variable_bytes, outer)), more=more)
+
+
+def _parts_of(model: Any) -> Iterator[Any]:
+    inner = FUNCTIONAL.of(model)
+    if inner is not None:
+        yield inner
+    waiting = [model]
+    for _ in range(1000):
+        if not waiting:
+            return
+        layers = LAYERS.of(waiting.pop(), None) or ()
+        for layer in layers:
+            yield layer
+            waiting.append(layer)
+
+
+def _variable_bytes(model: Any) -> int:
+    variables = [*getattr(model, "variables", ()), *getattr(getattr(model, "optimizer", None), "variables", ())]
+    return sum(variable_size(each).bytes or 0 for each in {id(each): each for each in variables}.values())

@@ -1,0 +1,109 @@
+"""Objects of one class that pile up: tapes, variables, optimizers, iterators, and instances of users' classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kerasmemwatch.compat.tensorflow import OWNED_ITERATOR, TAPE_RECORDS
+from kerasmemwatch.leaks.evidence.chains import Chain, find_chain
+from kerasmemwatch.leaks.evidence.heap import Heap
+from kerasmemwatch.leaks.evidence.places import Place
+from kerasmemwatch.leaks.evidence.reads import file_of
+from kerasmemwatch.leaks.evidence.roots import Root, is_user_file
+
+__all__ = ["Pile", "class_name", "find_piles", "kind_of"]
+
+_FEWEST, _LEAST_SHARE, _MAX_PILES = 8, 0.2, 2
+# Their order is that in which they are followed to a name: the ones that hold most come first.
+_KINDS = ("tape", "optimizer", "iterator", "variable", "object")
+
+
+@dataclass(frozen=True)
+class Pile:
+    """Live objects of one class.
+
+    Attributes:
+        kind: ``"open tape"``, ``"tape"``, ``"optimizer"``, ``"iterator"``, ``"variable"``, or ``"object"``, which is of
+            a class of the user's.
+        class_name: The class.
+        module: Its module.
+        count: How many live.
+        more: How many more than at the look before; ``None`` if there was none.
+        chain: What holds one of the older ones.
+        place: The line that keeps them, if found.
+    """
+
+    kind: str
+    class_name: str
+    module: str
+    count: int
+    more: int | None = None
+    chain: Chain | None = None
+    place: Place | None = None
+
+
+def find_piles(
+    heap: Heap,
+    before: Mapping[str, int] | None,
+    units: int,
+    roots: Mapping[int, Root],
+    registries: Mapping[int, str],
+) -> tuple[Pile, ...]:
+    """Find classes of which there is about one object more in each unit, and follow one object to a name.
+
+    Args:
+        before: Number of objects by class at the look before; ``None`` if there was none.
+        units: Steps or calls since then, or over which memory has grown.
+    """
+    found: list[tuple[int, Pile, type]] = []
+    for kind, count in heap.counts.items():
+        name = kind_of(kind)
+        if not name or count < _FEWEST:
+            continue
+        more = None if before is None else count - before.get(class_name(kind), 0)
+        if more is None and name != "tape":
+            continue  # others may have been there all the time
+        if (count if more is None else more) >= max(_FEWEST // 2, _LEAST_SHARE * units):
+            found.append((_KINDS.index(name), Pile(name, kind.__qualname__, kind.__module__, count, more), kind))
+    piles = [_open_tape(heap, roots, registries)]
+    for _, pile, kind in sorted(found, key=lambda each: (each[0], -each[1].count))[:_MAX_PILES]:
+        objects = heap.of([kind])
+        chain = find_chain(heap, objects[len(objects) // 4], roots, registries)
+        objects.clear()
+        piles.append(Pile(pile.kind, pile.class_name, pile.module, pile.count, pile.more, chain))
+    return tuple(pile for pile in piles if pile is not None)
+
+
+def _open_tape(heap: Heap, roots: Mapping[int, Root], registries: Mapping[int, str]) -> Pile | None:
+    """A tape that records though no step is under way: it keeps what all steps compute."""
+    tapes = heap.of(kind for kind in heap.counts if kind_of(kind) == "tape")
+    recording = [tape for tape in tapes if TAPE_RECORDS.of(tape)]
+    chain = find_chain(heap, recording[0], roots, registries) if recording else None
+    count, kind = len(recording), type(recording[0]) if recording else object
+    tapes.clear()
+    recording.clear()
+    return Pile("open tape", kind.__qualname__, kind.__module__, count, None, chain) if chain is not None else None
+
+
+def class_name(kind: type) -> str:
+    """A class's full name."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def kind_of(kind: type) -> str:
+    """What objects of a class are, as ``Pile.kind`` has it; ``""`` of those that nobody counts."""
+    bases = kind.__mro__
+    tensorflow, keras = sys.modules.get("tensorflow"), sys.modules.get("keras")
+    if getattr(tensorflow, "GradientTape", None) in bases:
+        return "tape"
+    if getattr(getattr(keras, "optimizers", None), "Optimizer", None) in bases:
+        return "optimizer"
+    if OWNED_ITERATOR.names(kind):
+        return "iterator"
+    if getattr(keras, "Variable", None) in bases or getattr(tensorflow, "Variable", None) in bases:
+        return "variable"
+    file = file_of(sys.modules.get(str(kind.__module__)))
+    is_plain = getattr(keras, "Model", None) not in bases and getattr(keras, "Layer", None) not in bases
+    return "object" if is_plain and is_user_file(file) else ""

@@ -1,0 +1,112 @@
+"""What is known to fill while a series rises: the caches of a dataset, or the results that a predict keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CacheReadings", "Filling", "kept_results"]
+
+Floats = NDArray[np.float64]
+
+# What else rises beside it, as a share of it: the allocator's chunks, other buffers of the pipeline; of RSS, also what
+# the C library adds to each block.
+_OVERHEAD, _HOST_OVERHEAD = 1.25, 1.5
+# A device that counts what fills rises by at least this share of it.
+_COUNTED = 0.5
+# A reading takes about a millisecond, and is due when so many steps have passed since the last one, and this share.
+_FEWEST_STEPS, _SHARE = 20, 8
+# Older readings are dropped: they are of caches of earlier fits.
+_MOST_READINGS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Filling:
+    """Something that fills.
+
+    Attributes:
+        held: ``float[num_rows]``, bytes that it holds at each row of the series.
+        full_bytes: What it holds once it is full; ``None`` if unknown.
+        are_results: Whether it is the results that a predict keeps until it ends; otherwise it is the dataset's cache.
+    """
+
+    held: Floats
+    full_bytes: int | None = None
+    are_results: bool = False
+
+    def rises_at(self, row: int) -> bool:
+        """Whether it is still filling at a row of the series."""
+        return row > 0 and bool(self.held[row] > self.held[row - 1])
+
+    def explains(self, rise: float, first: int, last: int, *, is_device: bool) -> bool:
+        """Whether it rose by as much as the series did.
+
+        Args:
+            rise: By how many bytes the series rose.
+            first: From which of its rows.
+            last: To which.
+            is_device: Whether the series is a device's; RSS may take room that was free before.
+        """
+        own = float(self.held[last] - self.held[first])
+        least, most = (_COUNTED, _OVERHEAD) if is_device else (0.0, _HOST_OVERHEAD)
+        return own > 0 and least * own <= rise <= most * own
+
+
+class CacheReadings:
+    """What the in-memory caches of a dataset held, as it was read while they filled.
+
+    Attributes:
+        sizes: Bytes that each holds once it is full; ``None`` for an unknown size.
+        readings: Steps, each with the bytes that the caches held then.
+    """
+
+    def __init__(self, sizes: Sequence[int | None] = (), readings: Iterable[tuple[int, int]] = ()) -> None:
+        self.sizes, self.readings = tuple(sizes), list(readings)
+        self._due_step = math.inf
+
+    def begin(self, step: int, sizes: Sequence[int | None]) -> None:
+        """A pass over a dataset begins that may fill its caches."""
+        self.sizes, self._due_step = tuple(sizes), math.inf
+        if sizes:
+            self.add(step, 0)
+
+    def is_due(self, step: int) -> bool:
+        """Whether it is worth reading what the caches hold."""
+        return step >= self._due_step
+
+    def add(self, step: int, held_bytes: int | None) -> None:
+        """Add a reading; ``None`` if they could not be read."""
+        self._due_step = step + max(_FEWEST_STEPS, step // _SHARE * (held_bytes != 0))
+        if held_bytes is None:
+            return
+        if not held_bytes and self.readings and not self.readings[-1][1]:
+            self.readings.pop()
+        self.readings = [*self.readings, (step, held_bytes)][-_MOST_READINGS:]
+
+    def filling(self, steps: NDArray[Any]) -> Filling | None:
+        """What they held at each step; ``None`` if that was not read.
+
+        Between readings it is taken to rise evenly; after the last one, at most for as long as before that one.
+
+        Args:
+            steps: ``int[num_rows]``.
+        """
+        if len(self.readings) < 2 or not len(steps):
+            return None
+        full = None if None in self.sizes else sum(size or 0 for size in self.sizes)
+        at, held = np.asarray(self.readings, float).T
+        later = 2 * held[-1] - held[-2]
+        if held[-1] > held[-2]:
+            at = np.append(at, 2 * at[-1] - at[-2])
+            held = np.append(held, later if full is None else max(held[-1], min(later, full)))
+        return Filling(np.interp(steps, at, held), full)
+
+
+def kept_results(steps: NDArray[Any], per_step: float) -> Filling | None:
+    """What one ``predict`` keeps until it ends; ``None`` without rows."""
+    return Filling(per_step * (steps - steps[0]).astype(float), are_results=True) if len(steps) else None

@@ -1,0 +1,72 @@
+"""The rising floor: whether the lowest values of a series rise from part to part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["EVEN_SHARE", "NUM_PARTS", "floor_rises", "is_rising", "windows"]
+
+Floats = NDArray[np.float64]
+
+NUM_PARTS = 4
+# Each rise is at least this share of the mean one, so that one jump is no growth.
+EVEN_SHARE = 0.4
+# What slows down steadily, to less than this share, settles.
+_SLOWED_SHARE = 0.5
+# Levels are alike that differ by less than this share of a rise.
+_NEAR = 0.25
+# A step down, or a late start, blinds the whole series but not its end.
+_WINDOWS = (800, 400, 200, 100)
+
+
+def windows(num_rows: int, fewest: int) -> Iterator[slice]:
+    """The parts of a series to test: all rows, then the last 800, 400, 200 and 100, if they are at least so many."""
+    if num_rows:
+        yield slice(0, num_rows)
+    for size in _WINDOWS:
+        if fewest <= size < num_rows:
+            yield slice(num_rows - size, num_rows)
+
+
+def floor_rises(values: Floats) -> Floats:
+    """By how much the minimum rises from each quarter of the rows to the next."""
+    return np.diff([part.min() for part in np.array_split(values, NUM_PARTS)])
+
+
+def falls_back(values: Floats, start: int) -> bool:
+    """Whether what rises from a row on has risen as high before, and fallen back: a sawtooth is no growth.
+
+    Args:
+        values: All rows.
+        start: The first row of those that rise.
+    """
+    newest = values[start:]
+    size = max(2, len(newest) // (2 * NUM_PARTS))
+    count = start // size
+    if count < 2:
+        return False
+    low, high = newest[: 2 * size].min(), newest[-2 * size :].min()
+    floors = values[start - count * size : start].reshape(count, size).min(axis=1)
+    near = _NEAR * (high - low)
+    # The first time that it was as low as now, and whether it was as high later.
+    were_low = np.flatnonzero(floors <= low + near)
+    return bool(len(were_low) and floors[were_low[0] :].max() >= high - near)
+
+
+def is_rising(x: Floats, values: Floats, least_rate: float) -> bool:
+    """Whether the floor rises evenly, without slowing down, and by at least ``least_rate`` a unit of ``x``.
+
+    Args:
+        x: ``float64[num_rows]``, rising.
+        values: ``float64[num_rows]``, at least 4.
+    """
+    rises = floor_rises(values)
+    mean = float(rises.mean())
+    if rises[0] > rises[1] > rises[2] and rises[2] < _SLOWED_SHARE * rises[0]:
+        return False
+    # From the middle of the first part to that of the last.
+    span = float(x[-1] - x[0]) * len(values) / max(1, len(values) - 1) * (NUM_PARTS - 1) / NUM_PARTS
+    return mean > 0 and float(rises.sum()) >= least_rate * span and float(rises.min()) >= EVEN_SHARE * mean

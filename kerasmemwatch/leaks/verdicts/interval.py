@@ -1,0 +1,68 @@
+"""Slope of an autocorrelated series, with an interval that holds the true one 95 times of 100."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["slope"]
+
+Floats = NDArray[np.float64]
+
+# 97.5 % quantiles of Student's t distribution for 1, 2, ... degrees of freedom, and of the normal distribution.
+_T_97_5 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_NORMAL_97_5 = 1.960
+# Prefetch alternates from row to row, which the means of blocks don't.
+_MANY_BLOCKS, _FEW_BLOCKS, _MANY_ROWS = 40, 20, 160
+_MAX_CORRELATION, _ROUNDS = 0.98, 4
+
+
+def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
+    """The slope and the two ends of its 95 % interval.
+
+    Rows are autocorrelated, so the slope is that of a line with errors of a first-order autoregression through the
+    means of blocks (Prais-Winsten), whose correlation is corrected for the bias that fitting a line gives it
+    (as Kendall's and Marriott and Pope's, Biometrika 41, 1954).
+
+    Args:
+        x: ``float64[num_rows]``, rising.
+        y: ``float64[num_rows]``, at least 3 values.
+    """
+    blocks = np.linspace(0, len(x), 1 + min(len(x), _MANY_BLOCKS if len(x) >= _MANY_ROWS else _FEW_BLOCKS)).astype(int)
+    lengths = np.diff(blocks)
+    x, y = (np.add.reduceat(values, blocks[:-1]) / lengths for values in (x - x[0], y - y[0]))
+    count, correlation = len(x), 0.0
+    x = x - x.mean()
+    for _ in range(_ROUNDS):
+        rate, offset, _ = _fitted(x, y, correlation)
+        residuals = y - offset - rate * x
+        square = float(residuals @ residuals)
+        if square <= 1e-24 * float(y @ y):
+            return rate, rate, rate
+        seen = float(residuals[1:] @ residuals[:-1]) / square
+        correlation = min(_MAX_CORRELATION, seen + (3 + 4 * seen) / count)
+    rate, _, error = _fitted(x, y, correlation)
+    reach = _quantile(count - 2) * error
+    return rate, rate - reach, rate + reach
+
+
+def _fitted(x: Floats, y: Floats, correlation: float) -> tuple[float, float, float]:
+    """Slope, offset and the slope's standard error of a line whose errors follow each other with a correlation."""
+    first = (1 - min(1.0, correlation**2)) ** 0.5
+    ones, x, y = (
+        np.concatenate([values[:1] * first, values[1:] - correlation * values[:-1]])
+        for values in (np.ones(len(x)), x, y)
+    )
+    a, b, c = float(ones @ ones), float(ones @ x), float(x @ x)
+    determinant = a * c - b * b
+    offset = (c * float(ones @ y) - b * float(x @ y)) / determinant
+    rate = (a * float(x @ y) - b * float(ones @ y)) / determinant
+    residuals = y - offset * ones - rate * x
+    variance = float(residuals @ residuals) / (len(x) - 2) * a / determinant
+    return rate, offset, max(0.0, variance) ** 0.5
+
+
+def _quantile(freedom: int) -> float:
+    if freedom <= len(_T_97_5):
+        return _T_97_5[max(freedom, 1) - 1]
+    return _NORMAL_97_5 + 2.5 / freedom  # to the third digit

@@ -1,0 +1,164 @@
+"""Signs of growth in a series: at the ends of steps, of epochs and of calls, each with a least rate of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS, falls_back, floor_rises, is_rising, windows
+from kerasmemwatch.leaks.verdicts.interval import slope
+from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of
+from kerasmemwatch.leaks.verdicts.jumps import is_in_few_jumps
+from kerasmemwatch.leaks.verdicts.series import Kind
+from kerasmemwatch.leaks.verdicts.sure_rise import adds_each_time, rises_surely
+
+__all__ = ["FEWEST_ROWS", "Sign", "least_rate", "signs"]
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+FEWEST_ROWS = 40
+_FEWEST_WITHOUT_EPOCHS = 400
+_USUAL_STEPS = 200
+_FEWEST_FOR_JUMPS = 8
+_LONG_STEPS = 195  # 200, less what a window loses
+# Share of the rate that is certain if the rate is low, or if no epochs tell what is drained.
+_SURE = 0.5
+# Share of the least rate that is enough where each quarter's mean rises and the rate's interval is narrow.
+_SURE_OF_MEANS = 0.75
+# How many times faster it rose before if it settles.
+_SETTLES = 2.0
+
+
+@dataclass(frozen=True)
+class _Least:
+    """The slowest growth that is told from what clean runs do; bytes.
+
+    Attributes:
+        per_step: A step, over 200 steps; over fewer the same in all, over more less a step.
+        far: A step, over however many.
+        sure: The share of it that is enough over 200 steps or more if the rate's interval is narrow, too.
+        per_step_at_ends: A step, if looked at where epochs or calls end: buffers are drained there.
+        per_end: An epoch or call.
+    """
+
+    per_step: float
+    far: float
+    sure: float
+    per_step_at_ends: float
+    per_end: float
+
+
+# Clean runs' bytes in use jitter by whole batches, but their floor is still. RSS only ever rises, ever more slowly.
+_LEAST: dict[Kind, _Least] = {
+    "device": _Least(512.0, 256.0, 0.4, 128.0, 2048.0),
+    "host": _Least(49_152.0, 16_384.0, 0.6, 16_384.0, 524_288.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sign:
+    """Rows whose floor rises: ``int[num_points]``, in order; ``at_ends`` if they are those of epochs or calls."""
+
+    at: Indices
+    at_ends: bool
+
+
+def least_rate(kind: Kind, num_steps: float) -> float:
+    """The slowest growth that is told from what clean runs do within so many steps, bytes a step."""
+    least = _LEAST[kind]
+    ratio = _USUAL_STEPS / max(1.0, num_steps)
+    return max(least.far, least.per_step * (ratio if ratio > 1 else math.sqrt(ratio)))
+
+
+def signs(rows: JudgedRows, kind: Kind, start: int) -> list[Sign]:
+    """Where the floor rises: over the longest window of steps first, then at the ends of epochs and of calls.
+
+    Args:
+        start: The first row after warm-up.
+    """
+    least = _LEAST[kind]
+    found = []
+    after = np.arange(start, len(rows))
+    # Without epochs nothing tells when buffers are drained, and a deep one may fill for hundreds of steps.
+    fewest = _FEWEST_WITHOUT_EPOCHS if rows.epochs is None else FEWEST_ROWS
+    for window in windows(len(after) if len(after) >= FEWEST_ROWS else 0, fewest):
+        at = after[window]
+        settles_or_repeats = _was_faster(rows.y[after], window.start) or _repeats(rows, at) or falls_back(rows.y, at[0])
+        if not settles_or_repeats and _rises(rows, at, kind):
+            found.append(Sign(at, at_ends=False))
+            break
+    # The first epoch's end is a fair start, as buffers are full by then; a first call still traces functions.
+    epochs = ends_of(rows.epochs, rows.x)
+    # What the first validation or checkpoint adds stays, and a device's bytes are still otherwise.
+    later = epochs[1:] if kind == "device" else epochs[:0]
+    for ends in (epochs, later, ends_of(rows.calls, rows.x)[1:]):
+        if len(ends) >= NUM_PARTS:
+            each, y = np.arange(len(ends), dtype=float), rows.y[ends]
+            if kind == "host" and len(ends) >= _FEWEST_FOR_JUMPS and is_in_few_jumps(y):
+                continue
+            steps = float(rows.x[ends[-1]] - rows.x[ends[0]]) / (len(ends) - 1)
+            slowest = max(least.per_end, least.per_step_at_ends * steps)
+            if is_rising(each, y, slowest) and _is_sure(each, y) and _is_of_all_rows(rows, ends):
+                found.append(Sign(ends, at_ends=True))
+    return found
+
+
+def _is_of_all_rows(rows: JudgedRows, ends: Indices) -> bool:
+    """Whether all rows rise with the ends: those of a sawtooth may be at ever later points of its teeth."""
+    first, last = (rows.y[ends[number] + 1 : ends[number + 1] + 1].min() for number in (0, -2))
+    rise = float(rows.y[ends[-1]] - rows.y[ends[1]])
+    return bool(last - first >= EVEN_SHARE * rise)
+
+
+def _rises(rows: JudgedRows, at: Indices, kind: Kind) -> bool:
+    """Whether the floor rises within a window, or what noise hides does."""
+    x, y, least = rows.x[at], rows.y[at], _LEAST[kind]
+    span = float(x[-1] - x[0])
+    usual = least_rate(kind, span)
+    slower = usual * (least.sure if span >= _LONG_STEPS else 1.0)
+    # What may as well not grow is not called growing, even if its floor rises.
+    is_slow = not is_rising(x, y, usual)
+    least_sure = _SURE if rows.epochs is None or is_slow else 0.0
+    if is_slow and kind == "host" and is_in_few_jumps(y):
+        return False
+    if is_rising(x, y, slower) and _is_sure(x, y, least_sure):
+        return True
+    if kind == "host":
+        return False
+    is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEANS * usual)
+    return is_sure or adds_each_time(x, y, least.sure * usual)
+
+
+def _was_faster(y: Floats, start: int) -> bool:
+    """Whether the floor rose far more in the rows before a window than it does within it: it settles."""
+    size = len(y) - start
+    before = y[max(0, start - size) : start]
+    if len(before) < FEWEST_ROWS:
+        return False
+    return float(floor_rises(before).sum()) > _SETTLES * float(floor_rises(y[start:]).sum()) * len(before) / size
+
+
+def _repeats(rows: JudgedRows, at: Indices) -> bool:
+    """Whether the floor rises within each epoch only: as high as now, it was at the same point of an earlier one."""
+    ends = ends_of(rows.epochs, rows.x)
+    if not len(ends):
+        return False
+    length = int(ends[-1] - ends[-2] if len(ends) > 1 else ends[-1] + 1)
+    newest = at[-len(at) // NUM_PARTS :]
+    earlier = newest - length * max(1, round(len(at) * (NUM_PARTS - 1) / NUM_PARTS / length))
+    earlier = earlier[earlier >= 0]
+    if not len(earlier):
+        return False
+    rise = float(floor_rises(rows.y[at]).sum())
+    expected = rise * (newest[0] - earlier[0]) / (len(at) * (NUM_PARTS - 1) / NUM_PARTS)
+    return bool(rows.y[newest].min() - rows.y[earlier].min() < EVEN_SHARE * expected)
+
+
+def _is_sure(x: Floats, y: Floats, share: float = _SURE) -> bool:
+    """Whether growth, and so much of the rate, is certain: few values may rise by chance."""
+    rate, low, _ = slope(x, y)
+    return low > 0 and low >= share * rate

@@ -1,0 +1,209 @@
+"""The cause of growth is found while a loop runs, and a loop that does not grow is not looked at."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from forks import run_forked
+
+import kerasmemwatch as kmw
+from kerasmemwatch.compat.tensorflow import EAGER_PY_FUNCTION, EAGER_TENSOR, LOOKUP_TABLE
+from kerasmemwatch.leaks.evidence.functions import traced_functions
+from kerasmemwatch.leaks.evidence.graph_sizes import graph_sizes, grown_graph
+from kerasmemwatch.leaks.evidence.look import take_look
+from kerasmemwatch.sampling.cost_share import CostShare
+from kerasmemwatch.watch.search import investigation, leak_search
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parent / "scripts" / "readme_growth.py"
+pytestmark = pytest.mark.usefixtures("exact_counting")
+
+
+def loop(step: Any, log_dir: Path, epochs: int = 4, steps: int = 50) -> Any:
+    """Run a step 200 times in a session; the calls of the user's run while it ends."""
+    session = kmw.MemorySession(log_dir=str(log_dir), trace=False, strict=True)
+    with session:
+        for _ in session.epochs(epochs):
+            for number in range(steps):
+                with session.step():
+                    step(number)
+    return session
+
+
+@pytest.fixture(autouse=True)
+def _no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Verdicts are given as often as there are rows for them, and looks are taken, however slow this machine is and
+    # however many objects other tests left.
+    monkeypatch.setattr(leak_search, "_VERDICT_SHARE", 1.0)
+    monkeypatch.setattr(investigation, "_LOOK_S", 60.0)
+    monkeypatch.setattr(leak_search, "AT_ENDS", CostShare(1.0))
+
+
+def test_tensors_that_a_loop_keeps_are_found(tmp_path: Path) -> None:
+    losses: list[Any] = []
+
+    def step(number: int) -> None:
+        losses.append(tf.ones((64, 64)) * number)
+
+    session = loop(step, tmp_path)
+    report = session.report
+    leak = report.leaks[0]
+    assert leak.cause == "retained_tensors" and leak.rate == pytest.approx(64 * 64 * 4, rel=0.2)
+    assert leak.where.startswith(__file__) and leak.where.endswith("losses.append(tf.ones((64, 64)) * number)")
+    assert "losses" in leak.trace[0].words and [link.verdict for link in leak.trace][1:] == ["suspect", "stuck"]
+    assert kmw.load(tmp_path).report.leaks == report.leaks
+    assert "losses.append(" in str(report) and "full garbage collection was run" in str(report.notes)
+    [visits] = (note for note in report.notes if "live objects were visited" in note)
+    assert visits.startswith("All live objects were visited ")
+    # What the looks themselves added to RSS is recorded with their steps, so that no verdict takes it for growth.
+    rises = kmw.load(tmp_path).run.own_rises
+    assert rises == session.recording.run.own_rises and all(0 < rise.step <= 200 for rise in rises)
+    assert ("RSS rose by" in visits) == bool(rises)
+
+
+class Keeper(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: list[Any] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.outputs.append(tf.ones((64, 64)) * batch)
+
+
+def short_fit(watch: kmw.MemoryWatch) -> None:
+    """Few enough steps that a second verdict is due at the end only; nobody else knows the callback."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(np.ones((50, 4)), np.ones((50, 2)), batch_size=1, epochs=4, verbose=0, callbacks=[watch, Keeper()])
+
+
+def test_what_a_callback_keeps_is_found_in_a_short_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first verdict within the fit takes all of the time that verdicts may take.
+    monkeypatch.setattr(leak_search, "_VERDICT_SHARE", 1e-9)
+    watch = kmw.MemoryWatch(None, trace=False, strict=True, verbose=0)
+    short_fit(watch)
+    [leak] = watch.report.leaks
+    assert leak.cause == "retained_tensors" and leak.where.endswith("self.outputs.append(tf.ones((64, 64)) * batch)")
+    assert "callback Keeper of test_leak_search.py" in leak.trace[0].words and "self.outputs.clear()" in leak.fix
+    notes = str(watch.report).partition("\n* ")[2]
+    assert "retained_tensors" not in notes and "retained_tensors" in str(watch.report)
+
+
+def test_readme_shows_such_a_cause() -> None:
+    status, out, errors = run_forked(
+        SCRIPT, str(ROOT / "docs" / "growing.py"), environment={**os.environ, "KERAS_BACKEND": "tensorflow"}
+    )
+    assert status == 0, errors
+    shown = (ROOT / "README.md").read_text().partition("docs/growing.py`")[2].split("```")[1]
+
+    def words(text: str) -> list[str]:
+        return re.findall(r"^ *(?:Growing: [\w:]+|[A-Z]\w+:|callback Probe|-> [^\d]+)", text, re.MULTILINE)
+
+    assert sorted(words(out)) == sorted(words(shown)) and len(words(shown)) > 8
+    assert "self.outputs.append(self.model(X[:64]))" in out and "CHANGE THIS" in out
+
+
+WORDS = tf.constant([f"word {number}" for number in range(2000)])
+VECTOR, WEIGHT = tf.ones(4096), tf.Variable(tf.ones(4096))
+
+
+def make_a_table(number: int) -> None:
+    keys = tf.lookup.KeyValueTensorInitializer(WORDS, tf.range(2000) * number)
+    assert int(tf.lookup.StaticHashTable(keys, -1).lookup(WORDS[1])) == number
+
+
+def call_a_py_function(number: int) -> None:
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.py_function(np.cos, [VECTOR], tf.float32) * WEIGHT)
+    tape.gradient(loss, WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("step", "cause", "line"),
+    [
+        (make_a_table, "resource_tables", "assert int(tf.lookup.StaticHashTable("),
+        (call_a_py_function, "tape_cache", "loss = tf.reduce_sum(tf.py_function("),
+    ],
+)
+def test_what_tensorflow_keeps_is_found_with_its_line(step: Any, cause: str, line: str, tmp_path: Path) -> None:
+    before = LOOKUP_TABLE.get(), EAGER_PY_FUNCTION.get()
+    report = loop(step, tmp_path).report
+    [leak] = report.leaks
+    assert (leak.cause, leak.whose) == (cause, "TensorFlow's")
+    assert leak.where.startswith(__file__) and f", {line}" in leak.where
+    assert (LOOKUP_TABLE.get(), EAGER_PY_FUNCTION.get()) == before
+
+
+def test_operations_that_a_loop_adds_to_a_graph_are_found() -> None:
+    graph = tf.Graph()
+    with graph.as_default():
+        total = tf.constant(1.0)
+    sizes = graph_sizes([graph])
+    assert grown_graph([graph], sizes) is None
+    for _ in range(20):
+        with graph.as_default():
+            total = total + 1.0
+    grown = grown_graph([tf.Graph(), graph], sizes)
+    assert grown is not None and (grown.num_operations, grown.more) == (41, 40)
+    assert grown.place is not None and grown.place.source == "total = total + 1.0"
+
+
+def test_a_loop_that_keeps_nothing_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dear in ("take_look", "collect"):
+        monkeypatch.setattr(investigation, dear, lambda *args, **more: pytest.fail("looked"))
+    report = loop(lambda number: tf.ones((64, 64)) * number, tmp_path).report
+    assert not report.leaks
+
+
+def test_the_first_look_is_refused_if_it_takes_more_than_all_looks_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(investigation, "count_classes", lambda *moment: ({}, 60.0))
+    for dear in ("take_look", "collect"):
+        monkeypatch.setattr(investigation, dear, lambda *args, **more: pytest.fail("looked"))
+    kept: list[Any] = []
+    report = loop(lambda number: kept.append(tf.ones((64, 64)) * number), tmp_path).report
+    assert report.growth[0].verdict == "growing" and not report.leaks
+    [refused] = (note for note in report.notes if "growth" in note)
+    assert "the cause of growth was not searched for" in refused and "the limit is 60 s or 1% of" in refused
+
+
+def test_no_look_is_taken_if_it_is_not_wanted(tmp_path: Path) -> None:
+    session = kmw.MemorySession(log_dir=str(tmp_path), detect_leaks=False)
+    with session, session.step():
+        pass
+    assert session._leak_search is None
+
+
+def test_a_traced_function_tells_in_what_its_traces_differ() -> None:
+    @tf.function
+    def add(x: Any, number: Any) -> Any:
+        return x + number
+
+    for number in range(6):
+        add(tf.ones(3), number)
+    for size in range(4, 9):
+        add(tf.ones(size), tf.constant(1.0))
+    [found] = traced_functions([add])
+    assert (found.num_traces, found.num_objects, found.file) == (11, 1, __file__)
+    kinds = {each.name: each.kind for each in found.differences}
+    assert kinds["x"] == "shape"
+
+
+def test_models_that_histories_keep_are_found() -> None:
+    kept = []
+    for _ in range(4):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        model.compile("sgd", "mse", run_eagerly=True)
+        kept.append(model.fit(np.ones((2, 4)), np.ones((2, 2)), verbose=0))
+    found = take_look(1, lambda found: [], sys._getframe(), model).models
+    assert found.count >= 4 and found.num_bytes
+    assert EAGER_TENSOR.exists and kept

@@ -1,0 +1,424 @@
+"""Causes of growth, from values: which is named, with what evidence, place and fix."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kerasmemwatch.analysis.leak_words import leak_lines, leak_title, trace_lines, with_remedy
+from kerasmemwatch.leaks.causes.case import Case, Rises
+from kerasmemwatch.leaks.causes.find import find_causes
+from kerasmemwatch.leaks.causes.retained import pick_suspects
+from kerasmemwatch.leaks.evidence.chains import Chain, Step
+from kerasmemwatch.leaks.evidence.collector import Collected
+from kerasmemwatch.leaks.evidence.cycles import Cycle
+from kerasmemwatch.leaks.evidence.functions import Difference, TracedFunction
+from kerasmemwatch.leaks.evidence.graph_sizes import GrownGraph
+from kerasmemwatch.leaks.evidence.look import Contents, Look, Models
+from kerasmemwatch.leaks.evidence.makings import Made
+from kerasmemwatch.leaks.evidence.piles import Pile
+from kerasmemwatch.leaks.evidence.places import Place
+from kerasmemwatch.leaks.evidence.roots import Root
+from kerasmemwatch.records.growth import Growth, LeakFinding
+from kerasmemwatch.watch.search.leak_search import suspicious
+
+GROWING = Growth("device_in_use_bytes CPU:0", "growing", 1000.0, "step", (900, 1100), 20, None, None, 1000.0, "", 200)
+RISES = Rises(rows=200, steps=200, train_steps=200, epochs=4, calls=0, models=0, functions=0, gradients=0)
+LIST = Step("", "list", "builtins", 200)
+CHAIN = Chain(Root("global", "losses", "__main__", "train.py"), (LIST,))
+HELD = Contents("tensor", 200, 200_000, "list", "float32[250]", chain=CHAIN)
+HELD = replace(HELD, place=Place("train.py", 7, "losses.append(loss)"))
+
+
+def case(*looks: Look, **changes: Any) -> Case:
+    rises = changes.pop("rises", RISES)
+    return Case((changes.pop("growth", GROWING),), rises, rises, looks, **changes)
+
+
+def look(step: int, held: Contents | None = None, **changes: Any) -> Look:
+    return Look(step, 0.1, containers={} if held is None else {1: held}, **changes)
+
+
+def only(found: tuple[LeakFinding, ...]) -> LeakFinding:
+    [leak] = found
+    return leak
+
+
+def test_tensors_that_pile_up_are_named_with_their_line() -> None:
+    before = replace(HELD, count=100, num_bytes=100_000, chain=None)
+    leak = only(find_causes(case(look(100, before), look(200, HELD))))
+    assert (leak.cause, leak.rate, leak.unit, leak.whose) == ("retained_tensors", 1000.0, "step", "yours")
+    assert leak.where == "train.py:7, losses.append(loss)"
+    assert "losses.clear()" in leak.fix and "gained 100" in leak.evidence
+    assert leak.confidence is not None and leak.confidence > 0.9
+
+
+def test_scalars_are_to_be_kept_as_numbers() -> None:
+    leak = only(find_causes(case(look(200, replace(HELD, scalars=True)))))
+    assert leak.fix.endswith("losses.append(float(loss))")
+
+
+def test_views_are_to_be_copied() -> None:
+    views = replace(HELD, kind="array", view_bytes=190_000)
+    leak = only(find_causes(case(look(200, views))))
+    assert leak.cause == "retained_arrays" and ".copy()" in leak.fix
+
+
+def test_what_does_not_grow_or_is_too_little_is_no_cause() -> None:
+    assert find_causes(case(look(100, HELD), look(200, HELD))) == ()
+    small = replace(HELD, num_bytes=1000)
+    assert find_causes(case(look(200, small))) == ()
+
+
+CURVE = Contents("array", 1, 200_000, "ndarray", "float64[800, 31]", chain=CHAIN, length=800)
+HOST = replace(GROWING, series="host_rss_bytes")
+
+
+def test_one_array_that_each_step_makes_larger_is_named() -> None:
+    leak = only(find_causes(case(look(200, CURVE), growth=HOST)))
+    assert leak.cause == "retained_arrays" and leak.confidence == 0.5
+    assert "losses is one array, float64[800, 31]: 195.3 KiB. That is as long as 200 steps make it" in leak.evidence
+    before = look(100, replace(CURVE, num_bytes=100_000, length=400))
+    leak = only(find_causes(case(before, look(200, CURVE), growth=HOST)))
+    assert "It gained 97.7 KiB in 100 steps" in leak.evidence and leak.confidence == 0.95
+    # One that stays as it is explains nothing.
+    assert not any("one array" in leak.evidence for leak in find_causes(case(look(100, CURVE), look(200, CURVE))))
+
+
+def test_a_single_array_is_suspicious_if_the_steps_divide_its_length() -> None:
+    assert pick_suspects({1: CURVE}, None, 200_000.0, 200, steps=200) == [1]
+    assert pick_suspects({1: CURVE}, None, 200_000.0, 200, steps=199) == [1]  # the newest step may have added or not
+    assert pick_suspects({1: CURVE}, None, 200_000.0, 200, steps=190) == []
+    assert pick_suspects({1: CURVE}, None, 200_000.0, 200) == []
+    # A look that had no need of single ones doesn't show that one is new.
+    assert pick_suspects({1: CURVE}, look(100, HELD), 200_000.0, 200, steps=190) == [1]
+    assert pick_suspects({2: CURVE}, look(100, HELD), 200_000.0, 200, steps=190) == []
+
+
+def test_a_devices_growth_comes_first_but_for_a_small_part_of_the_hosts() -> None:
+    host = replace(HOST, bytes_per_step=10_000.0)
+    small, gpu = replace(GROWING, bytes_per_step=900.0), replace(GROWING, series="device_in_use_bytes GPU:0")
+    most = replace(GROWING, bytes_per_step=9_000.0)
+    assert suspicious([host, most]) == (most, host)
+    assert suspicious([small, host]) == (host, small)
+    assert suspicious([host, gpu]) == (gpu, host)
+    assert suspicious([replace(host, verdict="steady"), small]) == (small,)
+
+
+def test_things_that_hold_tensors_are_counted_as_such() -> None:
+    held = replace(HELD, within="dict")
+    leak = only(find_causes(case(look(200, held))))
+    assert "losses (list) holds 200 dict objects with tensors (float32[250])" in leak.evidence
+    leak = only(find_causes(case(look(200, replace(held, within="ValueError")))))
+    assert leak.fix.startswith("Keep str(error)")
+
+
+def test_suspects_are_those_that_have_the_size_of_the_growth() -> None:
+    data = replace(HELD, num_bytes=10**9)
+    assert pick_suspects({1: HELD, 2: data}, None, 200_000.0, 200) == [1]
+    before = look(100, replace(HELD, num_bytes=150_000))
+    found = {1: HELD, 2: replace(HELD, num_bytes=100)}
+    assert list(pick_suspects(found, before, 200_000.0, 200)) == [1]
+
+
+def kept(*steps: Step) -> Chain:
+    return Chain(Root("global", "kept", "__main__", "train.py"), steps)
+
+
+HISTORY = Step("[0]", "History", "keras.src.callbacks.history")
+MODEL = Step("._model", "Sequential", "keras.src.models.sequential")
+
+
+def test_models_kept_by_histories() -> None:
+    rises = replace(RISES, calls=20, models=20)
+    found = Models(21, 21_000, (kept(LIST, HISTORY, MODEL),))
+    leak = only(find_causes(case(look(200, models=found), rises=rises)))
+    assert (leak.cause, leak.unit, leak.rate) == ("models_accumulate", "model", 1000)
+    assert "kept.append(history.history)" in leak.fix
+    assert [link.verdict for link in leak.trace] == ["expected", "unknown", "suspect", "stuck"]
+    assert leak.trace[-1].words == "._model Sequential x20"
+
+
+@pytest.mark.parametrize(("more", "is_told"), [(None, False), (0, False), (20, True)])
+def test_models_that_were_never_trained_are_told_by_how_many_came(more: int | None, is_told: bool) -> None:
+    found = Models(40, 40_000, (kept(LIST, MODEL),), more=more)
+    leaks = find_causes(case(look(200, models=found)))
+    assert [each.cause for each in leaks] == ["models_accumulate"] * is_told
+    assert not leaks or "20 of them are new since objects were first counted." in leaks[0].evidence
+
+
+def test_two_models_that_live_as_long_as_the_loop_are_no_leak() -> None:
+    rises = replace(RISES, calls=20, models=0)
+    assert find_causes(case(look(100, models=Models(4, 400)), look(200, models=Models(4, 400)), rises=rises)) == ()
+
+
+def test_graphs_that_the_registry_pins_are_tensorflows() -> None:
+    rises = replace(RISES, calls=10, models=10, gradients=20, functions=50)
+    leak = only(find_causes(case(look(200), rises=rises)))
+    assert (leak.cause, leak.whose, leak.unit, leak.rate) == ("graphs_pinned", "TensorFlow's", "model", 20_000)
+    assert "kerasmemwatch.release(model)" in leak.fix and leak.known_issue == "tensorflow #80895"
+    again = only(find_causes(case(look(200), rises=replace(rises, models=0))))
+    assert again.unit == "fit" and "Compile the model once" in again.fix
+
+
+@pytest.mark.parametrize(
+    ("difference", "fix"),
+    [
+        (Difference("i", "value", ("0", "1")), "i=tf.constant(i)"),
+        (Difference("x", "shape", ("(3,)", "(4,)")), "drop_remainder=True"),
+        (Difference("x", "dtype", ("float32", "int32")), "tf.cast"),
+        (Difference("self", "object", ()), "once"),
+    ],
+)
+def test_a_retraced_function_is_named_with_what_differs(difference: Difference, fix: str) -> None:
+    function = TracedFunction("step", "/home/me/train.py", 12, 190, 1, (difference,))
+    rises = replace(RISES, functions=200)
+    leak = only(find_causes(case(look(200, functions=(function,)), rises=rises)))
+    assert leak.cause == "retracing" and leak.where.startswith("/home/me/train.py:12")
+    assert difference.name in leak.evidence and fix in leak.fix
+
+
+def test_retracing_has_the_rate_of_the_series_that_grows_most() -> None:
+    function = TracedFunction("step", "/home/me/train.py", 12, 190, 1, (Difference("i", "value", ("0", "1")),))
+    host = replace(GROWING, series="host_rss_bytes", bytes_per_step=240_000.0, since_step=30)
+    found = case(look(200, functions=(function,)), rises=replace(RISES, functions=200))
+    leak = only(find_causes(replace(found, growth=(GROWING, host))))
+    assert (leak.bytes_per_step, leak.rate, leak.since_step) == (240_000.0, 240_000.0, 30)
+
+
+def test_plain_values_explain_growth_of_the_host_by_about_their_size_only() -> None:
+    log = replace(HELD, kind="object", like="dict")
+    host = replace(GROWING, series="host_rss_bytes")
+    leak = only(find_causes(case(look(200, log), growth=host)))
+    assert (leak.cause, leak.confidence) == ("python_objects", 0.5)
+    assert "about 195.3 KiB" in leak.evidence and "objects (dict)" in leak.evidence
+    assert find_causes(case(look(200, log), growth=GROWING)) == ()
+    # Of two looks a container that only the newer one has may have been there before.
+    assert only(find_causes(case(look(100), look(200, log), growth=host))).confidence == 0.5
+    grown = case(look(100, replace(log, num_bytes=100_000, count=100)), look(200, log), growth=host)
+    assert "gained 100 (about 97.7 KiB)" in only(find_causes(grown)).evidence
+    small = replace(log, num_bytes=60_000)
+    assert only(find_causes(case(look(200, small), growth=host))).cause == "native"
+    library = replace(log, chain=replace(CHAIN, root=Root("global", "cache", "json", json.__file__)))
+    assert only(find_causes(case(look(200, library), growth=host))).cause == "native"
+
+
+def test_a_function_that_is_not_traced_anew_is_no_cause() -> None:
+    function = TracedFunction("step", "/home/me/train.py", 12, 3, 1)
+    assert find_causes(case(look(200, functions=(function,)), rises=replace(RISES, functions=200))) == ()
+
+
+WAITS = Collected(5000, {"CPU:0": 150_000}, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("rises", "fix"),
+    [
+        (replace(RISES, calls=200), "predict_on_batch"),
+        (replace(RISES, calls=20, py_functions=20), "every 10 calls"),
+        (RISES, "gc.freeze()"),
+    ],
+)
+def test_what_one_collection_gives_back_waits_for_the_collector(rises: Rises, fix: str) -> None:
+    leak = only(find_causes(case(rises=rises, collected=WAITS)))
+    assert leak.cause == "waits_for_collector" and fix in leak.fix
+    [growth] = with_remedy([replace(GROWING, explanation="Growing: it grows")], [leak])
+    assert growth.verdict == "waits for the collector" and fix in growth.explanation
+
+
+def test_a_cycle_of_the_users_is_named_with_its_line() -> None:
+    cycle = Cycle("objects of class Result", 40, "callback", Place("train.py", 12, "self.callback = self.show"))
+    leak = only(find_causes(case(collected=replace(WAITS, cycle=cycle))))
+    assert (leak.whose, leak.known_issue, leak.where) == ("yours", "", "train.py:12, self.callback = self.show")
+    assert "40 were objects of class Result, each of which refers to itself through .callback." in leak.evidence
+    assert leak.fix.startswith("Break the cycle: hold the object by weakref.ref")
+
+
+def test_a_collection_that_gives_little_back_is_no_cause() -> None:
+    assert find_causes(case(collected=Collected(5, {"CPU:0": 10}))) == ()
+    assert with_remedy([GROWING], []) == (GROWING,)
+
+
+def test_a_librarys_own_cache_is_not_the_users_container() -> None:
+    own = Chain(Root("global", "tape_cache", "tensorflow.script_ops", os.__file__), (LIST,))
+    assert find_causes(case(look(200, replace(HELD, chain=own, place=None)))) == ()
+    kept_there = replace(HELD, chain=own, place=Place("train.py", 9, "self.losses.append(loss)"))
+    assert only(find_causes(case(look(200, kept_there)))).cause == "retained_tensors"
+
+
+def test_functions_that_keep_an_array_each() -> None:
+    place = Place("train.py", 7, "table = load()")
+    steps = (LIST, Step("[...]", "<lambda>", "builtins"), Step("closes over table", "ndarray", "numpy"))
+    listed = Chain(Root("registry", "TensorFlow's list of Python functions of a graph", "", ""), steps)
+    contents = Contents("array", 200, 200_000, "<lambda>", "float32[250]", "", False, 0, listed, place, None, "table")
+    leak = only(find_causes(case(look(200, contents), growth=HOST)))
+    assert (leak.cause, leak.known_issue) == ("retained_arrays", "tensorflow #37653")
+    assert leak.where == "train.py:7, table = load()"
+    words = "200 functions <lambda> are alive, each with its own table (float32[250]): 195.3 KiB."
+    assert leak.evidence.startswith(words) and "once, before the loop" in leak.fix and "from_generator" in leak.fix
+    assert leak.trace[0].words.startswith("TensorFlow's list") and leak.trace[-1].words.endswith("ndarray x200")
+
+
+def test_of_functions_that_were_not_followed_it_is_not_said_who_keeps_them() -> None:
+    place, alone = Place("train.py", 7, "table = load()"), Chain(None, (Step("", "ndarray", "numpy"),))
+    contents = Contents("array", 200, 200_000, "<lambda>", "float32[250]", "", False, 0, alone, place, None, "table")
+    leak = only(find_causes(case(look(200, contents), growth=HOST)))
+    assert (leak.where, leak.known_issue, leak.trace) == ("train.py:7, table = load()", "", ())
+    assert "once, before the loop" in leak.fix and "TensorFlow" not in leak.fix
+
+
+def test_a_collector_that_is_switched_off_is_named_where_nothing_else_is() -> None:
+    assert "gc.enable()" in only(find_causes(case(look(200), collector_on=False))).fix
+    off_at = Place("train.py", 3, "gc.disable()")
+    leak = only(find_causes(case(look(200), collector_on=False, off_at=off_at)))
+    assert leak.where == "train.py:3, gc.disable()"
+
+
+def test_a_finding_in_words() -> None:
+    leak = only(find_causes(case(look(200, HELD))))
+    assert leak_title(leak) == "Tensors are kept (retained_tensors): +1000 B a step since step 20 (80% sure)"
+    assert ": +3.0 KiB an epoch since" in leak_title(replace(leak, rate=3072.0, unit="epoch"))
+    assert [line.partition(":")[0] for line in leak_lines(leak)] == ["Where", "Fix", "Evidence"]
+    lines = trace_lines(leak)
+    assert lines[0].startswith("global losses of train.py") and "CHANGE THIS" in lines[1]
+    assert lines[2].strip() == "-> [...] EagerTensor x200  [stuck]: float32[250]"
+
+
+def test_a_finding_of_unknown_figures_in_words() -> None:
+    leak = LeakFinding("odd", "", None, None, None, "", "")
+    assert leak_title(leak) == "odd" and leak_lines(leak) == () and trace_lines(leak) == ()
+
+
+def test_tapes_that_are_kept_keep_tensors() -> None:
+    chain = Chain(Root("local", "tapes", "main", "train.py", 3), (LIST, Step("[0]", "GradientTape", "tensorflow")))
+    pile = Pile("tape", "GradientTape", "tensorflow", 200, 100, chain, Place("train.py", 9, "tapes.append(tape)"))
+    leak = only(find_causes(case(look(100), look(200, piles=(pile,)))))
+    assert leak.cause == "retained_tensors" and leak.where == "train.py:9, tapes.append(tape)"
+    assert "100 of them new since" in leak.evidence and leak.trace[-1].words == "[0] GradientTape x200"
+
+
+def test_a_tape_that_records_between_steps_keeps_them_all() -> None:
+    chain = Chain(Root("local", "tape", "main", "train.py", 3), (Step("", "GradientTape", "tensorflow"),))
+    leak = only(find_causes(case(look(200, piles=(Pile("open tape", "GradientTape", "tensorflow", 1, None, chain),)))))
+    assert leak.cause == "retained_tensors" and leak.where == "tape" and "between steps" in leak.evidence
+
+
+def test_objects_beside_what_they_hold_are_no_cause_of_their_own() -> None:
+    pile = Pile("object", "Item", "__main__", 200, None, CHAIN)
+    assert only(find_causes(case(look(200, HELD, piles=(pile,))))).cause == "retained_tensors"
+    assert only(find_causes(case(look(200, piles=(pile,))))).cause == "python_objects"
+
+
+HOST = replace(GROWING, series="host_rss_bytes")
+
+
+def test_what_is_outside_python_is_told_by_what_gives_it_back() -> None:
+    freed = case(look(200), growth=HOST, collected=Collected(5, {}, 0, malloc_bytes=180_000))
+    assert only(find_causes(freed)).cause == "malloc_retention"
+    assert freed.collected is not None
+    for top, cause in ((170_000, "malloc_retention"), (1_000, "fragmentation")):
+        in_pieces = replace(freed, collected=replace(freed.collected, top_bytes=top))
+        assert only(find_causes(in_pieces)).cause == cause
+    leak = only(find_causes(case(look(200), growth=HOST, collected=Collected(5, {}, 0, malloc_bytes=10))))
+    assert leak.cause == "native" and "collection" in leak.evidence and "release()" in leak.fix
+    assert [link.words for link in leak.trace] == ["held outside Python"]
+
+
+def test_a_device_is_not_explained_by_what_the_host_gives_back() -> None:
+    assert find_causes(case(look(200), collected=Collected(5, {}, 0, malloc_bytes=10**9))) == ()
+
+
+def test_programs_of_models_that_xla_compiles_are_kept() -> None:
+    rises = replace(RISES, calls=10, models=10)
+    leak = only(find_causes(case(look(200, is_compiled=True), growth=HOST, rises=rises)))
+    assert (leak.cause, leak.unit, leak.rate) == ("compiled_programs", "model", 20_000)
+    assert only(find_causes(case(look(200), growth=HOST, rises=rises))).cause == "native"
+
+
+PLACES = {name: Place("train.py", line, name) for line, name in enumerate(("tables", "names", "seeds", "py_functions"))}
+
+
+def made(**counts: int) -> Made:
+    return Made(steps=200, places=PLACES, **counts)
+
+
+def test_tables_that_are_made_again_and_again_are_tensorflows() -> None:
+    leak = only(find_causes(case(look(200), made=made(tables=100))))
+    assert (leak.cause, leak.whose, leak.known_issue) == ("resource_tables", "TensorFlow's", "tensorflow #61866")
+    assert leak.where == "train.py:0, tables" and "100 lookup tables" in leak.evidence and "once" in leak.fix
+    assert [link.verdict for link in leak.trace] == ["expected", "suspect"]
+
+
+def test_a_few_tables_or_ones_too_small_for_the_growth_are_no_cause() -> None:
+    assert find_causes(case(look(200), made=made(tables=4))) == ()
+    assert find_causes(case(look(200), made=made(tables=400))) == ()
+
+
+def test_what_the_user_keeps_comes_before_what_is_only_counted() -> None:
+    assert only(find_causes(case(look(200, HELD), made=made(tables=100)))).cause == "retained_tensors"
+
+
+def test_graphs_that_are_pinned_and_tables_are_both_told() -> None:
+    rises = replace(RISES, calls=10, models=10, gradients=20, functions=50)
+    found = find_causes(case(look(200), rises=rises, made=made(tables=10)))
+    assert [leak.cause for leak in found] == ["graphs_pinned", "resource_tables"]
+
+
+KERNELS = replace(HOST, bytes_per_step=40_000.0)
+
+
+def test_kernels_of_new_names_or_seeds_are_named_if_they_explain_the_growth() -> None:
+    leak = only(find_causes(case(look(200), growth=KERNELS, made=made(names=200))))
+    assert (leak.cause, leak.where) == ("kernel_cache", "train.py:1, names")
+    assert "200 variables got new names" in leak.evidence and "release()" in leak.fix
+    seeded = only(find_causes(case(look(200), growth=KERNELS, made=made(seeds=190, names=10))))
+    assert seeded.where == "train.py:2, seeds" and "SeedGenerator" in seeded.fix
+    assert "10 variables got new names and 190 eager operations drew a seed" in seeded.evidence
+    for number in (4, 40, 2000):
+        assert only(find_causes(case(look(200), growth=KERNELS, made=made(names=number)))).cause == "native"
+    # Kernels are the host's.
+    device = replace(KERNELS, series="device_in_use_bytes CPU:0")
+    assert find_causes(case(look(200), growth=device, made=made(names=200))) == ()
+
+
+def test_tapes_in_tensorflows_cache_are_named_if_they_hold_the_growth() -> None:
+    tapes = replace(made(tapes=200, py_functions=200), tape_bytes=900.0)
+    leak = only(find_causes(case(look(200), made=tapes)))
+    assert (leak.cause, leak.where, leak.whose) == ("tape_cache", "train.py:3, py_functions", "TensorFlow's")
+    assert "numpy_function" in leak.fix and "gained 200" in leak.evidence
+    assert find_causes(case(look(200), made=replace(tapes, tape_bytes=100.0))) == ()
+    # Each has a kernel, too, which is the host's.
+    both = case(look(200), growth=KERNELS, made=replace(tapes, tape_bytes=3000.0))
+    assert only(find_causes(both)).cause == "tape_cache"
+
+
+def test_ever_new_shapes_on_a_cpu_with_onednn_are_named_if_graphs_do_not_grow() -> None:
+    shapes = replace(made(calls=100, shapes=60), has_onednn=True)
+    leak = only(find_causes(case(look(200), growth=KERNELS, made=shapes)))
+    assert (leak.cause, leak.whose, leak.confidence) == ("onednn_cache", "TensorFlow's", 0.6)
+    assert "60 of 100 calls" in leak.evidence and "TF_ENABLE_ONEDNN_OPTS=0" in leak.fix
+    traced = replace(RISES, functions=60)
+    assert only(find_causes(case(look(200), growth=KERNELS, made=shapes, rises=traced))).cause == "native"
+    much = replace(HOST, bytes_per_step=1e6)
+    assert only(find_causes(case(look(200), growth=much, made=shapes))).cause == "native"
+    others: tuple[dict[str, Any], ...] = ({"has_onednn": False}, {"shapes": 30}, {"shapes": 10, "calls": 10})
+    for other in others:
+        assert only(find_causes(case(look(200), growth=KERNELS, made=replace(shapes, **other)))).cause == "native"
+    assert find_causes(case(look(200), made=shapes)) == ()
+
+
+def test_a_graph_that_gains_operations_is_named_with_the_line() -> None:
+    grown = GrownGraph("Graph", 5000, 300, Place("train.py", 9, "tf.reduce_sum(x)"))
+    found = case(look(100), look(200, grown_graph=grown), growth=HOST)
+    leak = only(find_causes(found))
+    assert (leak.cause, leak.where, leak.whose) == ("graph_growth", "train.py:9, tf.reduce_sum(x)", "yours")
+    assert "gained 300 operations in 100 steps" in leak.evidence
+    few = replace(grown, more=19)
+    assert only(find_causes(case(look(100), look(200, grown_graph=few), growth=HOST))).cause == "native"
+    much = replace(HOST, bytes_per_step=1e6)
+    assert only(find_causes(case(look(100), look(200, grown_graph=grown), growth=much))).cause == "native"
+    assert only(find_causes(case(look(200, grown_graph=grown), growth=HOST))).cause == "native"
