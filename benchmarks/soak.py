@@ -189,7 +189,7 @@ def _is_ours(value: Any) -> bool:
 def _patches() -> int:
     """How many functions of the frameworks are ours."""
     found = 0
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         if not name.startswith(("keras.", "tensorflow.python.")):
             continue
         for value in list(vars(module).values()):

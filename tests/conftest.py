@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+# TensorFlow has oneDNN on or off as the CPU is, and with it an allocator that counts in part. Tests are not to depend
+# on the CPU: those that want it off say so.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 _JOIN_S, _MAX_JOINS = 1.0, 30
 _METHODS = {
     "callback list": ("on_train_begin", "on_test_begin", "on_predict_begin"),

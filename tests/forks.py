@@ -17,13 +17,24 @@ from pathlib import Path
 from types import CodeType
 from typing import IO
 
-__all__ = ["Forked", "run_forked", "start_forked"]
+__all__ = ["Forked", "plain_environment", "run_forked", "start_forked"]
 
 ROOT = Path(__file__).parents[1]
 _MOST_S = 900
 _MOST_BYTES = 2**20
 # TensorFlow reads these as it is imported, so what differs in them has a server of its own.
 _AT_IMPORT = ("TF_ENABLE_ONEDNN_OPTS",)
+
+
+def plain_environment(**changes: str) -> dict[str, str]:
+    """This process's variables without those that set how TensorFlow, Keras or kerasmemwatch work, and some more.
+
+    oneDNN is on, whatever TensorFlow makes of the CPU: without it no allocator of a CPU counts in part.
+    """
+    ours = ("KERASMEMWATCH", "TF_", "KERAS")
+    base = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    base |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    return {**base, "TF_ENABLE_ONEDNN_OPTS": "1", **changes}
 
 
 class Forked:

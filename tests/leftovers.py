@@ -25,7 +25,7 @@ HOOKED = (
 def functions() -> dict[tuple[str, str, str], Any]:
     """Every function of the frameworks' modules and of their classes, by where it is."""
     found: dict[tuple[str, str, str], Any] = {}
-    for module_name, module in list(sys.modules.items()):
+    for module_name, module in sys.modules.copy().items():
         if not module_name.startswith(HOOKED):
             continue
         for name, value in list(vars(module).items()):

@@ -23,6 +23,8 @@ __all__ = ["Suspect", "count_objects", "find_suspects", "grown"]
 # Objects for each repeat below which a type is no suspect: a few grow with the measuring itself.
 _MIN_RATE = 0.5
 _MAX_SUSPECTS = 5
+# CPU time that the search for a name may take: a test that fails can wait, and is to name the same on a slow machine.
+_SEARCHES_S = 10.0
 # Types of Python's own that accompany nearly everything.
 _COMPANIONS = frozenset({"cell", "function", "dict", "list", "tuple", "weakref.ReferenceType", "set"})
 _WAITS = "waits_for_collector"
@@ -79,7 +81,7 @@ def find_suspects(step: Callable[[], object], repeats: int, rate: float) -> list
 def _look(number: int, before: Look | None, grown_bytes: float, rows: int) -> Look:
     suspects = partial(pick_suspects, before=before, grown_bytes=grown_bytes, rows=rows)
     graphs = None if before is None else before.graph_sizes
-    return take_look(number, suspects, sys._getframe(), graphs_before=graphs)
+    return take_look(number, suspects, sys._getframe(), graphs_before=graphs, searches_s=_SEARCHES_S)
 
 
 def _of_cause(leak: LeakFinding) -> Suspect:

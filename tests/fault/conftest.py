@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forks import Forked, run_forked, start_forked
+from forks import Forked, plain_environment, run_forked, start_forked
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ROOT = str(Path(__file__).parents[2])
@@ -18,11 +17,6 @@ TIMEOUT_S = 900
 
 collect_ignore = ["scripts"]
 sys.path.insert(0, str(SCRIPTS))  # for fault_kit, which the scripts import as well
-
-
-def _environment(**changes: str) -> dict[str, str]:
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("KERASMEMWATCH", "TF_", "KERAS"))}
-    return {**base, "PYTHONPATH": ROOT, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **changes}
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +28,7 @@ def execute() -> Callable[..., subprocess.CompletedProcess[str]]:
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *flags, str(SCRIPTS / name), *map(str, arguments)],
-            env=_environment(**environment),
+            env=plain_environment(**environment),
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -50,7 +44,7 @@ def execute_forked() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [str(SCRIPTS / name), *map(str, arguments)]
-        done = run_forked(Path(command[0]), *command[1:], environment=_environment(**environment))
+        done = run_forked(Path(command[0]), *command[1:], environment=plain_environment(**environment))
         return subprocess.CompletedProcess(command, *done)
 
     return run
@@ -64,7 +58,7 @@ def start() -> Callable[..., subprocess.Popen[str]]:
     def run(name: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, str(SCRIPTS / name), *map(str, arguments)],
-            env=_environment(**environment),
+            env=plain_environment(**environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -84,7 +78,7 @@ def start_fit() -> Iterator[Callable[..., Forked]]:
     started = []
 
     def run(name: str, *arguments: object, **environment: str) -> Forked:
-        process = start_forked(SCRIPTS / name, *map(str, arguments), environment=_environment(**environment))
+        process = start_forked(SCRIPTS / name, *map(str, arguments), environment=plain_environment(**environment))
         started.append(process)
         return process
 

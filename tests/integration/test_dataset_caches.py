@@ -14,6 +14,8 @@ from kerasmemwatch.watch.memory_session import MemorySession
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 X, Y = np.ones((64, 100), "float32"), np.ones((64, 1), "float32")
+# The allocator gives a free chunk whole unless it is twice as large as what is asked for.
+MOST = 2 * 64 * 768
 
 
 def rows() -> tf.data.Dataset:
@@ -51,7 +53,7 @@ def test_what_a_cache_holds_while_it_fills() -> None:
     for _ in range(8):
         next(iterator)
         held.append(cached_bytes(iterator))
-    assert held == sorted(held) and held[0] >= 8 * 404 and 64 * 404 <= held[-1] <= 64 * 768
+    assert held == sorted(held) and held[0] >= 8 * 404 and 64 * 404 <= held[-1] <= MOST
     assert cached_bytes(iter(rows().batch(8))) == cached_bytes(iter([1])) is None
 
 
@@ -71,7 +73,7 @@ def test_it_is_read_as_it_fills(how: str) -> None:
     steps, held = facts["dataset_caches_read_steps"], facts["dataset_caches_held_bytes"]
     # A loop's iterator may have ended by its last step.
     assert list(steps) == [0, 20, 40, 60, 80][: len(steps)] and len(steps) >= (5 if how == "fit" else 4)
-    assert list(held) == sorted(held) and held[0] == 0 and 20 * 404 <= held[1] <= held[-1] <= 64 * 768
+    assert list(held) == sorted(held) and held[0] == 0 and 20 * 404 <= held[1] <= held[-1] <= MOST
 
 
 @pytest.mark.parametrize("executed", [1, 2])

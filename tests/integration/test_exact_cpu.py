@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import run_forked
+from forks import plain_environment, run_forked
 
 ROOT = Path(__file__).parents[2]
 # 4 KiB and 4 bytes of weights, far below what the default allocator counts.
@@ -38,16 +37,17 @@ found = [[one.info.name, one.info.counting, one.info.limit_bytes] for one in all
 """
 
 
-def environment(**changes: str) -> dict[str, str]:
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("KERASMEMWATCH", "TF_"))}
-    return {**base, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **changes}
-
-
 def run(folder: Path, script: str, *arguments: str, **variables: str) -> str:
     (folder / "script.py").write_text(script)
     command = [sys.executable, *arguments, "script.py"]
     done = subprocess.run(
-        command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=folder,
+        env=plain_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -57,7 +57,7 @@ def run_imported(folder: Path, script: str, **variables: str) -> str:
     """``run`` where TensorFlow and Keras are imported before anything of ours, which spares the seconds of that."""
     path = folder / "script.py"
     path.write_text(script)
-    status, output, errors = run_forked(path, environment=environment(**variables), folder=folder)
+    status, output, errors = run_forked(path, environment=plain_environment(**variables), folder=folder)
     assert status == 0, errors
     return output
 
@@ -176,7 +176,7 @@ def test_run_has_no_limit_that_is_reported(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "kerasmemwatch", "show", "logs", "--json"],
         cwd=tmp_path,
-        env=environment(),
+        env=plain_environment(),
         capture_output=True,
         text=True,
         check=True,

@@ -19,6 +19,7 @@ from kerasmemwatch.compat.tensorflow import EAGER_PY_FUNCTION, EAGER_TENSOR, LOO
 from kerasmemwatch.leaks.evidence.functions import traced_functions
 from kerasmemwatch.leaks.evidence.graph_sizes import graph_sizes, grown_graph
 from kerasmemwatch.leaks.evidence.look import take_look
+from kerasmemwatch.leaks.evidence.piles import Count, count_classes
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.watch.search import investigation, leak_search
 
@@ -146,13 +147,16 @@ def test_operations_that_a_loop_adds_to_a_graph_are_found() -> None:
     graph = tf.Graph()
     with graph.as_default():
         total = tf.constant(1.0)
-    sizes = graph_sizes([graph])
-    assert grown_graph([graph], sizes) is None
+    # They are counted before there is a look.
+    sizes = count_classes(5).graphs
+    assert sizes is not None and 1 in sizes.operations.values()
+    assert grown_graph([graph], sizes, sizes) is None
     for _ in range(20):
         with graph.as_default():
             total = total + 1.0
-    grown = grown_graph([tf.Graph(), graph], sizes)
-    assert grown is not None and (grown.num_operations, grown.more) == (41, 40)
+    graphs = [tf.Graph(), graph]
+    grown = grown_graph(graphs, graph_sizes(graphs, step=15), sizes)
+    assert grown is not None and (grown.num_operations, grown.more, grown.steps) == (41, 40, 10)
     assert grown.place is not None and grown.place.source == "total = total + 1.0"
 
 
@@ -166,7 +170,7 @@ def test_a_loop_that_keeps_nothing_is_not_looked_at(tmp_path: Path, monkeypatch:
 def test_the_first_look_is_refused_if_it_takes_more_than_all_looks_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(investigation, "count_classes", lambda *moment: ({}, 60.0))
+    monkeypatch.setattr(investigation, "count_classes", lambda *moment: Count(60.0, {}))
     for dear in ("take_look", "collect"):
         monkeypatch.setattr(investigation, dear, lambda *args, **more: pytest.fail("looked"))
     kept: list[Any] = []

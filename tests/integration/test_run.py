@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from forks import plain_environment
 
 from kerasmemwatch.recording import load, runs
 
@@ -21,18 +22,13 @@ NOISE = re.compile(r"^(WARNING: All log messages|[IWE]\d{4} |To enable the follo
 COUNT = re.compile(r"(?<=__inference_one_step_on_data_)\d+")
 
 
-def environment(**changes: str) -> dict[str, str]:
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("KERASMEMWATCH", "TF_"))}
-    return {**base, "PYTHONPATH": ROOT, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", **changes}
-
-
 def execute(
     folder: Path, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment() if env is None else env,
+        env=plain_environment() if env is None else env,
         input=stdin,
         capture_output=True,
         text=True,
@@ -95,7 +91,7 @@ def test_module_with_relative_imports(tmp_path: Path) -> None:
 def test_own_sitecustomize_still_runs(tmp_path: Path, text: str) -> None:
     write(tmp_path, site__in__sitecustomize=text)
     write(tmp_path, script="import sys; print(getattr(sys, 'mine', ''), 'sitecustomize' in sys.modules, sys.path)")
-    env = environment(PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), ROOT]))
+    env = plain_environment(PYTHONPATH=os.pathsep.join([str(tmp_path / "site"), ROOT]))
     plain = execute(tmp_path, "script.py", env=env)
     watched = execute(tmp_path, *WATCHED, "script.py", env=env)
     assert (watched.stdout, watched.returncode) == (plain.stdout, plain.returncode)
@@ -138,7 +134,7 @@ def test_children_are_unharmed(tmp_path: Path) -> None:
 
 def test_disabled_run_is_a_plain_run(tmp_path: Path) -> None:
     write(tmp_path, script="import os\nprint(sorted(os.environ.items()))")
-    assert_same(tmp_path, "script.py", env=environment(KERASMEMWATCH_DISABLE="1"))
+    assert_same(tmp_path, "script.py", env=plain_environment(KERASMEMWATCH_DISABLE="1"))
 
 
 TRAIN = """
@@ -254,7 +250,7 @@ def test_children_have_their_own_runs(tmp_path: Path) -> None:
     """The launcher's package is on nobody's path here."""
     write(tmp_path, script=TRAINING_CHILDREN)
     launcher = f"import sys; sys.path.insert(0, {ROOT!r}); from kerasmemwatch.cli import main; sys.exit(main())"
-    env = environment()
+    env = plain_environment()
     del env["PYTHONPATH"]
     done = execute(tmp_path, "-c", launcher, "run", "script.py", env=env)
     assert (done.returncode, done.stdout) == (0, "[0, 0]\n"), done.stderr
@@ -285,7 +281,7 @@ def test_interrupt_ends_the_script_as_it_would(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, *WATCHED, "script.py"],
         cwd=tmp_path,
-        env=environment(),
+        env=plain_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

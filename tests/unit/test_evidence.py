@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import weakref
 from collections import deque
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from kerasmemwatch.leaks.evidence import heap as heap_module
 from kerasmemwatch.leaks.evidence.age import Moment
 from kerasmemwatch.leaks.evidence.chains import find_chain
 from kerasmemwatch.leaks.evidence.collector import collect
@@ -462,6 +464,20 @@ def test_a_way_is_found_past_many_objects_that_refer_back() -> None:
         chain = find_chain(heap, target, roots, {})
         trees.clear()
     assert step is not None and chain.expression == "tree.root"
+
+
+@pytest.mark.parametrize(("searches_s", "is_cut"), [(0.5, True), (100.0, False)])
+def test_a_way_is_cut_where_the_time_is_up(searches_s: float, is_cut: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.unfreeze()  # else the module itself may be unknown
+    kept_by_the_module[:] = [[[[[["deep"]]]]]]
+    deep = kept_by_the_module[0][0][0][0]
+    seconds = itertools.count()
+    monkeypatch.setattr(heap_module.time, "thread_time", lambda: next(seconds) / 3)
+    with Heap(set(), searches_s=searches_s) as heap:
+        chain = find_chain(heap, deep, user_roots(None), {})
+    kept_by_the_module.clear()
+    assert chain.is_cut is is_cut and (chain.root is None) is is_cut
+    assert is_cut or chain.expression == "kept_by_the_module[0][0][0][0]"
 
 
 def test_objects_are_told_from_older_ones_until_a_full_collection() -> None:

@@ -20,6 +20,8 @@ _KEEPS = "MemoryCacheImpl"
 def cache_sizes(dataset: Any) -> tuple[int | None, ...]:
     """Bytes that each in-memory ``cache()`` of a dataset holds once all elements have passed; ``None`` if unknown.
 
+    It may hold a little more: the allocator gives a free chunk whole unless it is twice as large as what is asked for.
+
     Args:
         dataset: A ``tf.data.Dataset``; anything else has no cache.
     """

@@ -10,7 +10,7 @@ from kerasmemwatch.records.growth import LeakFinding, TraceLink
 __all__ = ["graph_growth", "graphs_pinned"]
 
 _FEWEST = 3
-# Operations between two looks, in all and a step, and the most that RSS grows by for one.
+# Operations since then, in all and a step, and the most that RSS grows by for one.
 _FEWEST_OPERATIONS, _LEAST_A_STEP, _MAX_OPERATION_BYTES = 10, 0.2, 128 * 1024
 
 
@@ -53,13 +53,13 @@ def graphs_pinned(case: Case) -> Iterator[LeakFinding]:
 
 
 def graph_growth(case: Case) -> Iterator[LeakFinding]:
-    """A finding if a graph gained operations between two looks."""
+    """A finding if a graph gained operations since graphs were first counted."""
     grown = None if case.look is None else case.look.grown_graph
     # Graphs live on the host.
     most = max(case.growth, key=lambda each: (each.series.startswith("host"), each.bytes_per_step or 0.0))
-    if grown is None or len(case.looks) < 2 or not (most.bytes_per_step or 0.0) > 0:
+    if grown is None or not (most.bytes_per_step or 0.0) > 0:
         return
-    steps = case.looks[-1].step - case.looks[0].step
+    steps = grown.steps
     is_enough = grown.more >= max(_FEWEST_OPERATIONS, _LEAST_A_STEP * steps)
     if not is_enough or grown.more * _MAX_OPERATION_BYTES < (most.bytes_per_step or 0.0) * steps:
         return

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import trace_of
+from kerasmemwatch.leaks.evidence.chains import Chain
 from kerasmemwatch.leaks.evidence.look import Contents, Look
-from kerasmemwatch.leaks.evidence.roots import is_user_file
+from kerasmemwatch.leaks.evidence.roots import is_library_file, is_user_file
 from kerasmemwatch.records.growth import LeakFinding, TraceLink
 from kerasmemwatch.units import KIB, format_bytes
 
@@ -82,13 +83,15 @@ def retained(case: Case) -> Iterator[LeakFinding]:
         is_known_by_size = gain.contents.kind == "object" or gain.contents.length is not None
         if is_known_by_size and not _explains(case, gain, share):
             continue
+        if _is_nameless(gain.contents) and not (gain.is_measured or _is_like(share)):
+            continue
         yield _finding(case, gain, per_step, share)
 
 
 def _gains(case: Case) -> Iterator[_Gain]:
     newest, first = case.looks[-1], case.looks[0]
     for key, each in newest.containers.items():
-        if each.chain is None or (each.chain.root is None and not each.closes_over) or _is_librarys(each):
+        if each.chain is None or not _is_followed(each, each.chain) or _is_librarys(each):
             continue
         # Plain values and single arrays are looked for only where nothing else explains the growth: not in each look.
         is_in_every_look = each.kind != "object" and each.length is None
@@ -102,18 +105,32 @@ def _gains(case: Case) -> Iterator[_Gain]:
             yield _Gain(each, each.num_bytes, each.count, newest.step, False)
 
 
+def _is_followed(each: Contents, chain: Chain) -> bool:
+    """Whether something is known of what holds a container, or the time was too short for that."""
+    return chain.root is not None or bool(each.closes_over) or chain.is_cut
+
+
+def _is_nameless(each: Contents) -> bool:
+    return (each.chain is None or each.chain.root is None) and not each.closes_over
+
+
+def _is_like(share: float | None) -> bool:
+    """Whether what a container gained is as large as the growth."""
+    return share is not None and 0.5 <= share <= 2.0
+
+
 def _is_librarys(each: Contents) -> bool:
     """Whether a module of a library holds the container by itself, as TensorFlow's caches are."""
     root = None if each.chain is None else each.chain.root
-    is_named = root is not None and root.kind in ("global", "class") and bool(root.file)
-    return root is not None and is_named and not is_user_file(root.file) and each.place is None
+    is_named = root is not None and root.kind in ("global", "class")
+    return root is not None and is_named and is_library_file(root.file) and each.place is None
 
 
 def _explains(case: Case, gain: _Gain, share: float | None) -> bool:
     """Whether the size explains the growth, which is all that one look has of it; plain values are on the host."""
     chain = gain.contents.chain
     is_users = chain is not None and chain.root is not None and is_user_file(chain.root.file)
-    is_like = gain.is_measured or (share is not None and 0.5 <= share <= 2.0)
+    is_like = gain.is_measured or _is_like(share)
     is_there = gain.contents.kind == "tensor" or case.main.series.startswith("host")
     return is_users and is_like and is_there
 
@@ -123,7 +140,10 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
     name = _name(each)
     about = "about " if each.kind == "object" else ""
     size = f"{about}{format_bytes(each.num_bytes)}"
-    holds = f"{name} ({each.container}) holds {each.count:,} {_things(each)}: {size}."
+    who = f"{name} ({each.container})"
+    if _is_nameless(each):
+        who = f"A {each.container}, whose name there was no time to find,"
+    holds = f"{who} holds {each.count:,} {_things(each)}: {size}."
     if each.closes_over:
         holds = f"{each.count:,} functions {each.container} are alive, each with its own {name} ({each.like}): {size}."
     if each.length is not None:
@@ -137,7 +157,7 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
         holds += f" It gained {gain.count:,.0f} ({about}{format_bytes(gain.num_bytes)}) in {gain.steps:,.0f} steps."
     if each.view_bytes > each.num_bytes / 2:
         holds += " Each is a small part of a larger array, all of which stays."
-    is_sure = share is not None and 0.5 <= share <= 2.0
+    is_sure = _is_like(share)
     is_counted = each.kind != "object" and each.length is None
     confidence = (0.95 if is_sure else 0.7) if gain.is_measured else (0.8 if is_sure and is_counted else 0.5)
     return LeakFinding(
@@ -146,7 +166,7 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
         bytes_per_step=per_step,
         since_step=case.main.since_step,
         confidence=confidence,
-        where=at(each.place, name),
+        where=at(each.place, "" if _is_nameless(each) else name),
         fix=_fix(each, name),
         unit="step",
         rate=per_step,
@@ -173,8 +193,8 @@ def _things(each: Contents) -> str:
 
 
 def _trace(each: Contents) -> tuple[TraceLink, ...]:
-    if each.closes_over and (each.chain is None or each.chain.root is None):
-        return ()  # there was no time to follow what holds them
+    if each.chain is None or each.chain.root is None:
+        return ()  # there was no time to follow what holds it
     if each.kind == "object":
         return trace_of(each.chain, each.like, "one of many", each.count)
     return trace_of(each.chain, "EagerTensor" if each.kind == "tensor" else "ndarray", each.like, each.count)
@@ -182,12 +202,9 @@ def _trace(each: Contents) -> tuple[TraceLink, ...]:
 
 def _name(each: Contents) -> str:
     """The container as an expression of the user's."""
-    chain = each.chain
     if each.closes_over:
         return each.closes_over
-    if chain is None or chain.root is None:
-        return "something"
-    return chain.expression
+    return f"the {each.container}" if each.chain is None or _is_nameless(each) else each.chain.expression
 
 
 def _fix(each: Contents, name: str) -> str:
@@ -199,6 +216,7 @@ def _fix(each: Contents, name: str) -> str:
             f"Keep what you need of each part, or write the parts to a file; or begin {name} anew at each epoch's end. "
             "To join all again in each step also copies all of it."
         )
+    empty = f"or empty {name} at each epoch's end" + ("" if _is_nameless(each) else f": {name}.clear()")
     if each.closes_over:
         fix = f"Make the function, and the dataset it is part of, once, before the loop: each keeps its {name}."
         kept = " TensorFlow keeps each Python function that becomes an operation (from_generator, numpy_function)."
@@ -210,11 +228,8 @@ def _fix(each: Contents, name: str) -> str:
     if each.kind == "tensor" and each.scalars:
         return f"Keep a number instead of the tensor, float(value): {_example(source, 'float')}"
     if each.kind == "tensor":
-        return (
-            f"Keep what you need of each, such as float(tf.reduce_mean(value)), or empty {name} at each epoch's end: "
-            f"{name}.clear()"
-        )
-    return f"Keep what you need of each, or write it to a file; or empty {name} at each epoch's end: {name}.clear()"
+        return f"Keep what you need of each, such as float(tf.reduce_mean(value)), {empty}"
+    return f"Keep what you need of each, or write it to a file; {empty}"
 
 
 def _example(source: str, function: str) -> str:

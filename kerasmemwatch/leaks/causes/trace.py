@@ -23,7 +23,7 @@ def trace_of(chain: Chain | None, last: str = "", reason: str = "", count: int =
         reason: Why what leaks is said to be stuck.
         count: How many are held alike.
     """
-    if chain is None:
+    if chain is None or chain.is_cut:
         return ()
     alike = f" x{count:,}" if count > 1 else ""
     if chain.root is None:

@@ -50,11 +50,12 @@ class Chain:
     Attributes:
         root: Where it begins; ``None`` if nothing leads to the object that the collector sees.
         steps: The objects from the root's value to the object.
-        file: Source of the class or function whose attribute or variable holds the first step, if it is no root's.
+        is_cut: Whether the time was up before a root was found.
     """
 
     root: Root | None
     steps: tuple[Step, ...] = field(default=())
+    is_cut: bool = False
 
     @property
     def expression(self) -> str:
@@ -98,7 +99,7 @@ def find_chain(heap: Heap, target: Any, roots: Mapping[int, Root], registries: M
         frontier = sorted(following, key=lambda each: (_rank(each), alike[type(each)]))[:_MAX_FRONTIER]
         if not frontier or beyond > _MAX_BEYOND_LIBRARY or heap.is_late:
             break
-    return library or Chain(None, (_step("", target),))
+    return library or Chain(None, (_step("", target),), is_cut=bool(frontier) and heap.is_late)
 
 
 def _root(each: Any, child: Any, roots: Mapping[int, Root], registries: Mapping[int, str]) -> tuple[Root | None, bool]:

@@ -99,7 +99,7 @@ def _unreachable() -> tuple[int, Cycle | None]:
 
 def switched_off_at() -> Place | None:
     """The user's line that switches Python's collector off; ``None`` if it is not found."""
-    files = dict.fromkeys(map(file_of, list(sys.modules.values())))
+    files = dict.fromkeys(map(file_of, sys.modules.copy().values()))
     lines = (calling_line(file, "gc", "disable") for file in files if is_user_file(file))
     return next(filter(None, lines), None)
 

@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Heap", "Holders"]
+__all__ = ["SEARCHES_S", "Heap", "Holders"]
 
 _CHUNK, _SMALL_CHUNK = 500, 20
 _MANY_ALIKE, _ALIKE = 1000, 50
-# CPU time of all searches for referrers together, from the first on; if the visit of all objects took longer, as much.
-_SEARCHES_S = 0.4
+SEARCHES_S = 0.4
 _NO_DATA = (
     FunctionType,
     BuiltinFunctionType,
@@ -48,6 +47,8 @@ _NO_DATA = (
     MethodDescriptorType,
     WrapperDescriptorType,
 )
+# Modules of Python's own whose classes describe code: a third of all references of a program with TensorFlow.
+_DESCRIBE_CODE = frozenset(("inspect", "typing", "dataclasses", "_frozen_importlib", "_frozen_importlib_external"))
 # By the holder's id: the holder, and what it holds.
 Holders = dict[int, tuple[Any, list[Any]]]
 
@@ -60,17 +61,20 @@ class Heap:
     Args:
         kinds: Classes whose instances' holders are wanted. The collector need not know the instances themselves.
         more: Objects that the collector does not know, such as dicts of plain values in local variables.
+        searches_s: CPU time of all searches for referrers together, from the first on; if the visit of all objects
+            took longer, as much.
 
     Attributes:
         counts: Number of live objects of each class.
         held: Who holds instances of ``kinds`` directly, and which.
     """
 
-    def __init__(self, kinds: Iterable[type], more: Iterable[Any] = ()) -> None:
-        self._more = list(more)
+    def __init__(self, kinds: Iterable[type], more: Iterable[Any] = (), *, searches_s: float = SEARCHES_S) -> None:
+        self._more, self._searches_s = list(more), searches_s
         self._kinds = frozenset(kinds)
         self._objects: list[Any] = []
         self._data: list[Any] = []
+        self._data_kinds: list[type] = []
         self._ids: npt.NDArray[np.int64] | None = None
         self._own: set[int] = set()
         self._visit_s, self._late_s = 0.0, math.inf
@@ -92,52 +96,60 @@ class Heap:
         self._objects.extend(self._more)
         kinds = list(map(type, self._objects))
         self.counts = Counter(kinds)
-        # More than half of all objects are functions and parts of classes, which hold no data.
-        are_data = {kind: not issubclass(kind, _NO_DATA) for kind in self.counts}
+        # Most objects are functions and parts of classes, which hold no data.
+        are_data = {kind: _is_data(kind) for kind in self.counts}
         self._data = waiting = list(itertools.compress(self._objects, map(are_data.__getitem__, kinds)))
+        _leave_out(self._data, self._objects)  # it may be in itself, as long as it is
         # Tuples that others hold: none of them is still being made, so they may have one more reference. And dicts of
         # plain values and arrays, which the collector doesn't track.
-        others: dict[int, Any] = {}
+        found: dict[int, Any] = {}
+        others: list[Any] = []
         wanted = frozenset((tuple, dict, *self._kinds))
         while waiting:
-            before = len(others)
+            before = len(found)
             for chunk in _chunks(waiting):
                 objects = gc.get_referents(*chunk)
-                found = list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
-                if not self._kinds.isdisjoint(map(type, found)):
+                some = list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
+                if not self._kinds.isdisjoint(map(type, some)):
                     self._note(chunk)
-                for each in found:
-                    if type(each) is tuple or (type(each) is dict and not gc.is_tracked(each)):
-                        others[id(each)] = each
-            waiting = list(itertools.islice(others.values(), before, None))
+                found.update(zip(map(id, some), some, strict=True))
+            waiting = list(filter(_is_unknown, itertools.islice(found.values(), before, None)))
+            others += waiting
         self._own = {id(each) for each in (self._objects, self._data, self._more, self.held, self.counts, vars(self))}
         self._own.add(id(self))
         for key in self._own:
             self.held.pop(key, None)
-        self._data.extend(others.values())
-        self._objects.extend(others.values())
+        self._data += others
+        self._data_kinds = list(map(type, self._data))
+        self._objects += others
 
     def __exit__(self, *error: object) -> None:
         self._objects.clear()  # it may be in itself
         self._data.clear()
+        self._data_kinds.clear()
         self._more.clear()
         self.held.clear()
         self.counts.clear()
 
     def _note(self, chunk: list[Any]) -> None:
-        for each in chunk:
-            objects = gc.get_referents(each)
-            held = list(itertools.compress(objects, map(self._kinds.__contains__, map(type, objects))))
-            if held:
-                self.held[id(each)] = each, held
+        for small in _chunks(chunk, _SMALL_CHUNK):
+            if self._kinds.isdisjoint(map(type, gc.get_referents(*small))):
+                continue
+            for each in small:
+                held = [item for item in gc.get_referents(each) if type(item) in self._kinds]
+                if held:
+                    self.held[id(each)] = each, held
 
     def of(self, kinds: Iterable[type]) -> list[Any]:
         """The live objects of some classes."""
         wanted = frozenset(kinds).intersection(self.counts)
         if not wanted:
             return []
-        objects = self._objects if any(issubclass(kind, _NO_DATA) for kind in wanted) else self._data
-        return list(itertools.compress(objects, map(wanted.__contains__, map(type, objects))))
+        if all(map(_is_data, wanted)):
+            objects, kinds = self._data, self._data_kinds
+        else:
+            objects, kinds = self._objects, list(map(type, self._objects))
+        return list(itertools.compress(objects, map(wanted.__contains__, kinds)))
 
     @property
     def is_late(self) -> bool:
@@ -149,7 +161,7 @@ class Heap:
 
         One visit takes 0.05 s of CPU time, of many targets more.
         """
-        self._late_s = min(self._late_s, time.thread_time() + max(_SEARCHES_S, self._visit_s))
+        self._late_s = min(self._late_s, time.thread_time() + max(self._searches_s, self._visit_s))
         wanted = frozenset(map(id, targets))
         found: Holders = {}
         referrers = _some_alike(gc.get_referrers(*targets))
@@ -202,6 +214,23 @@ class Heap:
             (is_known and id(value) not in self._own) or _is_closure(value)
             for value, is_known in zip(values, known, strict=True)
         ]
+
+
+def _is_data(kind: type) -> bool:
+    return not issubclass(kind, _NO_DATA) and kind.__module__ not in _DESCRIBE_CODE
+
+
+def _is_unknown(value: Any) -> bool:
+    """Whether a value that another holds is not among what the collector told."""
+    return type(value) is tuple or (type(value) is dict and not gc.is_tracked(value))
+
+
+def _leave_out(objects: list[Any], unwanted: Any) -> None:
+    """Leave one object out of a list, which is not compared with any: that would call their own methods."""
+    for place, each in enumerate(objects):
+        if each is unwanted:
+            del objects[place]
+            return
 
 
 def _some_alike(objects: list[Any]) -> list[Any]:

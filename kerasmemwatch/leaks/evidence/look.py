@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any
 
 from kerasmemwatch.attribution.live.live_buffers import tensor_bytes
-from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
 from kerasmemwatch.attribution.variables.variable_size import variable_size
 from kerasmemwatch.compat.keras import FUNCTIONAL, GLOBAL_STATE, LAYERS
 from kerasmemwatch.compat.tensorflow import (
@@ -22,18 +21,24 @@ from kerasmemwatch.compat.tensorflow import (
     REGISTERED_GRADIENTS,
     TF_FUNCTION,
 )
-from kerasmemwatch.leaks.evidence.age import Moment
 from kerasmemwatch.leaks.evidence.chains import CLOSES_OVER, Chain, find_chain
 from kerasmemwatch.leaks.evidence.containers import Contents, containers
 from kerasmemwatch.leaks.evidence.functions import TracedFunction, traced_functions
-from kerasmemwatch.leaks.evidence.graph_sizes import GrownGraph, graph_sizes, grown_graph, line_of
-from kerasmemwatch.leaks.evidence.heap import Heap
+from kerasmemwatch.leaks.evidence.graph_sizes import (
+    GraphSizes,
+    GrownGraph,
+    graph_kinds,
+    graph_sizes,
+    grown_graph,
+    line_of,
+)
+from kerasmemwatch.leaks.evidence.heap import SEARCHES_S, Heap
 from kerasmemwatch.leaks.evidence.piles import Pile, class_name, find_piles
 from kerasmemwatch.leaks.evidence.places import Place, adding_line
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file, untracked_locals, user_roots
 
-__all__ = ["Contents", "Look", "Models", "count_classes", "take_look"]
+__all__ = ["Contents", "Look", "Models", "take_look"]
 
 _MAX_SUSPECTS, _MAX_MODELS, _FEW_MODELS, _MAX_GRAPHS = 3, 1, 2, 6
 
@@ -74,8 +79,8 @@ class Look:
         classes: Number of live objects of each class, by its full name.
         call: Line of the user's that is running: the call of ``fit``.
         is_compiled: Whether XLA compiles the model at work.
-        graph_sizes: Number of operations of each live graph.
-        grown_graph: The graph that gained most operations since the look before; ``None`` if none did.
+        graph_sizes: Number of operations of each live graph; ``None`` if no graph was looked at.
+        grown_graph: The graph that gained most operations since the look or count before; ``None`` if none did.
     """
 
     step: int
@@ -90,28 +95,11 @@ class Look:
     classes: Mapping[str, int] = ()  # type: ignore[assignment]
     call: Place | None = None
     is_compiled: bool = False
-    graph_sizes: Mapping[str, int] = ()  # type: ignore[assignment]
+    graph_sizes: GraphSizes | None = None
     grown_graph: GrownGraph | None = None
 
 
 Suspects = Callable[[Mapping[int, Contents]], Sequence[int]]
-
-
-def count_classes(moment: Moment | None = None) -> tuple[dict[str, int] | None, float]:
-    """Number of live objects of each class, and the CPU time that counting took: a fifth of a look's.
-
-    Args:
-        moment: Count those that were there at this moment; there is no number if that can't be told any more.
-    """
-    begun = time.thread_time()
-    objects = all_but_tuples() if moment is None else moment.older()
-    if objects is None:
-        return None, time.thread_time() - begun
-    try:
-        found = {class_name(kind): count for kind, count in Counter(map(type, objects)).items()}
-    finally:
-        objects.clear()  # it may be in itself
-    return found, time.thread_time() - begun
 
 
 def take_look(
@@ -121,8 +109,9 @@ def take_look(
     current: Any = None,
     *,
     before: Mapping[str, int] | None = None,
-    graphs_before: Mapping[str, int] | None = None,
+    graphs_before: GraphSizes | None = None,
     units: int = 0,
+    searches_s: float = SEARCHES_S,
 ) -> Look:
     """Visit all objects.
 
@@ -132,18 +121,19 @@ def take_look(
         frame: Innermost frame of the stack whose functions' variables may hold objects.
         current: The model that is at work; it is expected to live.
         before: Number of objects by class at the look before; ``None`` if there was none.
-        graphs_before: ``graph_sizes`` of the look before.
+        graphs_before: The sizes of graphs at the look or count before.
         units: Steps or calls since then, or over which memory has grown.
+        searches_s: CPU time that searches for names may take, as ``Heap`` has it.
     """
     import numpy as np
 
     begun = time.thread_time()
     tensor_class = EAGER_TENSOR.get()
     call = _call_site(frame)
-    with Heap({tensor_class, np.ndarray}, untracked_locals(frame)) as heap:
+    with Heap({tensor_class, np.ndarray}, untracked_locals(frame), searches_s=searches_s) as heap:
         found, totals, live = containers(heap, tensor_class, tensor_bytes, lambda found: bool(suspects(found)))
         outer, models = _models(heap, before)
-        graphs = heap.of(kind for kind in heap.counts if sys.modules["tensorflow"].Graph in kind.__mro__)
+        graphs = heap.of(graph_kinds(heap.counts))
         roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}
         for key in list(suspects(found))[:_MAX_SUSPECTS]:
             chain = find_chain(heap, live[key], roots, registries)
@@ -157,7 +147,8 @@ def take_look(
         functions = traced_functions(heap.of([TF_FUNCTION.get()]))
         of_functions = [graph for graph in graphs if FUNC_GRAPH.names(type(graph))]
         num_graphs, graph_place = len(of_functions), _graph_place(of_functions[-_MAX_GRAPHS:])
-        sizes, grown = graph_sizes(graphs), grown_graph(graphs, graphs_before or {})
+        sizes = graph_sizes(graphs, step)
+        grown = None if graphs_before is None else grown_graph(graphs, sizes, graphs_before)
         classes = {class_name(kind): count for kind, count in heap.counts.items()}
         live.clear()
         outer.clear()

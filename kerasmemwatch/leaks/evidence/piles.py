@@ -1,19 +1,25 @@
-"""Objects of one class that pile up: tapes, variables, optimizers, iterators, and instances of users' classes."""
+"""How many objects there are of each class, and those classes of which they pile up, such as tapes and variables."""
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
 from kerasmemwatch.compat.tensorflow import OWNED_ITERATOR, TAPE_RECORDS
+from kerasmemwatch.leaks.evidence.age import Moment
 from kerasmemwatch.leaks.evidence.chains import Chain, find_chain
+from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes, graph_kinds, graph_sizes
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.places import Place
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import Root, is_user_file
 
-__all__ = ["Pile", "class_name", "find_piles", "kind_of"]
+__all__ = ["Count", "Pile", "class_name", "count_classes", "find_piles", "kind_of"]
 
 _FEWEST, _LEAST_SHARE, _MAX_PILES = 8, 0.2, 2
 # Their order is that in which they are followed to a name: the ones that hold most come first.
@@ -42,6 +48,45 @@ class Pile:
     more: int | None = None
     chain: Chain | None = None
     place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Count:
+    """What was counted before a look.
+
+    Attributes:
+        cpu_s: CPU time that it took: a third of a look's.
+        classes: Number of live objects of each class; ``None`` if that can't be told.
+        graphs: The sizes of live graphs; ``None`` if that can't be told.
+    """
+
+    cpu_s: float
+    classes: Mapping[str, int] | None = None
+    graphs: GraphSizes | None = None
+
+
+def count_classes(step: int, moment: Moment | None = None) -> Count:
+    """Count live objects.
+
+    Args:
+        step: The newest row's ``step``.
+        moment: Count those that were there at this moment; there is no number if that can't be told any more.
+    """
+    begun = time.thread_time()
+    objects = all_but_tuples() if moment is None else moment.older()
+    if objects is None:
+        return Count(time.thread_time() - begun)
+    try:
+        kinds = list(map(type, objects))
+        counts = Counter(kinds)
+        graphs = None
+        if moment is None:  # what a graph has got since then is not told
+            wanted = frozenset(graph_kinds(counts))
+            graphs = graph_sizes(itertools.compress(objects, map(wanted.__contains__, kinds)), step)
+    finally:
+        objects.clear()  # it may be in itself
+    found = {class_name(kind): count for kind, count in counts.items()}
+    return Count(time.thread_time() - begun, found, graphs)
 
 
 def find_piles(

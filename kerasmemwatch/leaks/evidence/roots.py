@@ -15,7 +15,7 @@ from typing import Any
 
 from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, items_of
 
-__all__ = ["Root", "is_user_file", "module_of_dict", "untracked_locals", "user_roots"]
+__all__ = ["Root", "is_library_file", "is_user_file", "module_of_dict", "untracked_locals", "user_roots"]
 
 _OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: the locals are not the frame's own dict
 _LIBRARIES = tuple(
@@ -56,6 +56,11 @@ def is_user_file(path: str) -> bool:
     return not real.startswith(_LIBRARIES) and not real.startswith(_OWN)
 
 
+def is_library_file(path: str) -> bool:
+    """Whether a source file is a library's; code without a file, such as a doctest's, is told to be nobody's."""
+    return bool(path) and not path.startswith("<") and not is_user_file(path)
+
+
 def user_roots(frame: FrameType | None) -> dict[int, Root]:
     """Names of users' modules and of the running users' functions, by the id of what they hold.
 
@@ -65,7 +70,7 @@ def user_roots(frame: FrameType | None) -> dict[int, Root]:
         frame: Innermost frame of the stack to read.
     """
     found: dict[int, Root] = {}
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         file = file_of(module)
         if is_user_file(file) or (name == "__main__" and not file):
             for variable, value in _named(attributes_of(module) or {}):

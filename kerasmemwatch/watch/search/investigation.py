@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,8 +18,10 @@ from kerasmemwatch.leaks.causes.waiting import is_waiting
 from kerasmemwatch.leaks.causes.workers import is_of_children
 from kerasmemwatch.leaks.evidence.age import Moment
 from kerasmemwatch.leaks.evidence.collector import Collected, collect, rss_bytes, switched_off_at
-from kerasmemwatch.leaks.evidence.look import Look, count_classes, take_look
+from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes
+from kerasmemwatch.leaks.evidence.look import Look, take_look
 from kerasmemwatch.leaks.evidence.makings import Made
+from kerasmemwatch.leaks.evidence.piles import count_classes
 from kerasmemwatch.probes.children import Child, list_children
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.sampling.recorder import Recorder
@@ -31,7 +33,7 @@ __all__ = ["Investigation", "Suspicion", "own_rss_bytes"]
 _LOOK_SHARE, _LOOK_S = 0.01, 2.0
 _FEWEST_CALLS = 4
 # Upper estimates: a collection and a look visit the same objects as a count of them, and take so many times as long.
-_COLLECTION_COUNTS, _LOOK_COUNTS = 3, 6
+_COLLECTION_COUNTS, _LOOK_COUNTS = 2, 4
 _LOOK_AGAIN = 1.4
 _own_rss_bytes = 0
 
@@ -76,7 +78,8 @@ class Investigation:
         self._rises_then = Rises()
         self._collected: Collected | None = None
         self.has_collected = self._has_found = False
-        self._classes: dict[str, int] | None = None
+        self._classes: Mapping[str, int] | None = None
+        self._graphs: GraphSizes | None = None
         self._count_s = 0.0
         self._classes_step = self._num_looks = self._own_rss_bytes = 0
         self._note = ""
@@ -114,7 +117,8 @@ class Investigation:
             return self._found(replace(case, children=self._children))
         if self._classes is None:
             with self._own_rss(recorder):
-                self._classes, self._count_s = count_classes(moment)
+                count = count_classes(step, moment)
+            self._classes, self._graphs, self._count_s = count.classes, count.graphs, count.cpu_s
             self._classes_step, self._spent_s = step, self._spent_s + self._count_s
             if moment is None:
                 # A first verdict may be of a start that has not settled, and a look is dear.
@@ -196,7 +200,7 @@ class Investigation:
                 frame,
                 model,
                 before=self._classes,
-                graphs_before=None if before is None else before.graph_sizes,
+                graphs_before=self._graphs if before is None else before.graph_sizes,
                 units=_units(case, suspicion.step - self._classes_step),
             )
         self._spent_s += look.cpu_s
