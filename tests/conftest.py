@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from protocols import know_protocols
 
 # TensorFlow has oneDNN on or off as the CPU is, and with it an allocator that counts in part. Tests are not to depend
 # on the CPU: those that want it off say so.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+know_protocols()
 
 _JOIN_S, _MAX_JOINS = 1.0, 30
 _METHODS = {

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import CodeType
 from typing import IO
 
+from protocols import know_protocols
+
 __all__ = ["Forked", "plain_environment", "run_forked", "start_forked"]
 
 ROOT = Path(__file__).parents[1]
@@ -162,6 +164,7 @@ def serve(connection: socket.socket) -> CodeType | None:
     import keras  # noqa: F401
     import tensorflow  # noqa: F401 -- which starts no thread before it is used
 
+    know_protocols()
     gc.freeze()  # else each process that ends searches all that was imported for garbage
     for asked, files in _questions(connection):
         if isinstance(asked, int):

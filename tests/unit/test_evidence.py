@@ -500,3 +500,25 @@ def test_objects_are_told_from_older_ones_until_a_full_collection() -> None:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python promotes objects gradually")
+def test_frozen_objects_are_not_taken_for_new_ones() -> None:
+    was_enabled = gc.isenabled()
+    gc.unfreeze()
+    gc.collect()
+    gc.disable()
+    try:
+        moment = Moment(1)
+        gc.freeze()
+        assert moment.older() is None  # it is not listed itself
+        moment = Moment(2)
+        older = moment.older()
+        assert older == []
+        gc.collect(1)  # the moment becomes old itself
+        gc.unfreeze()
+        assert moment.older() is None  # what was frozen is listed after it
+    finally:
+        gc.collect()
+        if was_enabled:
+            gc.enable()

@@ -22,26 +22,32 @@ class Moment:
 
     def __init__(self, step: int) -> None:
         self.step = step
-        self._order = _order()
+        self._collections = _full_collections()
 
     def older(self) -> list[Any] | None:
         """All objects but tuples that were there at the moment and live; ``None`` if that can't be told any more."""
         # Since 3.14 Python promotes objects gradually.
-        if sys.version_info >= (3, 14) or _order() != self._order:
+        if sys.version_info >= (3, 14) or _full_collections() != self._collections:
             return None
-        found: list[Any] = []
+        every: list[Any] = []
         for generation in (2, 1, 0):
             objects = all_but_tuples(generation)
-            is_this = map(operator.is_, objects, itertools.repeat(self))
-            place = next(itertools.compress(itertools.count(), is_this), None)
-            found.extend(objects[:place])
+            every += objects
             objects.clear()  # it may be in itself
-            if place is not None:
-                return found
-        found.clear()
-        return None
+        place, oldest = _place(self, every), _place(vars(sys), every)
+        # One that was frozen is not listed, and once it is unfrozen it is listed after others.
+        if place is None or (oldest is not None and oldest > place):
+            every.clear()
+            return None
+        del every[place:]
+        return every
 
 
-def _order() -> tuple[int, int]:
-    """What changes when Python sorts old objects anew: full collections, and objects that are frozen."""
-    return gc.get_stats()[-1]["collections"], gc.get_freeze_count()
+def _full_collections() -> int:
+    """Python sorts old objects anew in each."""
+    return int(gc.get_stats()[-1]["collections"])
+
+
+def _place(value: object, objects: list[Any]) -> int | None:
+    is_this = map(operator.is_, objects, itertools.repeat(value))
+    return next(itertools.compress(itertools.count(), is_this), None)
