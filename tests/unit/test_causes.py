@@ -176,6 +176,14 @@ def test_graphs_that_the_registry_pins_are_tensorflows() -> None:
     assert "kerasmemwatch.release(model)" in leak.fix and leak.known_issue == "tensorflow #80895"
     again = only(find_causes(case(look(200), rises=replace(rises, models=0))))
     assert again.unit == "fit" and "Compile the model once" in again.fix
+    # Where the functions went, the graphs that stayed tell.
+    gone = replace(rises, functions=0)
+    leak = only(find_causes(case(look(200, graphs=20), rises=gone)))
+    assert leak.cause == "graphs_pinned" and leak.evidence.endswith("2 a model. 20 graphs are alive.")
+    assert find_causes(case(look(200, graphs=19), rises=gone)) == () == find_causes(case(rises=gone))
+    by_step = replace(gone, calls=0, models=0, gradients=200)
+    leak = only(find_causes(case(look(200, graphs=200), rises=by_step)))
+    assert leak.unit == "step" and "200 entries, 1 a step." in leak.evidence
 
 
 @pytest.mark.parametrize(

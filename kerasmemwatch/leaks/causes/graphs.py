@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.records.growth import LeakFinding, TraceLink
+from kerasmemwatch.units import a_unit
 
 __all__ = ["graph_growth", "graphs_pinned"]
 
@@ -15,9 +16,9 @@ _FEWEST_OPERATIONS, _LEAST_A_STEP, _MAX_OPERATION_BYTES = 10, 0.2, 128 * 1024
 
 
 def graphs_pinned(case: Case) -> Iterator[LeakFinding]:
-    """A finding if the registry of gradients grows and functions do."""
+    """A finding if the registry of gradients grows, and functions do or graphs stay with its entries."""
     rises = case.rises
-    if not (rises.gradients >= _FEWEST and rises.functions > 0):
+    if not (rises.gradients >= _FEWEST and (rises.functions > 0 or _are_kept(case))):
         return
     unit, times = _unit(case)
     if not times:
@@ -25,10 +26,9 @@ def graphs_pinned(case: Case) -> Iterator[LeakFinding]:
     rate = case.grown_bytes / times
     again = unit == "fit" and rises.models < times / 2
     look = case.look
-    evidence = (
-        f"TensorFlow's registry of gradients gained {rises.gradients:,.0f} entries, {rises.gradients / times:.3g} a "
-        f"{unit}, and {rises.functions:,.0f} functions stayed with them."
-    )
+    evidence = f"TensorFlow's registry of gradients gained {rises.gradients:,.0f} entries, "
+    evidence += f"{rises.gradients / times:.3g} {a_unit(unit)}"
+    evidence += f", and {rises.functions:,.0f} functions stayed with them." if rises.functions > 0 else "."
     if look is not None:
         evidence += f" {look.graphs:,} graphs are alive."
     yield LeakFinding(
@@ -50,6 +50,11 @@ def graphs_pinned(case: Case) -> Iterator[LeakFinding]:
             TraceLink(".captures variables and optimizer slots", "stuck", "the graph captured them"),
         ),
     )
+
+
+def _are_kept(case: Case) -> bool:
+    """Whether no fewer graphs lived at the newest look than entries had come: TensorFlow may drop functions alone."""
+    return case.look is not None and case.look.graphs >= case.rises_then.gradients >= _FEWEST
 
 
 def graph_growth(case: Case) -> Iterator[LeakFinding]:
@@ -86,7 +91,8 @@ def _unit(case: Case) -> tuple[str, float]:
     """What makes the entries, and how often it happened."""
     rises = case.rises
     for unit, times in (("model", rises.models), ("fit", rises.calls), ("epoch", rises.epochs)):
-        if times >= 2 and rises.gradients >= times * 0.5:
+        is_by_step = unit == "epoch" and rises.gradients >= rises.steps
+        if times >= 2 and rises.gradients >= times * 0.5 and not is_by_step:
             return unit, times
     return "step", rises.train_steps or rises.steps
 

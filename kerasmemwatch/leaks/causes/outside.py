@@ -67,7 +67,7 @@ def native(case: Case) -> Iterator[LeakFinding]:
     if case.look is None or not case.is_host:
         return
     out = [
-        "no container of tensors or arrays, no class of objects, no model and no graph grows with it",
+        "no container of tensors or arrays, no class of objects, no model and no graph explains it",
         *([] if case.collected is None else ["a full collection gave little back"]),
     ]
     yield case.finding(
