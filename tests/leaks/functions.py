@@ -80,7 +80,8 @@ def learning_rate_as_a_number(fixed: bool) -> Any:
     return unit
 
 
-@leak("retracing", units=150, fix="pad to a few lengths", report="TF #62441", holder="model")
+# It is traced twice, and then for any length: oneDNN keeps 106 KiB for each new one, and without oneDNN 3 KiB stay.
+@leak("onednn_cache", units=400, fix="pad to a few lengths", report="TF #62441", holder="model")
 def predict_with_ever_new_lengths(fixed: bool) -> Any:
     model = keras.Sequential([keras.Input((None, 8)), keras.layers.Conv1D(8, 3, padding="same")])
     length = [9]

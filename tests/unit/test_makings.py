@@ -190,6 +190,8 @@ def test_shapes_of_calls_are_counted_from_when_they_are_asked_for(library: Any) 
     made.mark(10)
     # A function's first call has no shape that is new to it.
     assert (made.since(0).calls, made.since(0).shapes, made.since(0).has_onednn) == (5, 2, False)
+    place = made.since(0).places["shapes"]
+    assert place.file == __file__ and place.source.startswith('assert context.call_function("step"')
     made.close()
     assert library.Context.call_function is original
     made.count_shapes()

@@ -217,7 +217,7 @@ class Heap:
 
 
 def _is_data(kind: type) -> bool:
-    return not issubclass(kind, _NO_DATA) and kind.__module__ not in _DESCRIBE_CODE
+    return not issubclass(kind, _NO_DATA) and str(kind.__module__) not in _DESCRIBE_CODE
 
 
 def _is_unknown(value: Any) -> bool:

@@ -203,9 +203,10 @@ class _Hooks:
         self.names.clear()
         self.shapes.clear()
 
-    def count_call(self, *, is_new: bool) -> None:
+    def count_call(self, frame: FrameType, *, is_new: bool) -> None:
         self._counts["calls"] += 1
-        self._counts["shapes"] += is_new
+        if is_new:
+            self.note("shapes", frame)
 
     def note(self, kind: str, frame: FrameType | None) -> None:
         self._counts[kind] += 1
@@ -265,7 +266,7 @@ def _counting_shapes(original: Any) -> Any:
             data = [each for each in inputs if EAGER_TENSOR.is_that_of(each) and each.dtype.is_numpy_compatible]
             key, function = hash((name, *(str(each.shape) for each in data))), hash(name)
             # A function that is called for the first time is new, not its shapes.
-            _hooks.count_call(is_new=key not in _hooks.shapes and function in _hooks.shapes)
+            _hooks.count_call(sys._getframe(1), is_new=key not in _hooks.shapes and function in _hooks.shapes)
             _hooks.shapes |= {key, function}
         with unseen:
             return original(context, name, inputs, *args, **kwargs)
