@@ -160,6 +160,25 @@ def test_operations_that_a_loop_adds_to_a_graph_are_found() -> None:
     assert grown.place is not None and grown.place.source == "total = total + 1.0"
 
 
+ENDLESS = """
+import sys
+import tensorflow as tf
+from kerasmemwatch.leaks.evidence.look import take_look
+
+data = tf.data.Dataset.range(8).map(lambda i: tf.zeros(1024))
+good, bad = iter(data.cache().repeat()), iter(data.repeat().cache())
+for _ in range(50):
+    next(good), next(bad)
+look = take_look(1, lambda found: [], sys._getframe())
+print(look.cached_bytes, look.cache_place.source)
+"""
+
+
+def test_a_cache_that_is_never_full_is_found(run_forked_python: Any) -> None:
+    size, _, source = run_forked_python(ENDLESS).stdout.partition(" ")
+    assert 58 * 4096 <= int(size) < 2 * 58 * 4352 and source.startswith("good, bad = ")
+
+
 def test_a_loop_that_keeps_nothing_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for dear in ("take_look", "collect"):
         monkeypatch.setattr(investigation, dear, lambda *args, **more: pytest.fail("looked"))

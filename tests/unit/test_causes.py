@@ -356,6 +356,21 @@ def test_a_device_is_not_explained_by_what_the_host_gives_back() -> None:
     assert find_causes(case(look(200), collected=Collected(5, {}, 0, malloc_bytes=10**9))) == ()
 
 
+def test_a_cache_that_is_never_full_is_named() -> None:
+    place = Place("train.py", 3, "data = rows.repeat().cache()")
+    leak = only(find_causes(case(look(200, cached_bytes=200_000, cache_place=place))))
+    assert (leak.cause, leak.where, leak.confidence) == ("native", "train.py:3, data = rows.repeat().cache()", 0.8)
+    assert "195.3 KiB in the in-memory caches" in leak.evidence and leak.fix.startswith("Call cache() before repeat()")
+    # One that may be full explains nothing, nor does one on a GPU's host, or too small a one.
+    assert find_causes(case(look(200, cached_bytes=200_000))) == ()
+    assert find_causes(case(look(200, cached_bytes=70_000, cache_place=place))) == ()
+    gpu = replace(GROWING, series="device_in_use_bytes GPU:0")
+    assert find_causes(case(look(200, cached_bytes=200_000, cache_place=place), growth=gpu)) == ()
+    looks = look(100, cached_bytes=100_000), look(200, cached_bytes=200_000)
+    assert only(find_causes(case(*looks))).where == ""
+    assert find_causes(case(replace(looks[0], cached_bytes=190_000), looks[1])) == ()
+
+
 def test_programs_of_models_that_xla_compiles_are_kept() -> None:
     rises = replace(RISES, calls=10, models=10)
     leak = only(find_causes(case(look(200, is_compiled=True), growth=HOST, rises=rises)))

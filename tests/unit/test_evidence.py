@@ -21,7 +21,7 @@ from kerasmemwatch.leaks.evidence.collector import collect
 from kerasmemwatch.leaks.evidence.containers import Contents, containers
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.piles import class_name, find_piles
-from kerasmemwatch.leaks.evidence.places import adding_line, calling_line
+from kerasmemwatch.leaks.evidence.places import adding_line, calling_line, chained_lines
 from kerasmemwatch.leaks.evidence.plain import estimated_bytes
 from kerasmemwatch.leaks.evidence.roots import untracked_locals, user_roots
 
@@ -381,6 +381,17 @@ def test_the_line_that_calls_a_function(tmp_path: Path) -> None:
     found = calling_line(str(path), "gc", "disable")
     assert found is not None and (found.line, found.source) == (4, "gc.disable()  # faster")
     assert calling_line(str(path), "gc", "freeze") is None
+
+
+def test_the_lines_that_call_one_method_after_another(tmp_path: Path) -> None:
+    path = tmp_path / "data.py"
+    path.write_text(
+        "good = a.cache().repeat()\nbad = a.repeat().map(\n    f).cache('')\ncache(a.repeat())\na.b.cache()\n"
+    )
+    [place] = chained_lines(str(path), "cache", after="repeat")
+    assert (place.line, place.source) == (2, "bad = a.repeat().map(")
+    path.write_text("not Python")
+    assert chained_lines(str(tmp_path / "none.py"), "cache", after="repeat") == []
 
 
 def test_arrays_that_functions_of_one_code_close_over_are_found() -> None:

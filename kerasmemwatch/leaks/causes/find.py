@@ -8,7 +8,7 @@ from kerasmemwatch.leaks.causes.case import Case
 from kerasmemwatch.leaks.causes.graphs import graph_growth, graphs_pinned
 from kerasmemwatch.leaks.causes.kept_by_tensorflow import kernel_cache, onednn_cache, resource_tables, tape_cache
 from kerasmemwatch.leaks.causes.models import models
-from kerasmemwatch.leaks.causes.outside import compiled_programs, malloc_retention, native
+from kerasmemwatch.leaks.causes.outside import compiled_programs, filling_cache, malloc_retention, native
 from kerasmemwatch.leaks.causes.piled import piled
 from kerasmemwatch.leaks.causes.retained import retained
 from kerasmemwatch.leaks.causes.retracing import retracing
@@ -57,5 +57,5 @@ def find_causes(case: Case, *, is_last: bool = False) -> tuple[LeakFinding, ...]
     if not any(each.whose == "yours" for each in found):
         found += next(filter(None, (list(rule(case)) for rule in _KEPT_BY_TENSORFLOW)), [])
     found = found or list(waits_for_collector(case))
-    found = found or list(malloc_retention(case)) or list(native(case))
+    found = found or list(filling_cache(case)) or list(malloc_retention(case)) or list(native(case))
     return tuple(sorted(found, key=lambda each: (each.whose != "yours", -(each.confidence or 0.0))))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kerasmemwatch.leaks.causes.case import Case
+from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import OUTSIDE
-from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.records.growth import LeakFinding, TraceLink
 from kerasmemwatch.units import format_bytes
 
-__all__ = ["compiled_programs", "malloc_retention", "native"]
+__all__ = ["compiled_programs", "filling_cache", "malloc_retention", "native"]
 
 _LEAST_SHARE, _FEWEST_FITS = 0.4, 3
 
@@ -55,6 +55,25 @@ def malloc_retention(case: Case) -> Iterator[LeakFinding]:
         "Set MALLOC_TRIM_THRESHOLD_=0 or MALLOC_ARENA_MAX=2 before Python starts, or preload jemalloc.",
         0.8,
         known_issue="tensorflow #44176",
+    )
+
+
+def filling_cache(case: Case) -> Iterator[LeakFinding]:
+    """A finding if datasets' caches hold as much as memory grew by, and one is never full or gained that much."""
+    look, grown = case.look, case.grown_bytes
+    if look is None or " GPU:" in case.main.series or not grown > 0 or look.cached_bytes < _LEAST_SHARE * grown:
+        return
+    steps = look.step - case.looks[0].step
+    gained, per_step = look.cached_bytes - case.looks[0].cached_bytes, case.main.bytes_per_step or 0.0
+    if look.cache_place is None and not (steps and gained >= _LEAST_SHARE * per_step * steps):
+        return
+    yield case.finding(
+        "native",
+        f"Iterators hold {format_bytes(look.cached_bytes)} in the in-memory caches of their datasets.",
+        "Call cache() before repeat(): after it, each element of each pass is new to the cache. Or leave cache() out.",
+        0.8 if look.cache_place else 0.6,
+        where=at(look.cache_place),
+        trace=(TraceLink("cache() of a dataset", "suspect", "TensorFlow keeps all elements that passed"),),
     )
 
 

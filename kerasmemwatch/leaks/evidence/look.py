@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
+from kerasmemwatch.attribution.live.dataset_caches import cached_bytes
 from kerasmemwatch.attribution.live.live_buffers import tensor_bytes
 from kerasmemwatch.attribution.variables.variable_size import variable_size
 from kerasmemwatch.compat.keras import FUNCTIONAL, GLOBAL_STATE, LAYERS
@@ -17,6 +18,7 @@ from kerasmemwatch.compat.tensorflow import (
     EAGER_TENSOR,
     FUNC_GRAPH,
     KEPT_FUNCTIONS,
+    OWNED_ITERATOR,
     PY_FUNCTIONS,
     REGISTERED_GRADIENTS,
     TF_FUNCTION,
@@ -34,13 +36,13 @@ from kerasmemwatch.leaks.evidence.graph_sizes import (
 )
 from kerasmemwatch.leaks.evidence.heap import SEARCHES_S, Heap
 from kerasmemwatch.leaks.evidence.piles import Pile, class_name, find_piles
-from kerasmemwatch.leaks.evidence.places import Place, adding_line
+from kerasmemwatch.leaks.evidence.places import Place, adding_line, chained_lines
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file, untracked_locals, user_roots
 
 __all__ = ["Contents", "Look", "Models", "take_look"]
 
-_MAX_SUSPECTS, _MAX_MODELS, _FEW_MODELS, _MAX_GRAPHS = 3, 1, 2, 6
+_MAX_SUSPECTS, _MAX_MODELS, _FEW_MODELS, _MAX_GRAPHS, _MAX_ITERATORS = 3, 1, 2, 6, 8
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Look:
         is_compiled: Whether XLA compiles the model at work.
         graph_sizes: Number of operations of each live graph; ``None`` if no graph was looked at.
         grown_graph: The graph that gained most operations since the look or count before; ``None`` if none did.
+        cached_bytes: Bytes in in-memory caches of datasets that live iterators read, if no container explains growth.
+        cache_place: The user's line that calls ``cache()`` after ``repeat()``, if there is one only.
     """
 
     step: int
@@ -97,6 +101,8 @@ class Look:
     is_compiled: bool = False
     graph_sizes: GraphSizes | None = None
     grown_graph: GrownGraph | None = None
+    cached_bytes: int = 0
+    cache_place: Place | None = None
 
 
 Suspects = Callable[[Mapping[int, Contents]], Sequence[int]]
@@ -149,6 +155,7 @@ def take_look(
         num_graphs, graph_place = len(of_functions), _graph_place(of_functions[-_MAX_GRAPHS:])
         sizes = graph_sizes(graphs, step)
         grown = None if graphs_before is None else grown_graph(graphs, sizes, graphs_before)
+        cached = 0 if suspects(found) else _cached_bytes(heap)
         classes = {class_name(kind): count for kind, count in heap.counts.items()}
         live.clear()
         outer.clear()
@@ -170,7 +177,20 @@ def take_look(
         is_compiled,
         sizes,
         grown,
+        cached,
+        _cache_place() if cached else None,
     )
+
+
+def _cached_bytes(heap: Heap) -> int:
+    iterators = heap.of(kind for kind in heap.counts if OWNED_ITERATOR.names(kind))
+    return sum(cached_bytes(each) or 0 for each in iterators[-_MAX_ITERATORS:])
+
+
+def _cache_place() -> Place | None:
+    files = dict.fromkeys(map(file_of, sys.modules.copy().values()))
+    lines = [line for file in files if is_user_file(file) for line in chained_lines(file, "cache", after="repeat")]
+    return lines[0] if len(lines) == 1 else None
 
 
 def _call_site(frame: FrameType | None) -> Place | None:

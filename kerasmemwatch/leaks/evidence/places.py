@@ -7,7 +7,7 @@ import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Place", "adding_line", "calling_line"]
+__all__ = ["Place", "adding_line", "calling_line", "chained_lines"]
 
 _ADD = {"append", "extend", "add", "appendleft", "insert", "update", "setdefault", "put", "extendleft"}
 _MAX_CHARS, _MAX_SOURCE = 2_000_000, 200
@@ -58,6 +58,26 @@ def calling_line(file: str, module: str, function: str) -> Place | None:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)] if tree is not None else []
     lines = [call.lineno for call in calls if ast.unparse(call.func) == f"{module}.{function}"]
     return Place.read(file, min(lines)) if lines else None
+
+
+def chained_lines(file: str, method: str, after: str) -> list[Place]:
+    """The lines that call a method on what another one returned, as ``data.repeat().map(f).cache()`` does."""
+    tree = _parsed(file)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)] if tree is not None else []
+    lines = {call.lineno for call in calls if method == _method(call) and after in _receivers(call)}
+    return [Place.read(file, line) for line in sorted(lines)]
+
+
+def _method(node: ast.AST) -> str:
+    return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+
+
+def _receivers(call: ast.Call) -> Iterator[str]:
+    """The methods whose results a method is called on, in one expression."""
+    node: ast.AST = call
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        node = node.func.value
+        yield _method(node)
 
 
 def _parsed(file: str) -> ast.AST | None:
