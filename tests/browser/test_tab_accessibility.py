@@ -143,6 +143,14 @@ def in_frame(tab: Tab, script: str, *values: Any) -> Any:
     return tab.page.frames[-1].evaluate(script, *values)
 
 
+def faint(tab: Tab) -> tuple[int, list[str]]:
+    """How many texts there are, and those that stand out too little, while no view is being loaded, which dims it."""
+    while (found := in_frame(tab, f"() => document.querySelector('main[aria-busy]') ? null : ({_FAINT})()")) is None:
+        tab.page.wait_for_timeout(100)
+    seen, texts = found
+    return seen, texts
+
+
 def nameless(tab: Tab) -> tuple[int, list[Any]]:
     """How many controls the browser tells a screen reader of, and those of them that have no name."""
     session = tab.page.context.new_cdp_session(tab.page)
@@ -173,8 +181,8 @@ def test_every_view_is_marked_up_and_stands_out(
         drawn(tab, view)
         number, without = nameless(tab)
         assert number > 10 and without == [], view
-        seen, faint = in_frame(tab, _FAINT)
-        assert seen > 20 and faint == [], view
+        seen, texts = faint(tab)
+        assert seen > 20 and texts == [], view
         assert in_frame(tab, "() => document.documentElement.scrollWidth <= innerWidth"), view
         levels, heads, tables = in_frame(tab, _STRUCTURE)
         assert levels[0] == 1 and levels.count(1) == 1
@@ -191,7 +199,7 @@ def test_every_view_is_marked_up_and_stands_out(
     in_frame(tab, "document.body.append(document.createElement('button'))")
     assert len(nameless(tab)[1]) == 1, "a control without a name should be found"
     in_frame(tab, "document.querySelector('h2').style.opacity = 0.3")
-    assert len(in_frame(tab, _FAINT)[1]) == 1, "a faint text should be found"
+    assert len(faint(tab)[1]) == 1, "a faint text should be found"
     assert tab.wrong == []
 
 
