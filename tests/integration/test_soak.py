@@ -1,4 +1,4 @@
-"""A hundred fits, each with a watch of its own, leave nothing behind; the benchmark makes thousands."""
+"""Two hundred fits, each with a watch of its own, leave nothing behind; the benchmark makes thousands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forks import run_forked
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
 
-@pytest.mark.parametrize(("way", "fits"), [("all traced", 60), ("untraced", 50)])
+@pytest.mark.parametrize(("way", "fits"), [("all traced", 120), ("untraced", 80)])
 def test_many_fits_leave_nothing_behind(way: str, fits: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SOAK.parents[1]), "CUDA_VISIBLE_DEVICES": ""}
     status, output, errors = run_forked(SOAK, "--measure", way, "--fits", str(fits), environment=environment)
