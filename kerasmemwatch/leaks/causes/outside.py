@@ -61,11 +61,11 @@ def malloc_retention(case: Case) -> Iterator[LeakFinding]:
 def filling_cache(case: Case) -> Iterator[LeakFinding]:
     """A finding if datasets' caches hold as much as memory grew by, and one is never full or gained that much."""
     look, grown = case.look, case.grown_bytes
-    if look is None or " GPU:" in case.main.series or not grown > 0 or look.cached_bytes < _LEAST_SHARE * grown:
+    if look is None or look.cached_bytes is None or " GPU:" in case.main.series or not grown > 0:
         return
-    steps = look.step - case.looks[0].step
-    gained, per_step = look.cached_bytes - case.looks[0].cached_bytes, case.main.bytes_per_step or 0.0
-    if look.cache_place is None and not (steps and gained >= _LEAST_SHARE * per_step * steps):
+    then, steps, per_step = case.looks[0].cached_bytes, look.step - case.looks[0].step, case.main.bytes_per_step or 0.0
+    has_gained = then is not None and steps > 0 and look.cached_bytes - then >= _LEAST_SHARE * per_step * steps
+    if look.cached_bytes < _LEAST_SHARE * grown or not (look.cache_place or has_gained):
         return
     yield case.finding(
         "native",

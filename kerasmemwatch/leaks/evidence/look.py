@@ -83,7 +83,8 @@ class Look:
         is_compiled: Whether XLA compiles the model at work.
         graph_sizes: Number of operations of each live graph; ``None`` if no graph was looked at.
         grown_graph: The graph that gained most operations since the look or count before; ``None`` if none did.
-        cached_bytes: Bytes in in-memory caches of datasets that live iterators read, if no container explains growth.
+        cached_bytes: Bytes in in-memory caches of datasets that live iterators read; ``None`` if a
+            container explains growth, so that they were not asked.
         cache_place: The user's line that calls ``cache()`` after ``repeat()``, if there is one only.
     """
 
@@ -101,7 +102,7 @@ class Look:
     is_compiled: bool = False
     graph_sizes: GraphSizes | None = None
     grown_graph: GrownGraph | None = None
-    cached_bytes: int = 0
+    cached_bytes: int | None = None
     cache_place: Place | None = None
 
 
@@ -155,7 +156,7 @@ def take_look(
         num_graphs, graph_place = len(of_functions), _graph_place(of_functions[-_MAX_GRAPHS:])
         sizes = graph_sizes(graphs, step)
         grown = None if graphs_before is None else grown_graph(graphs, sizes, graphs_before)
-        cached = 0 if suspects(found) else _cached_bytes(heap)
+        cached = None if suspects(found) else _cached_bytes(heap)
         classes = {class_name(kind): count for kind, count in heap.counts.items()}
         live.clear()
         outer.clear()
