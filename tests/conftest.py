@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from protocols import know_protocols
+from variants import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401 -- hooks
 
 # TensorFlow has oneDNN on or off as the CPU is, and with it an allocator that counts in part. Tests are not to depend
 # on the CPU: those that want it off say so.

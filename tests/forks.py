@@ -12,14 +12,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import IO
 
 from protocols import know_protocols
 
-__all__ = ["Forked", "plain_environment", "run_forked", "start_forked"]
+__all__ = ["Forked", "begin_forked", "plain_environment", "run_forked", "start_forked"]
 
 ROOT = Path(__file__).parents[1]
 _MOST_S = 900
@@ -88,14 +88,28 @@ def run_forked(
         environment: All of its environment; if not given, this process' own, with exact counting.
         folder: Where it runs; if not given, where this process was when it first asked.
     """
-    with open(os.devnull) as nothing, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        files = [each.fileno() for each in (nothing, out, errors)]
-        status = _started(script, arguments, environment, folder, files).wait()
+    return begin_forked(script, *arguments, environment=environment, folder=folder)()
+
+
+def begin_forked(
+    script: Path, *arguments: str, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Callable[[], tuple[int, str, str]]:
+    """Start a script as ``run_forked`` does; what this returns waits for its end. Several may run side by side."""
+    with open(os.devnull) as nothing:
+        out, errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 -- closed as it ends
+        started = _started(script, arguments, environment, folder, [each.fileno() for each in (nothing, out, errors)])
+
+    @functools.cache
+    def end() -> tuple[int, str, str]:
+        status = started.wait()
         texts = []
         for file in (out, errors):
-            file.seek(0)
-            texts.append(file.read().decode())
-    return status, texts[0], texts[1]
+            with file:
+                file.seek(0)
+                texts.append(file.read().decode())
+        return status, texts[0], texts[1]
+
+    return end
 
 
 def start_forked(script: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Forked:

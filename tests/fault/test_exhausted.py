@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from kerasmemwatch.recording import load
 
 
+@pytest.mark.long
 def test_an_out_of_memory_error_in_a_fit(execute_forked, tmp_path):
     done = execute_forked(
         "exhausted.py",

@@ -2,55 +2,106 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import ROOT, run_forked
+from forks import ROOT, begin_forked, plain_environment
 
 from kerasmemwatch.analysis.death_words import MAX_LINES
 from kerasmemwatch.recording import load, runs
 from kerasmemwatch.units import MIB
 
+SCRIPTS = Path(__file__).parent / "scripts"
 # The inputs of the failing batch, and the output of its first layer, which does not fit beside them.
 INPUT_BYTES, OUTPUT_BYTES, LIMIT_MIB = 8192 * 512 * 4, 8192 * 2048 * 4, 60
 
 
+CASES = [
+    ("fit", "graph", 1),
+    ("fit", "graph", 4),
+    ("fit", "eager", 4),
+    ("evaluate", "graph", 4),
+    ("predict", "graph", 1),
+    ("train_on_batch", "graph", 4),
+    ("steps", "graph", 4),
+    ("steps_caught", "graph", 4),
+    ("step", "eager", 1),
+    ("step_tape", "eager", 4),
+]
+XLA, RETRIED, ANEW, SHORT = ("fit", "xla", 4), ("retried", "graph", 1), ("anew", "graph", 1), ("short", "graph", 4)
+METHODS = ["fit", "train_on_batch"]
+NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+
+Case = tuple[str, str, int]
+Die = Callable[[Case], "tuple[Path, dict[str, Any]]"]
+Ended = Callable[[], "tuple[int, str, str]"]
+
+
 @pytest.fixture(scope="module")
-def die(execute_forked: Any) -> Any:
-    def run(folder: Path, where: str, mode: str, fails_at: int, limit_mib: int = LIMIT_MIB) -> dict[str, Any]:
-        limits = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_mib)}
-        done = execute_forked("out_of_memory.py", folder, where, mode, fails_at, **limits, TF_ENABLE_ONEDNN_OPTS="0")
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+def begun(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Any, tuple[Path, Ended]]]:
+    """The processes of this module, which run side by side: TensorFlow waits ten seconds for memory to become free."""
+    found: dict[Any, tuple[Path, Ended]] = {}
+    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    cases = [case for case in CASES if dict(zip(("where", "mode", "fails_at"), case, strict=True)) in chosen]
+    for case in (*cases, XLA, RETRIED, ANEW, SHORT):
+        folder, limit_mib = tmp_path_factory.mktemp("died"), 120 if case in (RETRIED, ANEW) else LIMIT_MIB
+        limits = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit_mib), **NO_ONEDNN}
+        arguments = map(str, (folder, *case))
+        ended = begin_forked(SCRIPTS / "out_of_memory.py", *arguments, environment=plain_environment(**limits))
+        found[case] = folder, ended
+    folder = tmp_path_factory.mktemp("readme")
+    script, variables = str(ROOT / "docs" / "out_of_memory.py"), {**os.environ, **NO_ONEDNN}
+    ended = begin_forked(SCRIPTS / "readme_note.py", script, environment=variables, folder=folder)
+    found["readme"] = folder, ended
+    for method in METHODS:
+        folder = tmp_path_factory.mktemp("script")
+        command = ["-m", "kerasmemwatch", "run", "--log-dir", str(folder), str(SCRIPTS / "plain_out_of_memory.py")]
+        found[method] = folder, _begin([*command, method], {"TF_CPU_BFC_MEM_LIMIT_IN_MB": "100", **NO_ONEDNN})
+    yield found
+    for _, ended in found.values():
+        ended()
 
-    return run
+
+def _begin(arguments: list[str], variables: dict[str, str]) -> Ended:
+    environment = plain_environment(**variables)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    @functools.cache
+    def end() -> tuple[int, str, str]:
+        out, errors = process.communicate()
+        return process.returncode, out, errors
+
+    return end
 
 
-@pytest.mark.parametrize(
-    ("where", "mode", "fails_at"),
-    [
-        ("fit", "graph", 1),
-        ("fit", "graph", 4),
-        ("fit", "eager", 4),
-        ("evaluate", "graph", 4),
-        ("predict", "graph", 1),
-        ("train_on_batch", "graph", 4),
-        ("steps", "graph", 4),
-        ("steps_caught", "graph", 4),
-        ("step", "eager", 1),
-        ("step_tape", "eager", 4),
-    ],
-)
-def test_the_exception_has_a_note_and_the_step_a_record(
-    die: Any, tmp_path: Path, where: str, mode: str, fails_at: int
-) -> None:
-    found = die(tmp_path, where, mode, fails_at)
-    note = said(found, tmp_path, fails_at)
+@pytest.fixture(scope="module")
+def die(begun: dict[Any, tuple[Path, Ended]]) -> Die:
+    """Wait for a case: its log directory, and what it printed."""
+
+    def wait(case: Case) -> tuple[Path, dict[str, Any]]:
+        folder, ended = begun[case]
+        status, out, errors = ended()
+        assert status == 0, errors
+        return folder, json.loads(out.splitlines()[-1])
+
+    return wait
+
+
+@pytest.mark.parametrize(("where", "mode", "fails_at"), CASES)
+def test_the_exception_has_a_note_and_the_step_a_record(die: Die, where: str, mode: str, fails_at: int) -> None:
+    folder, found = die((where, mode, fails_at))
+    note = said(found, folder, fails_at)
     kind = {"evaluate": "evaluation", "predict": "prediction"}.get(where, "training")
     assert note[0].startswith(f"kerasmemwatch: {kind} step {fails_at}")
     assert note[1].startswith(f"  Asked for: 64.0 MiB ({OUTPUT_BYTES:,} bytes) by layer wide in its forward pass")
@@ -66,9 +117,9 @@ def test_the_exception_has_a_note_and_the_step_a_record(
         assert 64 < int(fits.partition("batch_size=")[2].split()[0].rstrip(":")) < 8192
 
 
-def test_an_xla_program_is_told_with_its_exact_size(die: Any, tmp_path: Path) -> None:
-    found = die(tmp_path, "fit", "xla", 4)
-    note = said(found, tmp_path, 4)
+def test_an_xla_program_is_told_with_its_exact_size(die: Die) -> None:
+    folder, found = die(XLA)
+    note = said(found, folder, 4)
     assert "with a batch of 8,192" in note[0]
     size = int(note[1].partition("(")[2].partition(" bytes")[0].replace(",", ""))
     # Both activations of the wide layer live at once, and little else.
@@ -78,19 +129,19 @@ def test_an_xla_program_is_told_with_its_exact_size(die: Any, tmp_path: Path) ->
     assert "weights 4.0 MiB" in planned and "gradients 4.0 MiB" in planned
 
 
-def test_each_try_has_a_line_and_the_last_says_what_fitted(die: Any, tmp_path: Path) -> None:
-    found = die(tmp_path, "retried", "graph", 1, limit_mib=120)
+def test_each_try_has_a_line_and_the_last_says_what_fitted(die: Die) -> None:
+    folder, found = die(RETRIED)
     assert found["ended"] == [False, False, True, True] and found["stored"] == 2
-    deaths = load(tmp_path).run.deaths
+    deaths = load(folder).run.deaths
     assert [(death.step, death.batch) for death in deaths] == [(1, 8192), (2, 4096)]
     assert [death.followed for death in deaths] == [False, True] and deaths[1].fitted_batch == 64
     assert "Afterwards a batch of 64 fitted." in found["text"]
     assert "Before: Step 1 ran out of memory" in found["text"]
 
 
-def test_tries_with_watches_of_their_own_are_told_by_the_one_that_fits(die: Any, tmp_path: Path) -> None:
-    found = die(tmp_path, "anew", "graph", 1, limit_mib=120)
-    first, second, third = (load(tmp_path, run).run for run in runs(tmp_path))
+def test_tries_with_watches_of_their_own_are_told_by_the_one_that_fits(die: Die) -> None:
+    folder, found = die(ANEW)
+    first, second, third = (load(folder, run).run for run in runs(folder))
     assert [death.run for death in second.deaths] == [first.name, ""] and not second.deaths[1].followed
     assert [death.run for death in third.deaths] == [first.name, second.name] and third.deaths[1].fitted_batch == 64
     assert found["ended"] == [True, True]
@@ -114,23 +165,22 @@ def said(found: dict[str, Any], folder: Path, fails_at: int) -> list[str]:
     return note
 
 
-@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
-def test_a_script_that_is_run_dies_with_the_note(execute: Any, tmp_path: Path, method: str) -> None:
-    flags = ("-m", "kerasmemwatch", "run", "--log-dir", str(tmp_path))
-    limits = {"TF_CPU_BFC_MEM_LIMIT_IN_MB": "100", "TF_ENABLE_ONEDNN_OPTS": "0"}
-    done = execute("plain_out_of_memory.py", method, flags=flags, **limits)
-    assert done.returncode == 1
-    said = done.stderr.splitlines()
+@pytest.mark.parametrize("method", METHODS)
+def test_a_script_that_is_run_dies_with_the_note(begun: Any, method: str) -> None:
+    folder, ended = begun[method]
+    status, _, errors = ended()
+    assert status == 1
+    said = errors.splitlines()
     at = next(number for number, line in enumerate(said) if line.startswith("kerasmemwatch: training step 1"))
     # Behind the error's own text, as Python prints notes.
     assert any("ResourceExhaustedError" in line for line in said[:at])
     assert re.search(r"Asked for: 64\.0 MiB \(67,108,864 bytes\) by layer (wide|head)", said[at + 1])
-    [death] = load(tmp_path).run.deaths
+    [death] = load(folder).run.deaths
     assert death.batch == 8192 and death.limit_bytes == 100 * MIB
 
 
-def test_the_note_is_whole_where_the_host_is_short_of_memory_too(die: Any, tmp_path: Path) -> None:
-    found = die(tmp_path, "short", "graph", 4)
+def test_the_note_is_whole_where_the_host_is_short_of_memory_too(die: Die) -> None:
+    _, found = die(SHORT)
     assert found["stored"] == 1 and found["plain"] == [True, False, False]
     assert "by layer wide in its forward pass" in found["note"][1]
     assert any("traced step 2, scaled from batch 8 to 8,192" in line for line in found["note"])
@@ -139,13 +189,8 @@ def test_the_note_is_whole_where_the_host_is_short_of_memory_too(die: Any, tmp_p
     assert found["note"][-1].endswith("/run")
 
 
-def test_readme_shows_such_a_note(tmp_path: Path) -> None:
-    status, out, errors = run_forked(
-        ROOT / "tests" / "fault" / "scripts" / "readme_note.py",
-        str(ROOT / "docs" / "out_of_memory.py"),
-        environment={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"},
-        folder=tmp_path,
-    )
+def test_readme_shows_such_a_note(begun: Any) -> None:
+    status, out, errors = begun["readme"][1]()
     assert status == 0, errors
 
     def labels(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from forks import run_forked
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("way", "fits"), [("all traced", 120), ("untraced", 80)])
 def test_many_fits_leave_nothing_behind(way: str, fits: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SOAK.parents[1]), "CUDA_VISIBLE_DEVICES": ""}

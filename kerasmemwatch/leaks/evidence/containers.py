@@ -65,12 +65,15 @@ def containers(
     tensor_class: type,
     tensor_bytes: Callable[[Any], int],
     are_enough: Callable[[dict[int, Contents]], bool],
+    *,
+    plain: bool = True,
 ) -> tuple[dict[int, Contents], tuple[int, int], dict[int, Any]]:
     """Find containers of at least eight tensors or arrays.
 
     Args:
         are_enough: Whether containers that hold them directly explain what is to be explained; if not, those of things
             that hold them are looked for, too, then large ones that are alone, and containers of plain values.
+        plain: Whether the last are.
 
     Returns:
         Contents by the container's id, largest first; number and bytes of live tensors; the containers themselves.
@@ -113,7 +116,7 @@ def containers(
             if key not in found:
                 contents = _contents(item, [item], "", tensor_class, sizes, tensor_bytes)
                 found[key], live[key] = replace(contents, count=1, length=_length(item)), item
-    if not are_enough(found):
+    if plain and not are_enough(found):
         for holder, size, like in plain_containers(heap):
             if id(holder) not in found:
                 found[id(holder)] = Contents("object", len(holder), size, type(holder).__name__, like)

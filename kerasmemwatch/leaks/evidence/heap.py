@@ -14,25 +14,29 @@ from types import (
     BuiltinFunctionType,
     CellType,
     FunctionType,
+    GenericAlias,
     GetSetDescriptorType,
+    MappingProxyType,
     MemberDescriptorType,
     MethodDescriptorType,
     ModuleType,
+    UnionType,
     WrapperDescriptorType,
 )
 from typing import TYPE_CHECKING, Any
 
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
+from kerasmemwatch.leaks.evidence.roots import globals_of_libraries
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["SEARCHES_S", "Heap", "Holders"]
+__all__ = ["LEAST_SEARCHES_S", "SEARCHES_S", "Heap", "Holders"]
 
 _CHUNK, _SMALL_CHUNK = 500, 20
 _MANY_ALIKE, _ALIKE = 1000, 50
-SEARCHES_S = 0.4
+SEARCHES_S, LEAST_SEARCHES_S = 0.4, 0.2
 _NO_DATA = (
     FunctionType,
     BuiltinFunctionType,
@@ -46,6 +50,9 @@ _NO_DATA = (
     MemberDescriptorType,
     MethodDescriptorType,
     WrapperDescriptorType,
+    MappingProxyType,
+    GenericAlias,
+    UnionType,
 )
 # Modules of Python's own whose classes describe code: a third of all references of a program with TensorFlow.
 _DESCRIBE_CODE = frozenset(("inspect", "typing", "dataclasses", "_frozen_importlib", "_frozen_importlib_external"))
@@ -63,32 +70,40 @@ class Heap:
         more: Objects that the collector does not know, such as dicts of plain values in local variables.
         searches_s: CPU time of all searches for referrers together, from the first on; if the visit of all objects
             took longer, as much.
+        most_s: CPU time, from entering on, after which searches end sooner, but not before ``LEAST_SEARCHES_S``.
 
     Attributes:
         counts: Number of live objects of each class.
         held: Who holds instances of ``kinds`` directly, and which.
     """
 
-    def __init__(self, kinds: Iterable[type], more: Iterable[Any] = (), *, searches_s: float = SEARCHES_S) -> None:
-        self._more, self._searches_s = list(more), searches_s
+    def __init__(
+        self,
+        kinds: Iterable[type],
+        more: Iterable[Any] = (),
+        *,
+        searches_s: float = SEARCHES_S,
+        most_s: float = math.inf,
+    ) -> None:
+        self._more, self._searches_s, self._most_s = list(more), searches_s, most_s
         self._kinds = frozenset(kinds)
         self._objects: list[Any] = []
         self._data: list[Any] = []
         self._data_kinds: list[type] = []
         self._ids: npt.NDArray[np.int64] | None = None
         self._own: set[int] = set()
-        self._visit_s, self._late_s = 0.0, math.inf
+        self._begun_s, self._visit_s, self._late_s = 0.0, 0.0, math.inf
         self.counts: Counter[type] = Counter()
         self.held: Holders = {}
 
     def __enter__(self) -> Heap:
-        begun = time.thread_time()
+        self._begun_s = time.thread_time()
         try:
             self._visit()
         except BaseException:
             self.__exit__()
             raise
-        self._visit_s = time.thread_time() - begun
+        self._visit_s = time.thread_time() - self._begun_s
         return self
 
     def _visit(self) -> None:
@@ -98,8 +113,9 @@ class Heap:
         self.counts = Counter(kinds)
         # Most objects are functions and parts of classes, which hold no data.
         are_data = {kind: _is_data(kind) for kind in self.counts}
-        self._data = waiting = list(itertools.compress(self._objects, map(are_data.__getitem__, kinds)))
-        _leave_out(self._data, self._objects)  # it may be in itself, as long as it is
+        data = list(itertools.compress(self._objects, map(are_data.__getitem__, kinds)))
+        # This list may be in itself, as long as it is.
+        self._data = waiting = _without(data, {id(self._objects), *globals_of_libraries()})
         # Tuples that others hold: none of them is still being made, so they may have one more reference. And dicts of
         # plain values and arrays, which the collector doesn't track.
         found: dict[int, Any] = {}
@@ -161,7 +177,10 @@ class Heap:
 
         One visit takes 0.05 s of CPU time, of many targets more.
         """
-        self._late_s = min(self._late_s, time.thread_time() + max(self._searches_s, self._visit_s))
+        if self._late_s == math.inf:
+            now = time.thread_time()
+            late_s = min(now + max(self._searches_s, self._visit_s), self._begun_s + self._most_s)
+            self._late_s = max(late_s, now + LEAST_SEARCHES_S)
         wanted = frozenset(map(id, targets))
         found: Holders = {}
         referrers = _some_alike(gc.get_referrers(*targets))
@@ -225,12 +244,9 @@ def _is_unknown(value: Any) -> bool:
     return type(value) is tuple or (type(value) is dict and not gc.is_tracked(value))
 
 
-def _leave_out(objects: list[Any], unwanted: Any) -> None:
-    """Leave one object out of a list, which is not compared with any: that would call their own methods."""
-    for place, each in enumerate(objects):
-        if each is unwanted:
-            del objects[place]
-            return
+def _without(objects: list[Any], ids: set[int]) -> list[Any]:
+    """Objects without some, which are told by their ids: to compare them would call their own methods."""
+    return list(itertools.compress(objects, map(operator.not_, map(ids.__contains__, map(id, objects)))))
 
 
 def _some_alike(objects: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -118,7 +119,9 @@ def take_look(
     before: Mapping[str, int] | None = None,
     graphs_before: GraphSizes | None = None,
     units: int = 0,
+    plain: bool = True,
     searches_s: float = SEARCHES_S,
+    most_s: float = math.inf,
 ) -> Look:
     """Visit all objects.
 
@@ -130,15 +133,20 @@ def take_look(
         before: Number of objects by class at the look before; ``None`` if there was none.
         graphs_before: The sizes of graphs at the look or count before.
         units: Steps or calls since then, or over which memory has grown.
+        plain: Whether containers of plain values, which are on the host, may explain the growth.
         searches_s: CPU time that searches for names may take, as ``Heap`` has it.
+        most_s: CPU time after which they end sooner, as ``Heap`` has it.
     """
     import numpy as np
 
     begun = time.thread_time()
     tensor_class = EAGER_TENSOR.get()
     call = _call_site(frame)
-    with Heap({tensor_class, np.ndarray}, untracked_locals(frame), searches_s=searches_s) as heap:
-        found, totals, live = containers(heap, tensor_class, tensor_bytes, lambda found: bool(suspects(found)))
+    kinds = {tensor_class, np.ndarray}
+    with Heap(kinds, untracked_locals(frame), searches_s=searches_s, most_s=most_s) as heap:
+        found, totals, live = containers(
+            heap, tensor_class, tensor_bytes, lambda found: bool(suspects(found)), plain=plain
+        )
         outer, models = _models(heap, before)
         graphs = heap.of(graph_kinds(heap.counts))
         roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}

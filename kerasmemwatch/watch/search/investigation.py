@@ -19,6 +19,7 @@ from kerasmemwatch.leaks.causes.workers import is_of_children
 from kerasmemwatch.leaks.evidence.age import Moment
 from kerasmemwatch.leaks.evidence.collector import Collected, collect, rss_bytes, switched_off_at
 from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes
+from kerasmemwatch.leaks.evidence.heap import LEAST_SEARCHES_S
 from kerasmemwatch.leaks.evidence.look import Look, take_look
 from kerasmemwatch.leaks.evidence.makings import Made
 from kerasmemwatch.leaks.evidence.piles import count_classes
@@ -32,8 +33,9 @@ __all__ = ["Investigation", "Suspicion", "own_rss_bytes"]
 # All dear looks together may take this share of the time or so many seconds.
 _LOOK_SHARE, _LOOK_S = 0.01, 2.0
 _FEWEST_CALLS = 4
-# Upper estimates: a collection and a look visit the same objects as a count of them, and take so many times as long.
-_COLLECTION_COUNTS, _LOOK_COUNTS = 2, 4
+# A collection and a look visit the same objects as a count of them. They take at most so many times as long, a look
+# without its searches for names, which end with the time.
+_COLLECTION_COUNTS, _LOOK_COUNTS = 1.5, 3.5
 _LOOK_AGAIN = 1.4
 _own_rss_bytes = 0
 
@@ -130,7 +132,7 @@ class Investigation:
         if (
             not self.has_collected
             and not case.rises.collections > 0
-            and self._may_spend(_COLLECTION_COUNTS * self._count_s)
+            and self._left_s >= _COLLECTION_COUNTS * self._count_s
         ):
             self._collect(case, suspicion.after, recorder)
             case = replace(case, collected=self._collected)
@@ -140,8 +142,8 @@ class Investigation:
             return ()  # it waited for the collector, which has run since
         last = self._looks[-1] if self._looks else None
         is_new = last is None or step >= last.step * _LOOK_AGAIN
-        cost_s = _LOOK_COUNTS * self._count_s if last is None else last.cpu_s
-        if is_new and self._may_spend(cost_s):
+        cost_s = self._look_s if last is None else last.cpu_s
+        if is_new and self._left_s >= cost_s:
             self._look(case, suspicion, recorder, frame, model)
             self._rises_then = case.rises
         elif last is None:
@@ -158,15 +160,21 @@ class Investigation:
         self._has_found |= bool(found)
         return found
 
-    def _may_spend(self, seconds: float) -> bool:
-        return self._spent_s + seconds <= max(_LOOK_S, _LOOK_SHARE * (time.monotonic() - self._begun))
+    @property
+    def _left_s(self) -> float:
+        """CPU time that dear looks may still take."""
+        return max(_LOOK_S, _LOOK_SHARE * (time.monotonic() - self._begun)) - self._spent_s
+
+    @property
+    def _look_s(self) -> float:
+        """CPU time that a first look takes, with little for names."""
+        return _LOOK_COUNTS * self._count_s + LEAST_SEARCHES_S
 
     def _collect(self, case: Case, after: str, recorder: Recorder) -> None:
         self.has_collected = True
         devices = [device.name for device in recorder.run.devices]
-        # A cycle takes a second collection, after which a look is still to be possible; two take less than the estimate
-        # of one.
-        cycles = self._may_spend((_COLLECTION_COUNTS + _LOOK_COUNTS) * self._count_s)
+        # A cycle takes a second collection, after which a look is still to be possible.
+        cycles = self._left_s >= 2 * _COLLECTION_COUNTS * self._count_s + self._look_s
         found = self._collected = collect(devices, trim=case.is_host, cycles=cycles)
         if found is None:
             return
@@ -202,6 +210,8 @@ class Investigation:
                 before=self._classes,
                 graphs_before=self._graphs if before is None else before.graph_sizes,
                 units=_units(case, suspicion.step - self._classes_step),
+                plain=case.is_host,
+                most_s=self._left_s,
             )
         self._spent_s += look.cpu_s
         self._looks = (look,) if before is None else (before, look)
