@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,58 @@ def test_the_first_look_is_refused_if_it_takes_more_than_all_looks_may(
     assert report.growth[0].verdict == "growing" and not report.leaks
     [refused] = (note for note in report.notes if "growth" in note)
     assert "the cause of growth was not searched for" in refused and "the limit is 60 s or 1% of" in refused
+
+
+def test_a_second_look_for_which_there_is_little_time_is_at_what_the_first_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    seen: list[Any] = []
+    take = investigation.take_look
+
+    def look(*args: Any, **more: Any) -> Any:
+        seen.append(more["again"])
+        return replace(take(*args, **more), cpu_s=1e-3 if more["again"] else 60.0)
+
+    monkeypatch.setattr(investigation, "take_look", look)
+    monkeypatch.setattr(investigation, "_LOOK_S", 100.0)
+    report = loop(lambda number: kept.append(tf.ones((64, 64)) * number), tmp_path, epochs=8).report
+    assert seen[0] is None and seen[1] is not None and not seen[1].models.count
+    [leak] = report.leaks
+    assert "It gained " in leak.evidence and "kept.append(tf.ones((64, 64)) * number)" in leak.where
+    assert leak.rate == pytest.approx(64 * 64 * 4, rel=0.05)
+
+
+class Ring:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.itself = self
+
+
+def test_the_cycle_is_told_after_a_second_collection_where_time_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    run = investigation.collect
+
+    def collect(*args: Any, cycles: bool, **more: Any) -> Any:
+        asked.append(cycles)
+        return run(*args, cycles=cycles, **more)
+
+    monkeypatch.setattr(investigation, "collect", collect)
+    # A count takes so long that a collection and a look fit, but no collection more.
+    monkeypatch.setattr(investigation, "count_classes", lambda *moment: Count(10.0, {}))
+    was_enabled, thresholds = gc.isenabled(), gc.get_threshold()
+    gc.set_threshold(700, 10, 10**6)  # no full collection by itself
+    try:
+        report = loop(lambda number: Ring(tf.ones((64, 64)) * number), tmp_path, epochs=8).report
+    finally:
+        gc.set_threshold(*thresholds)
+    assert was_enabled and asked == [False, True]
+    [leak] = report.leaks
+    assert leak.cause == "waits_for_collector" and leak.where.endswith("self.itself = self")
+    assert "objects of class Ring, each of which refers to itself through .itself" in leak.evidence
+    assert "again to find what waits for it" in str(report.notes)
 
 
 def test_no_look_is_taken_if_it_is_not_wanted(tmp_path: Path) -> None:

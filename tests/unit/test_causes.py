@@ -274,6 +274,14 @@ def test_a_librarys_own_cache_is_not_the_users_container() -> None:
     assert only(find_causes(case(look(200, kept_there)))).cause == "retained_tensors"
 
 
+def test_tapes_that_tensorflow_keeps_are_not_in_a_name_of_the_users() -> None:
+    own = Chain(Root("global", "tape_cache", "tensorflow.script_ops", os.__file__), (LIST,))
+    pile = Pile("tape", "GradientTape", "tensorflow", 300, 269, own)
+    assert find_causes(case(look(200, piles=(pile,)))) == ()
+    made = Made(py_functions=300, tapes=300, steps=300, tape_bytes=1000.0)
+    assert only(find_causes(case(look(200, piles=(pile,)), made=made))).cause == "tape_cache"
+
+
 def test_functions_that_keep_an_array_each() -> None:
     place = Place("train.py", 7, "table = load()")
     steps = (LIST, Step("[...]", "<lambda>", "builtins"), Step("closes over table", "ndarray", "numpy"))

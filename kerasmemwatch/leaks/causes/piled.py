@@ -28,7 +28,7 @@ def piled(case: Case) -> Iterator[LeakFinding]:
     if look is None:
         return
     for pile in look.piles:
-        if pile.chain is None or pile.chain.root is None:
+        if pile.chain is None or pile.chain.root is None or (pile.chain.is_librarys and pile.place is None):
             continue
         cause, issue, confidence = _CAUSES[pile.kind]
         name = _holder(pile.chain)

@@ -9,7 +9,7 @@ from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import trace_of
 from kerasmemwatch.leaks.evidence.chains import Chain
 from kerasmemwatch.leaks.evidence.look import Contents, Look
-from kerasmemwatch.leaks.evidence.roots import is_library_file, is_user_file
+from kerasmemwatch.leaks.evidence.roots import is_user_file
 from kerasmemwatch.records.growth import LeakFinding, TraceLink
 from kerasmemwatch.units import KIB, format_bytes
 
@@ -91,7 +91,9 @@ def retained(case: Case) -> Iterator[LeakFinding]:
 def _gains(case: Case) -> Iterator[_Gain]:
     newest, first = case.looks[-1], case.looks[0]
     for key, each in newest.containers.items():
-        if each.chain is None or not _is_followed(each, each.chain) or _is_librarys(each):
+        if each.chain is None or not _is_followed(each, each.chain):
+            continue
+        if each.chain.is_librarys and each.place is None:
             continue
         # Plain values and single arrays are looked for only where nothing else explains the growth: not in each look.
         is_in_every_look = each.kind != "object" and each.length is None
@@ -117,13 +119,6 @@ def _is_nameless(each: Contents) -> bool:
 def _is_like(share: float | None) -> bool:
     """Whether what a container gained is as large as the growth."""
     return share is not None and 0.5 <= share <= 2.0
-
-
-def _is_librarys(each: Contents) -> bool:
-    """Whether a module of a library holds the container by itself, as TensorFlow's caches are."""
-    root = None if each.chain is None else each.chain.root
-    is_named = root is not None and root.kind in ("global", "class")
-    return root is not None and is_named and is_library_file(root.file) and each.place is None
 
 
 def _explains(case: Case, gain: _Gain, share: float | None) -> bool:

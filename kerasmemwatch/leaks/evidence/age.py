@@ -10,7 +10,7 @@ from typing import Any
 
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
 
-__all__ = ["Moment"]
+__all__ = ["Moment", "full_collections"]
 
 
 class Moment:
@@ -22,12 +22,12 @@ class Moment:
 
     def __init__(self, step: int) -> None:
         self.step = step
-        self._collections = _full_collections()
+        self._collections = full_collections()
 
     def older(self) -> list[Any] | None:
         """All objects but tuples that were there at the moment and live; ``None`` if that can't be told any more."""
         # Since 3.14 Python promotes objects gradually.
-        if sys.version_info >= (3, 14) or _full_collections() != self._collections:
+        if sys.version_info >= (3, 14) or full_collections() != self._collections:
             return None
         every: list[Any] = []
         for generation in (2, 1, 0):
@@ -43,8 +43,8 @@ class Moment:
         return every
 
 
-def _full_collections() -> int:
-    """Python sorts old objects anew in each."""
+def full_collections() -> int:
+    """How many full collections have run in this process: Python sorts old objects anew in each."""
     return int(gc.get_stats()[-1]["collections"])
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from kerasmemwatch.leaks.evidence.closures import variable_of
 from kerasmemwatch.leaks.evidence.heap import Heap
+from kerasmemwatch.leaks.evidence.places import Place, adding_line
 from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, is_a, items_of, size_of
-from kerasmemwatch.leaks.evidence.roots import Root, is_user_file, module_of_dict
+from kerasmemwatch.leaks.evidence.roots import Root, is_library_file, is_user_file, module_of_dict
 
-__all__ = ["CLOSES_OVER", "Chain", "Step", "find_chain"]
+__all__ = ["Chain", "Step", "find_chain", "place_of"]
 
-CLOSES_OVER = "closes over "
+_CLOSES_OVER = "closes over "
 
 _MAX_DEPTH, _MAX_FRONTIER, _MAX_BEYOND_LIBRARY = 12, 48, 3
 _CONTAINERS = (list, dict, tuple, set, frozenset, CellType, FunctionType, MethodType)
@@ -58,12 +59,18 @@ class Chain:
     is_cut: bool = False
 
     @property
+    def is_librarys(self) -> bool:
+        """Whether a module of a library holds the object by itself, as TensorFlow's caches are held."""
+        root = self.root
+        return root is not None and root.kind in ("global", "class") and is_library_file(root.file)
+
+    @property
     def expression(self) -> str:
         """The object as an expression of the user's: ``"trainer.history[0]"``; ``""`` without a root."""
         name = "" if self.root is None else self.root.name
         for step in self.steps:
-            closed = step.access.startswith(CLOSES_OVER)
-            name = step.access.removeprefix(CLOSES_OVER) if closed else name + step.access
+            closed = step.access.startswith(_CLOSES_OVER)
+            name = step.access.removeprefix(_CLOSES_OVER) if closed else name + step.access
         return name
 
 
@@ -100,6 +107,30 @@ def find_chain(heap: Heap, target: Any, roots: Mapping[int, Root], registries: M
         if not frontier or beyond > _MAX_BEYOND_LIBRARY or heap.is_late:
             break
     return library or Chain(None, (_step("", target),), is_cut=bool(frontier) and heap.is_late)
+
+
+def place_of(chain: Chain, *, assigned: bool = True) -> Place | None:
+    """The line that adds to the container at the end of a way, or that assigns the name nearest to it."""
+    is_named = False
+    scope: int | str
+    for number in range(len(chain.steps) - 1, 0, -1):
+        before, access = chain.steps[number - 1], chain.steps[number].access
+        if access.startswith(_CLOSES_OVER):
+            file, name, scope = before.file, access.removeprefix(_CLOSES_OVER), before.line
+        elif access.startswith("."):
+            file, name, scope = file_of(sys.modules.get(before.module)), access[1:], before.class_name
+        else:
+            continue
+        # An attribute of a library's class, such as a queue's list, is filled by a call on what holds it.
+        if is_user_file(file):
+            is_named = True
+            found = adding_line(file, name, scope, assigned=assigned)
+            if found is not None:
+                return found
+    root = chain.root
+    if root is None or not is_user_file(root.file) or (is_named and assigned):
+        return None
+    return adding_line(root.file, root.name.rpartition(".")[2], root.line, assigned=assigned)
 
 
 def _root(each: Any, child: Any, roots: Mapping[int, Root], registries: Mapping[int, str]) -> tuple[Root | None, bool]:
@@ -172,7 +203,7 @@ def _access(holder: Any, value: Any, attributes: Any = None) -> str:
         return f"[{repr(key)[:80]}]" if type(key) in (str, bytes, int, float, bool) else "[...]"
     if is_a(holder, FunctionType):
         name = variable_of(holder, value)
-        return f"{CLOSES_OVER}{name}" if name else ""
+        return f"{_CLOSES_OVER}{name}" if name else ""
     own = attributes_of(holder)
     name = _key(own, value) if own else ""
     return f".{name}" if name else ""

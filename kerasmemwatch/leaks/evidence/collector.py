@@ -92,8 +92,9 @@ def _unreachable() -> tuple[int, Cycle | None]:
         cycle = find_cycle(gc.garbage[others:])
     finally:
         gc.set_debug(flags)
-        del gc.garbage[others:]
-        gc.collect()
+        if len(gc.garbage) > others:
+            del gc.garbage[others:]
+            gc.collect()
     return number, cycle
 
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -24,7 +25,7 @@ from kerasmemwatch.compat.tensorflow import (
     REGISTERED_GRADIENTS,
     TF_FUNCTION,
 )
-from kerasmemwatch.leaks.evidence.chains import CLOSES_OVER, Chain, find_chain
+from kerasmemwatch.leaks.evidence.chains import Chain, find_chain, place_of
 from kerasmemwatch.leaks.evidence.containers import Contents, containers
 from kerasmemwatch.leaks.evidence.functions import TracedFunction, traced_functions
 from kerasmemwatch.leaks.evidence.graph_sizes import (
@@ -37,7 +38,7 @@ from kerasmemwatch.leaks.evidence.graph_sizes import (
 )
 from kerasmemwatch.leaks.evidence.heap import SEARCHES_S, Heap
 from kerasmemwatch.leaks.evidence.piles import Pile, class_name, find_piles
-from kerasmemwatch.leaks.evidence.places import Place, adding_line, chained_lines
+from kerasmemwatch.leaks.evidence.places import Place, chained_lines
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file, untracked_locals, user_roots
 
@@ -106,6 +107,14 @@ class Look:
     cached_bytes: int | None = None
     cache_place: Place | None = None
 
+    @property
+    def has_lists_only(self) -> bool:
+        """Whether what was followed to a name holds tensors or arrays itself."""
+        named = [each for each in self.containers.values() if each.chain is not None]
+        return all(each.kind != "object" and not each.within and not each.closes_over for each in named) and all(
+            each.length is None for each in named
+        )
+
 
 Suspects = Callable[[Mapping[int, Contents]], Sequence[int]]
 
@@ -122,6 +131,7 @@ def take_look(
     plain: bool = True,
     searches_s: float = SEARCHES_S,
     most_s: float = math.inf,
+    again: Look | None = None,
 ) -> Look:
     """Visit all objects.
 
@@ -136,27 +146,26 @@ def take_look(
         plain: Whether containers of plain values, which are on the host, may explain the growth.
         searches_s: CPU time that searches for names may take, as ``Heap`` has it.
         most_s: CPU time after which they end sooner, as ``Heap`` has it.
+        again: The look before, if no other containers than it saw are to be looked at, which takes a third of the time.
     """
     import numpy as np
 
     begun = time.thread_time()
     tensor_class = EAGER_TENSOR.get()
     call = _call_site(frame)
-    kinds = {tensor_class, np.ndarray}
-    with Heap(kinds, untracked_locals(frame), searches_s=searches_s, most_s=most_s) as heap:
+    kinds, only = {tensor_class, np.ndarray}, None if again is None else again.containers
+    with Heap(kinds, untracked_locals(frame), searches_s=searches_s, most_s=most_s, only=only) as heap:
         found, totals, live = containers(
             heap, tensor_class, tensor_bytes, lambda found: bool(suspects(found)), plain=plain
         )
         outer, models = _models(heap, before)
         graphs = heap.of(graph_kinds(heap.counts))
         roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}
+        follow = partial(find_chain, heap, roots=roots, registries=registries)
         for key in list(suspects(found))[:_MAX_SUSPECTS]:
-            chain = find_chain(heap, live[key], roots, registries)
-            found[key] = replace(found[key], chain=chain, place=found[key].place or _place(chain))
-        others = [model for model in outer if model is not current] if len(outer) > _FEW_MODELS else []
-        chains = tuple(find_chain(heap, each, roots, registries) for each in others[len(others) // 4 :][:_MAX_MODELS])
-        models = replace(models, chains=chains, place=next(filter(None, map(_place, chains)), None))
-        others.clear()
+            before = None if again is None else again.containers.get(key)
+            found[key] = _named(found[key], (before and before.chain) or follow(live[key]))
+        models = _kept(models, [model for model in outer if model is not current], follow)
         piles = find_piles(heap, before, units, roots, registries)
         piles = tuple(replace(each, place=_pile_place(each.chain)) for each in piles)
         functions = traced_functions(heap.of([TF_FUNCTION.get()]))
@@ -191,6 +200,18 @@ def take_look(
     )
 
 
+def _named(contents: Contents, chain: Chain) -> Contents:
+    return replace(contents, chain=chain, place=contents.place or place_of(chain))
+
+
+def _kept(models: Models, others: list[Any], follow: Callable[[Any], Chain]) -> Models:
+    """With what holds one of the older models, if there are more than a few."""
+    some = others[len(others) // 4 :][:_MAX_MODELS] if models.count > _FEW_MODELS else []
+    chains = tuple(map(follow, some))
+    others.clear()
+    return replace(models, chains=chains, place=next(filter(None, map(place_of, chains)), None))
+
+
 def _cached_bytes(heap: Heap) -> int:
     iterators = heap.of(kind for kind in heap.counts if OWNED_ITERATOR.names(kind))
     return sum(cached_bytes(each) or 0 for each in iterators[-_MAX_ITERATORS:])
@@ -218,33 +239,9 @@ def _graph_place(graphs: Sequence[Any]) -> Place | None:
     return found.most_common(1)[0][0] if found else None
 
 
-def _place(chain: Chain, *, assigned: bool = True) -> Place | None:
-    """The line that adds to the container at the end of a way, or that assigns the name nearest to it."""
-    is_named = False
-    scope: int | str
-    for number in range(len(chain.steps) - 1, 0, -1):
-        before, access = chain.steps[number - 1], chain.steps[number].access
-        if access.startswith(CLOSES_OVER):
-            file, name, scope = before.file, access.removeprefix(CLOSES_OVER), before.line
-        elif access.startswith("."):
-            file, name, scope = file_of(sys.modules.get(before.module)), access[1:], before.class_name
-        else:
-            continue
-        # An attribute of a library's class, such as a queue's list, is filled by a call on what holds it.
-        if is_user_file(file):
-            is_named = True
-            found = adding_line(file, name, scope, assigned=assigned)
-            if found is not None:
-                return found
-    root = chain.root
-    if root is None or not is_user_file(root.file) or (is_named and assigned):
-        return None
-    return adding_line(root.file, root.name.rpartition(".")[2], root.line, assigned=assigned)
-
-
 def _pile_place(chain: Chain | None) -> Place | None:
     """The line that adds to what holds many of a pile, of which the chain leads to one."""
-    return None if chain is None else _place(chain, assigned=False) or _place(chain)
+    return None if chain is None else place_of(chain, assigned=False) or place_of(chain)
 
 
 def _registries() -> dict[int, str]:

@@ -16,7 +16,7 @@ from kerasmemwatch.leaks.causes.find import find_causes
 from kerasmemwatch.leaks.causes.retained import pick_suspects
 from kerasmemwatch.leaks.causes.waiting import is_waiting
 from kerasmemwatch.leaks.causes.workers import is_of_children
-from kerasmemwatch.leaks.evidence.age import Moment
+from kerasmemwatch.leaks.evidence.age import Moment, full_collections
 from kerasmemwatch.leaks.evidence.collector import Collected, collect, rss_bytes, switched_off_at
 from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes
 from kerasmemwatch.leaks.evidence.heap import LEAST_SEARCHES_S
@@ -32,11 +32,13 @@ __all__ = ["Investigation", "Suspicion", "own_rss_bytes"]
 
 # All dear looks together may take this share of the time or so many seconds.
 _LOOK_SHARE, _LOOK_S = 0.01, 2.0
-_FEWEST_CALLS = 4
+_FEWEST_CALLS, _FEWEST_STEPS = 4, 8
 # A collection and a look visit the same objects as a count of them. They take at most so many times as long, a look
 # without its searches for names, which end with the time.
-_COLLECTION_COUNTS, _LOOK_COUNTS = 1.5, 3.5
+_COLLECTION_COUNTS, _LOOK_COUNTS, _AGAIN_COUNTS = 1.75, 3.5, 2.0
 _LOOK_AGAIN = 1.4
+# What piles up is told from eight on, so a look at fewer calls finds nothing.
+_CALLS_TO_SEE = 10
 _own_rss_bytes = 0
 
 
@@ -79,11 +81,11 @@ class Investigation:
         self._children: tuple[tuple[Child, ...], ...] = ()
         self._rises_then = Rises()
         self._collected: Collected | None = None
-        self.has_collected = self._has_found = False
+        self.has_collected = self._has_found = self._has_sought_cycle = False
         self._classes: Mapping[str, int] | None = None
         self._graphs: GraphSizes | None = None
         self._count_s = 0.0
-        self._classes_step = self._num_looks = self._own_rss_bytes = 0
+        self._classes_step = self._collected_step = self._collections = self._num_looks = self._own_rss_bytes = 0
         self._note = ""
 
     @property
@@ -134,19 +136,26 @@ class Investigation:
             and not case.rises.collections > 0
             and self._left_s >= _COLLECTION_COUNTS * self._count_s
         ):
-            self._collect(case, suspicion.after, recorder)
+            # A cycle takes a second collection, after which a look is still to be possible.
+            cycles = self._left_s >= 2 * _COLLECTION_COUNTS * self._count_s + self._look_s
+            self._collected = self._collect(case, suspicion, recorder, cycles=cycles)
             case = replace(case, collected=self._collected)
             if is_waiting(case):
                 return self._found(case)
         elif self._has_found and not self._looks:
-            return ()  # it waited for the collector, which has run since
+            return self._cycle(case, suspicion, recorder)  # it waited for the collector, which has run since
         last = self._looks[-1] if self._looks else None
-        is_new = last is None or step >= last.step * _LOOK_AGAIN
+        is_new = step >= last.step * _LOOK_AGAIN if last is not None else moment is not None or _shows_enough(case)
         cost_s = self._look_s if last is None else last.cpu_s
+        again = None
+        # New models may be garbage, which a collection would have to free first.
+        is_short = last is not None and self._left_s < cost_s and not case.rises.models > 0
+        if last is not None and is_short and last.has_lists_only:
+            again, cost_s = last, _AGAIN_COUNTS * self._count_s
         if is_new and self._left_s >= cost_s:
-            self._look(case, suspicion, recorder, frame, model)
+            self._look(case, suspicion, recorder, frame, model, again)
             self._rises_then = case.rises
-        elif last is None:
+        elif is_new and last is None:
             self._say(
                 f"After {suspicion.after} the cause of growth was not searched for: it might have taken "
                 f"{self._spent_s + cost_s:.1f} s of CPU time in all, and the limit is {_LOOK_S:.0f} s or "
@@ -170,17 +179,33 @@ class Investigation:
         """CPU time that a first look takes, with little for names."""
         return _LOOK_COUNTS * self._count_s + LEAST_SEARCHES_S
 
-    def _collect(self, case: Case, after: str, recorder: Recorder) -> None:
+    def _collect(
+        self, case: Case, suspicion: Suspicion, recorder: Recorder, *, cycles: bool, why: str = "to explain growth"
+    ) -> Collected | None:
         self.has_collected = True
         devices = [device.name for device in recorder.run.devices]
-        # A cycle takes a second collection, after which a look is still to be possible.
-        cycles = self._left_s >= 2 * _COLLECTION_COUNTS * self._count_s + self._look_s
-        found = self._collected = collect(devices, trim=case.is_host, cycles=cycles)
-        if found is None:
-            return
-        self._spent_s += found.cpu_s
-        trimmed = "" if found.malloc_bytes is None else ", and the C library was asked to give back free memory"
-        recorder.remark(f"After {after} a full garbage collection was run to explain growth{trimmed}.")
+        found = collect(devices, trim=case.is_host, cycles=cycles)
+        self._collected_step, self._collections = suspicion.step, full_collections()
+        if found is not None:
+            self._spent_s += found.cpu_s
+            trimmed = "" if found.malloc_bytes is None else ", and the C library was asked to give back free memory"
+            recorder.remark(f"After {suspicion.after} a full garbage collection was run {why}{trimmed}.")
+        return found
+
+    def _cycle(self, case: Case, suspicion: Suspicion, recorder: Recorder) -> tuple[LeakFinding, ...]:
+        """Tell which of the user's cycles wait for the collector, from those that came since it ran for us."""
+        known, steps = self._collected, suspicion.step - self._collected_step
+        is_known = known is None or known.cycle is not None or self._has_sought_cycle
+        if is_known or steps < _FEWEST_STEPS or self._left_s < 2 * _COLLECTION_COUNTS * self._count_s:
+            return ()
+        if full_collections() != self._collections:  # it ran by itself: there may be few
+            self._collected_step, self._collections = suspicion.step, full_collections()
+            return ()
+        self._has_sought_cycle = True
+        found = self._collect(case, suspicion, recorder, cycles=True, why="again to find what waits for it")
+        rises = replace(case.rises, steps=steps, train_steps=steps)
+        again = replace(case, rises=rises, collected=found)
+        return self._found(again) if is_waiting(again) else ()
 
     def _collect_again(self) -> bool:
         """Have garbage that came since the first look counted for alive by none; ``False`` if the user collects."""
@@ -191,9 +216,18 @@ class Investigation:
         self._spent_s += time.thread_time() - begun
         return True
 
-    def _look(self, case: Case, suspicion: Suspicion, recorder: Recorder, frame: FrameType | None, model: Any) -> None:
+    def _look(
+        self,
+        case: Case,
+        suspicion: Suspicion,
+        recorder: Recorder,
+        frame: FrameType | None,
+        model: Any,
+        again: Look | None,
+    ) -> None:
         before = self._looks[0] if self._looks else None
-        collected = before is not None and self._collect_again()
+        # What is garbage since the first look would be counted for alive.
+        collected = before is not None and again is None and self._collect_again()
         suspects = partial(
             pick_suspects,
             before=before,
@@ -212,6 +246,7 @@ class Investigation:
                 units=_units(case, suspicion.step - self._classes_step),
                 plain=case.is_host,
                 most_s=self._left_s,
+                again=again,
             )
         self._spent_s += look.cpu_s
         self._looks = (look,) if before is None else (before, look)
@@ -246,3 +281,8 @@ def _units(case: Case, steps: int) -> int:
     rises = case.rises
     is_by_call = rises.calls >= _FEWEST_CALLS and rises.steps > 0
     return int(steps * rises.calls / rises.steps) if is_by_call else steps
+
+
+def _shows_enough(case: Case) -> bool:
+    """Whether there were enough calls, where each makes memory grow, for what piles up to be seen."""
+    return case.main.unit not in ("fit", "evaluate", "predict") or case.rises.calls >= _CALLS_TO_SEE
