@@ -163,8 +163,8 @@ def take_look(
         roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}
         follow = partial(find_chain, heap, roots=roots, registries=registries)
         for key in list(suspects(found))[:_MAX_SUSPECTS]:
-            before = None if again is None else again.containers.get(key)
-            found[key] = _named(found[key], (before and before.chain) or follow(live[key]))
+            known = None if again is None else again.containers.get(key)
+            found[key] = _named(found[key], (known and known.chain) or follow(live[key]))
         models = _kept(models, [model for model in outer if model is not current], follow)
         piles = find_piles(heap, before, units, roots, registries)
         piles = tuple(replace(each, place=_pile_place(each.chain)) for each in piles)
