@@ -1,0 +1,51 @@
+"""A plain run and its complement take every test once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from variants import pytest_collection_modifyitems
+
+FAST = [f"tests/unit/test_a.py::test_many[{number}]" for number in range(40)]
+FEW = [f"tests/fault/test_b.py::test_few[{number}]" for number in range(3)]
+MANY = [
+    f"tests/integration/test_c.py::test_many[{kind}-{mode}]" for kind in "abcdefghij" for mode in ("eager", "graph")
+]
+LONG = ["tests/integration/test_d.py::test_long"]
+
+
+@dataclass(frozen=True)
+class Item:
+    nodeid: str
+
+    def get_closest_marker(self, name: str) -> str | None:
+        return name if self.nodeid in LONG else None
+
+
+def chosen(which: str) -> set[str]:
+    items: list[Any] = [Item(name) for name in (*FAST, *FEW, *MANY, *LONG)]
+    gone: list[Any] = []
+    hook = SimpleNamespace(pytest_deselected=lambda items: gone.extend(items))
+    config: Any = SimpleNamespace(option=SimpleNamespace(variants=which), hook=hook)
+    every = {each.nodeid for each in items}
+    pytest_collection_modifyitems(config, items)
+    left = {each.nodeid for each in items}
+    assert left | {each.nodeid for each in gone} == every and not left & {each.nodeid for each in gone}
+    return left
+
+
+def test_a_plain_run_takes_the_first_variant_and_a_few_others() -> None:
+    some = chosen("some")
+    assert {*FAST, *FEW, MANY[0]} <= some and not some & set(LONG)
+    drawn = some & set(MANY)
+    assert 2 <= len(drawn) <= len(MANY) / 2 and {name.rpartition("-")[2] for name in drawn} == {"eager]", "graph]"}
+
+
+@pytest.mark.parametrize("others", ["others", "all"])
+def test_what_it_leaves_out_is_run_by_the_other_command(others: str) -> None:
+    some, rest = chosen("some"), chosen(others)
+    assert some | rest == {*FAST, *FEW, *MANY, *LONG}
+    assert not some & rest if others == "others" else rest > some
