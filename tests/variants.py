@@ -43,13 +43,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _some(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
-    """All tests but the long ones; of many variants the first and, by the checksum of its name, one of four."""
+    """All tests but the long ones; of many variants the first and, by the checksum of its name, one of four.
+
+    Where each variant takes little, all are taken: ``@pytest.mark.every``.
+    """
     groups: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("long") is None:
             groups[item.nodeid.partition("[")[0]].append(item)
     for name, variants in groups.items():
         is_slow = not set(_SLOW).isdisjoint(Path(name.partition("::")[0]).parts)
+        is_slow &= variants[0].get_closest_marker("every") is None
         for number, item in enumerate(variants):
             is_drawn = number == 0 or zlib.crc32(item.nodeid.encode()) % _SHARE == 0
             if is_drawn or len(variants) <= _FEW or not is_slow:

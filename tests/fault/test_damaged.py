@@ -176,6 +176,7 @@ def test_flipped_bits_never_give_a_traceback(whole, tmp_path):
         checked(run_of(tmp_path, whole, events=bytes(events), journal=bytes(journal)))
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("value", [0, 1, 2**31 - 1, 2**32 - 1, -1, 2**62, -(2**63)])
 @pytest.mark.parametrize("offset", [8, 12, 16, 24, 32], ids=["capacity", "values", "length", "head", "tail"])
 def test_impossible_counters_of_a_journal(whole, tmp_path, offset, value):
@@ -231,6 +232,7 @@ def test_what_is_no_recording(tmp_path, log_dir):
         load(tmp_path / log_dir)
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("run", ["..", "../run", "/", "", ".", "no", "ru\0n", "run/..", "x" * 300])
 def test_names_that_are_no_run(whole, tmp_path, run):
     log_dir = run_of(tmp_path, whole)

@@ -25,6 +25,7 @@ GOOD = [
 BAD = ["", ".", "..", "a/b", "/", "\\", "../x", "a\0b", "n" * 300, "🦒" * 200, "\ud800"]
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", BAD, ids=ascii)
 def test_a_name_that_is_no_directory_is_refused_at_once(tmp_path, name):
     with pytest.raises(InvalidArgumentError, match="Expected run_name"):
@@ -38,6 +39,7 @@ def test_a_name_of_a_wrong_type_is_refused_at_once(tmp_path, name):
         Options(tmp_path, name)
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", GOOD, ids=ascii)
 def test_an_odd_name_is_the_directorys(tmp_path, name):
     Options(tmp_path, name)

@@ -42,6 +42,7 @@ WRONG_NUMBERS = [(1.0,), (1.0, 2.0, 3.0, 4.0), (), None, 5]
 WRONG_TYPES = [(None, 1.0, 2.0), ("x", 1.0, 2.0), (1.0, [], 2.0), (10**400, 1.0, 2.0)]
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("wrong", [TroubleError("dead"), *WRONG_NUMBERS, *WRONG_TYPES], ids=repr)
 def test_a_probe_that_fails_at_a_batch(tmp_path, messages, wrong, first):
@@ -59,6 +60,7 @@ def test_a_probe_that_fails_at_a_batch(tmp_path, messages, wrong, first):
     assert note in message
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("method", ["open", "batch_begin", "epoch_end", "close"])
 def test_a_probe_that_fails_elsewhere(tmp_path, messages, method, first):

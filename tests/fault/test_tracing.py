@@ -43,6 +43,7 @@ ALL += ["py_function graph", "py_function eager", "remat eager", "odd names eage
 ALL += ["steps_per_execution graph", "steps_per_execution xla"]
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", ALL)
 def test_training_is_as_without(found, name):
     result = found[name]
@@ -54,6 +55,7 @@ def test_training_is_as_without(found, name):
     assert [note for note in result["notes"] if "XLA works in one block" not in note] == []
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 @pytest.mark.parametrize(
     ("name", "layers"),
@@ -73,6 +75,7 @@ def test_gradients_are_their_layers(found, name, mode, layers):
     assert {path for path in gradients if path not in layers} <= {"head", "one/dense", "two/dense_1"}
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -113,6 +116,7 @@ RAISING = ["layer graph", "layer eager", "layer xla", "backward graph", "backwar
 RAISING += ["interrupt eager", "exit graph", "loss eager", "callback graph"]
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", RAISING)
 def test_an_exception_leaves_nothing_behind(found, name):
     result = found[f"raises {name}"]

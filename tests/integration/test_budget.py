@@ -44,6 +44,7 @@ def test_a_budget_without_a_limit(options: dict[str, Any]) -> None:
     assert isinstance(caught.value, MemWatchError)
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("limit", [0, -1, "0%", "101%", "-5%", "nan%", "a%", "12 bananas"])
 @pytest.mark.parametrize("kind", ["device", "host"])
 def test_a_limit_that_is_none(kind: str, limit: Any) -> None:

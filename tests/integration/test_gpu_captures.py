@@ -65,6 +65,7 @@ def test_there_are_captures_of_every_kind() -> None:
     assert len(NAMES) == 10
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", NAMES)
 def test_every_byte_at_the_peak_has_an_owner_and_sums_are_exact(benchmark: Any, name: str) -> None:
     found = benchmark.check_capture(capture(name))
@@ -76,6 +77,7 @@ def test_every_byte_at_the_peak_has_an_owner_and_sums_are_exact(benchmark: Any, 
     assert found.same_peak == "the same"
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", NAMES)
 def test_algorithms_are_tried_in_first_steps_only(benchmark: Any, name: str) -> None:
     timeline = step(name).timeline
@@ -128,6 +130,7 @@ def test_copies_of_the_batch_are_inputs(benchmark: Any) -> None:
     assert Counter(timeline.requested_bytes[made].tolist()) == Counter(BATCH * 4)
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("two_towers")])
 def test_a_data_set_that_lies_on_the_device_is_an_input(benchmark: Any, name: str) -> None:
     ahead = 2 * sum(BATCH) if name.endswith("prefetched") else 0

@@ -38,6 +38,7 @@ def events_of(name: str) -> dict[str, AllocationEvents]:
     return read_events(xplane_pb2.XSpace.FromString(capture(name).captured.space))
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", NAMES)
 def test_every_allocator_that_gave_anything_out_has_a_timeline(name: str) -> None:
     found = step(name).timelines
@@ -47,6 +48,7 @@ def test_every_allocator_that_gave_anything_out_has_a_timeline(name: str) -> Non
     assert set(found) <= {"GPU:0", PINNED, "CPU:0"}
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", NAMES)
 def test_sums_of_every_device_are_the_allocators_own(name: str) -> None:
     allocators = {each.device: each for each in events_of(name).values()}
@@ -87,6 +89,7 @@ def test_what_is_copied_for_an_optimizer_s_slots_is_no_metric_s(name: str) -> No
     assert {CATEGORIES[code] for code in timeline.category[slots].tolist()} == {"temporaries"}
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", NAMES)
 def test_the_host_holds_none_of_the_gpus_variables(name: str) -> None:
     for device in set(step(name).timelines) - {"GPU:0"}:
@@ -94,6 +97,7 @@ def test_the_host_holds_none_of_the_gpus_variables(name: str) -> None:
         assert not sum(row.weights_bytes + row.optimizer_bytes + (row.gradients_bytes or 0) for row in rows)
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", NAMES)
 def test_other_devices_take_little_of_a_file(name: str) -> None:
     whole = encode_step(step(name))
@@ -121,6 +125,7 @@ def without_replica(timeline: Timeline) -> Timeline:
     return replace(timeline, device="GPU:0", ops=ops, gradient_bytes={})
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", NAMES)
 def test_replicas_on_two_gpus_have_a_timeline_each_as_if_alone(name: str) -> None:
     alone, both = step(name), two_gpus(name)

@@ -44,6 +44,7 @@ def names_of(module: Any) -> dict[str, Name]:
 ALL = {**names_of(tensorflow_names), **names_of(keras_names), **names_of(tensorboard_names)}
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", ALL.values(), ids=repr)
 def test_the_installed_release_has_it(name: Name) -> None:
     assert name.error() is None
@@ -215,6 +216,7 @@ def test_without_the_file_interface_nothing_is_written_to_an_url(hide: Callable[
 TAB = [B.REQUEST_CONTEXT, B.EXPERIMENT_ID, B.RESPOND, B.PUBLIC_ERROR, B.RUN_TAG_FILTER]
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", TAB, ids=repr)
 def test_without_it_there_is_no_tab(name: Name, hide: Callable[[Name], None], caplog: pytest.LogCaptureFixture) -> None:
     context = type("Context", (), {"data_provider": object()})()
