@@ -72,7 +72,8 @@ def assert_no_growth(
         rate = (last - first) / repeats
         rises = zip((middle - first, last - middle), halves, strict=True)
         if rate > most and all(rise > max(meter.least, half * most * _MIN_HALF_SHARE) for rise, half in rises):
-            _fail(rate, repeats, most, meter, find_suspects(step, min(repeats, _MAX_LOOKED_AT), rate), ignore)
+            suspects = find_suspects(step, min(repeats, _MAX_LOOKED_AT), rate, meter.series)
+            _fail(rate, repeats, most, meter, suspects, ignore)
             return
 
 

@@ -24,6 +24,7 @@ class Meter:
     read: Callable[[], int]
     words: str  # what they are, for a message
     least: int = 0  # a rise below this many bytes says nothing
+    series: str = "host_rss_bytes"  # what they are, as ``Growth.series`` has it
 
 
 def find_meters() -> list[Meter]:
@@ -40,5 +41,6 @@ def find_meters() -> list[Meter]:
         if found and all(one.info.counting == "exact" for one in found):
             reads = [one.read for one in found]
             names = " and ".join(one.info.name for one in found)
-            return [Meter(lambda: sum(read()[0] for read in reads), f"in use on {names}, exact count"), rss]
+            words, series = f"in use on {names}, exact count", f"device_in_use_bytes {names}"
+            return [Meter(lambda: sum(read()[0] for read in reads), words, series=series), rss]
     return [rss]

@@ -38,11 +38,12 @@ class Suspect:
     lines: tuple[str, ...]  # what a failure's message says of it
 
 
-def find_suspects(step: Callable[[], object], repeats: int, rate: float) -> list[Suspect]:
+def find_suspects(step: Callable[[], object], repeats: int, rate: float, series: str) -> list[Suspect]:
     """Call a step some more times, and return what grows with it, most telling first.
 
     Args:
         rate: Bytes by which memory grows with each repeat.
+        series: Which memory, as ``Growth.series`` has it.
     """
     if "tensorflow" not in sys.modules:
         return _by_type(step, repeats)
@@ -72,9 +73,10 @@ def find_suspects(step: Callable[[], object], repeats: int, rate: float) -> list
         py_functions=py_functions,
         collections=0,
     )
-    growth = Growth("in use", "growing", rate, "step", None, None, None, None, rate, "", repeats)
+    growth = Growth(series, "growing", rate, "step", None, None, None, None, rate, "", repeats)
     causes = find_causes(Case((growth,), rises, Rises(), (before, after), made=made))
-    found = [_of_cause(leak) for leak in causes if leak.cause != _WAITS]  # what waits was collected
+    # What waits was collected, and what is native is told by its absence.
+    found = [_of_cause(leak) for leak in causes if leak.cause not in (_WAITS, "native") or leak.where]
     return found or grown(before.classes, after.classes, repeats)
 
 

@@ -34,3 +34,16 @@ def test_what_grows_is_named_where_it_is_kept(second: float, monkeypatch: pytest
     assert "Tensors are kept (retained_tensors): +128.0 KiB a repeat" in message
     assert "KEPT.trainer.state['losses'] (list) holds 130 tensors" in message
     assert message.endswith("ignore=['retained_tensors']")
+
+
+def test_plain_values_are_named_where_they_are_kept() -> None:
+    texts: list[str] = []
+
+    def step() -> None:
+        texts.append(str(len(texts)) * 100_000)
+
+    with pytest.raises(MemoryGrowthError, match="RSS of the process") as raised:
+        kmw.testing.assert_no_growth(step, repeats=50)
+    text = str(raised.value)
+    assert "python_objects" in text and "texts.append(str(len(texts)) * 100_000)" in text
+    assert "held outside Python" not in text

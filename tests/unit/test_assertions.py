@@ -42,7 +42,9 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Memory]:
         monkeypatch.setattr(assertions, "count_objects", made.counts)
         monkeypatch.setattr(suspects, "count_objects", made.counts)
         # Whatever other tests have loaded.
-        monkeypatch.setattr(assertions, "find_suspects", lambda step, repeats, rate: suspects._by_type(step, repeats))
+        monkeypatch.setattr(
+            assertions, "find_suspects", lambda step, repeats, rate, series: suspects._by_type(step, repeats)
+        )
         return made
 
     return make
