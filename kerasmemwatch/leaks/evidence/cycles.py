@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType, FunctionType
@@ -62,8 +62,11 @@ def _of_classes(unreachable: Sequence[Any], inside: set[int], fewest: int) -> It
 
 
 def _of_code(unreachable: Sequence[Any], inside: set[int], fewest: int) -> Iterator[Cycle]:
-    """Functions that hold themselves, and calls whose variables hold an exception that was raised in them."""
-    counts: Counter[tuple[str, str, int]] = Counter()
+    """Functions that hold themselves, and calls whose variables hold an exception that was raised in them.
+
+    Of each kind some are looked at.
+    """
+    found: defaultdict[tuple[str, str, int], list[Any]] = defaultdict(list)
     for each in unreachable:
         if type(each) is FunctionType:
             code, line, what = each.__code__, each.__code__.co_firstlineno, "functions named {} that hold themselves"
@@ -71,11 +74,14 @@ def _of_code(unreachable: Sequence[Any], inside: set[int], fewest: int) -> Itera
             code, line, what = each.f_code, each.f_lineno, "calls of {} that an exception of their own keeps"
         else:
             continue
-        if is_user_file(code.co_filename) and _reaches(each, each, inside):
-            counts[what.format(code.co_name), code.co_filename, line] += 1
-    for (what, file, line), count in counts.most_common(1):
-        if count >= fewest:
-            yield Cycle(what, count, "", Place.read(file, line))
+        if is_user_file(code.co_filename):
+            found[what.format(code.co_name), code.co_filename, line].append(each)
+    for (what, file, line), alike in sorted(found.items(), key=lambda item: -len(item[1])):
+        if len(alike) < fewest:
+            return
+        some = alike[-_SAMPLE:]
+        if sum(_reaches(each, each, inside) for each in some) > len(some) / 2:
+            yield Cycle(what, len(alike), "", Place.read(file, line))
 
 
 def _file(kind: type) -> str:

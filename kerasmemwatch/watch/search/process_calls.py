@@ -17,7 +17,7 @@ from kerasmemwatch.leaks.verdicts.calls import Call
 from kerasmemwatch.probes.counters import CounterProbe
 from kerasmemwatch.records.run import DeviceInfo
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.watch.search.investigation import own_rss_bytes
+from kerasmemwatch.watch.search.own_rss import own_rss_bytes
 
 __all__ = ["ProcessCalls"]
 
@@ -70,7 +70,8 @@ class ProcessCalls:
         self._last: Call | None = None  # without what it left
         self._begun: _Begun | None = None
         self._devices: tuple[DeviceInfo, ...] = ()
-        self._models: weakref.WeakKeyDictionary[Any, _Model] = weakref.WeakKeyDictionary()
+        # By id: a model of the user's need not have a hash.
+        self._models: dict[int, tuple[weakref.ref[Any], _Model]] = {}
         self._num_models = self._step = 0
         self._largest = [0.0, 0.0, 0.0]
         self._counters = CounterProbe()
@@ -116,12 +117,13 @@ class ProcessCalls:
         return True
 
     def _known(self, model: Any) -> _Model:
-        known = self._models.get(model) if model is not None else None
-        if known is None:
-            self._num_models += model is not None
+        key, models = id(model), self._models
+        reference, known = models.get(key, (None, None))
+        if known is None or reference is None or reference() is not model:
             known = _Model()
             if model is not None:
-                self._models[model] = known
+                self._num_models += 1
+                models[key] = weakref.ref(model, lambda gone: _forget(models, key, gone)), known
         optimizer = getattr(model, "optimizer", None)
         signature = f"{id(optimizer)} {getattr(optimizer, 'built', None)} {getattr(model, 'built', None)}"
         if signature != known.signature:
@@ -135,6 +137,12 @@ class ProcessCalls:
             return math.nan
         own = sum(size for name, size in known.sizes if name == device.name and size >= device.counted_from_bytes)
         return float(in_use[device.name] - own)
+
+
+def _forget(models: dict[int, tuple[weakref.ref[Any], _Model]], key: int, gone: weakref.ref[Any]) -> None:
+    known = models.get(key)
+    if known is not None and known[0] is gone:  # else its id is another model's by now
+        del models[key]
 
 
 def _sizes(model: Any, optimizer: Any) -> list[tuple[str, int]]:
