@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import kerasmemwatch as kmw
 from kerasmemwatch.errors import MemoryGrowthError
-from kerasmemwatch.watch.search import call_search, investigation
+from kerasmemwatch.watch.search import allowance, call_search
 from kerasmemwatch.watch.search.call_search import CALL_SEARCH
 
 pytestmark = pytest.mark.usefixtures("exact_counting")
@@ -24,7 +24,7 @@ X, Y = np.ones((4, 4), "float32"), np.ones((4, 1), "float32")
 def _no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     # Verdicts are given and looks taken however slow this machine is and whatever other tests left.
     monkeypatch.setattr(call_search, "_VERDICT_SHARE", 1.0)
-    monkeypatch.setattr(investigation, "_LOOK_S", 60.0)
+    monkeypatch.setattr(allowance, "_LOOK_S", 60.0)
     CALL_SEARCH.forget()
 
 

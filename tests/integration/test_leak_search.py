@@ -6,7 +6,6 @@ import gc
 import os
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from kerasmemwatch.leaks.evidence.graph_sizes import graph_sizes, grown_graph
 from kerasmemwatch.leaks.evidence.look import take_look
 from kerasmemwatch.leaks.evidence.piles import Count, count_classes
 from kerasmemwatch.sampling.cost_share import CostShare
-from kerasmemwatch.watch.search import investigation, leak_search
+from kerasmemwatch.watch.search import allowance, investigation, leak_search
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "scripts" / "readme_growth.py"
@@ -46,7 +45,7 @@ def _no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     # Verdicts are given as often as there are rows for them, and looks are taken, however slow this machine is and
     # however many objects other tests left.
     monkeypatch.setattr(leak_search, "_VERDICT_SHARE", 1.0)
-    monkeypatch.setattr(investigation, "_LOOK_S", 60.0)
+    monkeypatch.setattr(allowance, "_LOOK_S", 60.0)
     monkeypatch.setattr(leak_search, "AT_ENDS", CostShare(1.0))
 
 
@@ -199,26 +198,6 @@ def test_the_first_look_is_refused_if_it_takes_more_than_all_looks_may(
     assert report.growth[0].verdict == "growing" and not report.leaks
     [refused] = (note for note in report.notes if "growth" in note)
     assert "the cause of growth was not searched for" in refused and "the limit is 60 s or 1% of" in refused
-
-
-def test_a_second_look_for_which_there_is_little_time_is_at_what_the_first_saw(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept: list[Any] = []
-    seen: list[Any] = []
-    take = investigation.take_look
-
-    def look(*args: Any, **more: Any) -> Any:
-        seen.append(more["again"])
-        return replace(take(*args, **more), cpu_s=1e-3 if more["again"] else 60.0)
-
-    monkeypatch.setattr(investigation, "take_look", look)
-    monkeypatch.setattr(investigation, "_LOOK_S", 100.0)
-    report = loop(lambda number: kept.append(tf.ones((64, 64)) * number), tmp_path, epochs=8).report
-    assert seen[0] is None and seen[1] is not None and not seen[1].models.count
-    [leak] = report.leaks
-    assert "It gained " in leak.evidence and "kept.append(tf.ones((64, 64)) * number)" in leak.where
-    assert leak.rate == pytest.approx(64 * 64 * 4, rel=0.05)
 
 
 class Ring:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,14 @@ class Rises:
     collections: float = math.nan
     threads: float = math.nan
 
+    def last(self, steps: int) -> Rises:
+        """What rose in the last of the steps, if all rise evenly."""
+        share = min(1.0, steps / self.steps) if self.steps > 0 else math.nan
+        names = [each.name for each in fields(self) if each.name not in ("rows", "collections")]
+        return replace(self, **{name: getattr(self, name) * share for name in names})
 
+
+_FEWEST_CALLS, _CALLS_TO_SEE = 4, 10
 _COLUMNS = {
     "steps": "step",
     "train_steps": "train_step",
@@ -90,6 +97,7 @@ class Case:
         rises_then: The same when the newest look was taken.
         looks: The looks so far, oldest first; at most two.
         collected: What one full collection gave back; ``None`` if none was run.
+        grown_then: By how much memory had grown as it was run; ``None`` if that is now.
         collector_on: Whether Python's collector runs by itself.
         off_at: The line of the user's that switched it off, if found.
         made: What was made that TensorFlow keeps for ever.
@@ -101,6 +109,7 @@ class Case:
     rises_then: Rises = Rises()
     looks: tuple[Look, ...] = ()
     collected: Collected | None = None
+    grown_then: float | None = None
     collector_on: bool = True
     off_at: Place | None = None
     made: Made = field(default_factory=Made)
@@ -121,6 +130,17 @@ class Case:
     def is_host(self) -> bool:
         """Whether it is the process's memory, not a device's in use."""
         return self.main.series.startswith("host")
+
+    @property
+    def has_enough_calls(self) -> bool:
+        """Whether what piles up with each call can be seen, where each makes memory grow: from eight on."""
+        return self.main.unit not in ("fit", "evaluate", "predict") or self.rises.calls >= _CALLS_TO_SEE
+
+    def units(self, steps: int) -> int:
+        """How many calls there were in a number of steps, or the steps if there are few calls."""
+        rises = self.rises
+        is_by_call = rises.calls >= _FEWEST_CALLS and rises.steps > 0
+        return int(steps * rises.calls / rises.steps) if is_by_call else steps
 
     @property
     def look(self) -> Look | None:

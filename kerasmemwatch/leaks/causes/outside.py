@@ -35,7 +35,8 @@ def malloc_retention(case: Case) -> Iterator[LeakFinding]:
     """A finding if the C library kept what was free, at the end of its heap or between blocks in use."""
     found = case.collected
     kept = None if found is None else found.malloc_bytes
-    if found is None or not case.is_host or kept is None or kept < _LEAST_SHARE * case.grown_bytes:
+    grown = case.grown_bytes if case.grown_then is None else case.grown_then
+    if found is None or not case.is_host or kept is None or kept < _LEAST_SHARE * grown:
         return
     evidence = f"{format_bytes(kept)} of RSS were free: the C library gave them back when asked (malloc_trim)."
     if found.top_bytes is not None and found.top_bytes < kept / 2:

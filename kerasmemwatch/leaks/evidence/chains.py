@@ -85,6 +85,8 @@ def find_chain(heap: Heap, target: Any, roots: Mapping[int, Root], registries: M
     frontier, seen, library = [target], {id(target)}, None
     if id(target) in roots:
         return Chain(roots[id(target)], (_step("", target),))
+    if heap.is_late:
+        return Chain(None, (_step("", target),), is_cut=True)
     beyond = 0
     for _ in range(_MAX_DEPTH):
         found = heap.referrers(frontier)

@@ -71,7 +71,6 @@ class Heap:
         searches_s: CPU time of all searches for referrers together, from the first on; if the visit of all objects
             took longer, as much.
         most_s: CPU time, from entering on, after which searches end sooner, but not before ``LEAST_SEARCHES_S``.
-        only: Ids of the only objects that may hold some of ``kinds``, which saves most of the visit.
 
     Attributes:
         counts: Number of live objects of each class.
@@ -85,10 +84,8 @@ class Heap:
         *,
         searches_s: float = SEARCHES_S,
         most_s: float = math.inf,
-        only: Iterable[int] | None = None,
     ) -> None:
         self._more, self._searches_s, self._most_s = list(more), searches_s, most_s
-        self._only = None if only is None else frozenset(only)
         self._kinds = frozenset(kinds)
         self._objects: list[Any] = []
         self._data: list[Any] = []
@@ -116,10 +113,7 @@ class Heap:
         self.counts = Counter(kinds)
         # Most objects are functions and parts of classes, which hold no data.
         are_data = {kind: _is_data(kind) for kind in self.counts}
-        if self._only is None:
-            data = list(itertools.compress(self._objects, map(are_data.__getitem__, kinds)))
-        else:
-            data = list(itertools.compress(self._objects, map(self._only.__contains__, map(id, self._objects))))
+        data = list(itertools.compress(self._objects, map(are_data.__getitem__, kinds)))
         # This list may be in itself, as long as it is.
         self._data = waiting = _without(data, {id(self._objects), *globals_of_libraries()})
         # Tuples that others hold: none of them is still being made, so they may have one more reference. And dicts of
@@ -167,7 +161,7 @@ class Heap:
         wanted = frozenset(kinds).intersection(self.counts)
         if not wanted:
             return []
-        if self._only is None and all(map(_is_data, wanted)):
+        if all(map(_is_data, wanted)):
             objects, kinds = self._data, self._data_kinds
         else:
             objects, kinds = self._objects, list(map(type, self._objects))

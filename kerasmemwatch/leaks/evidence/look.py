@@ -107,14 +107,6 @@ class Look:
     cached_bytes: int | None = None
     cache_place: Place | None = None
 
-    @property
-    def has_lists_only(self) -> bool:
-        """Whether what was followed to a name holds tensors or arrays itself."""
-        named = [each for each in self.containers.values() if each.chain is not None]
-        return all(each.kind != "object" and not each.within and not each.closes_over for each in named) and all(
-            each.length is None for each in named
-        )
-
 
 Suspects = Callable[[Mapping[int, Contents]], Sequence[int]]
 
@@ -131,7 +123,6 @@ def take_look(
     plain: bool = True,
     searches_s: float = SEARCHES_S,
     most_s: float = math.inf,
-    again: Look | None = None,
 ) -> Look:
     """Visit all objects.
 
@@ -146,15 +137,14 @@ def take_look(
         plain: Whether containers of plain values, which are on the host, may explain the growth.
         searches_s: CPU time that searches for names may take, as ``Heap`` has it.
         most_s: CPU time after which they end sooner, as ``Heap`` has it.
-        again: The look before, if no other containers than it saw are to be looked at, which takes a third of the time.
     """
     import numpy as np
 
     begun = time.thread_time()
     tensor_class = EAGER_TENSOR.get()
     call = _call_site(frame)
-    kinds, only = {tensor_class, np.ndarray}, None if again is None else again.containers
-    with Heap(kinds, untracked_locals(frame), searches_s=searches_s, most_s=most_s, only=only) as heap:
+    kinds = {tensor_class, np.ndarray}
+    with Heap(kinds, untracked_locals(frame), searches_s=searches_s, most_s=most_s) as heap:
         found, totals, live = containers(
             heap, tensor_class, tensor_bytes, lambda found: bool(suspects(found)), plain=plain
         )
@@ -163,8 +153,7 @@ def take_look(
         roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}
         follow = partial(find_chain, heap, roots=roots, registries=registries)
         for key in list(suspects(found))[:_MAX_SUSPECTS]:
-            known = None if again is None else again.containers.get(key)
-            found[key] = _named(found[key], (known and known.chain) or follow(live[key]))
+            found[key] = _named(found[key], follow(live[key]))
         models = _kept(models, [model for model in outer if model is not current], follow)
         piles = find_piles(heap, before, units, roots, registries)
         piles = tuple(replace(each, place=_pile_place(each.chain)) for each in piles)
@@ -179,10 +168,10 @@ def take_look(
         outer.clear()
         graphs.clear()
         of_functions.clear()
-    cpu_s, is_compiled = time.thread_time() - begun, bool(getattr(current, "jit_compile", False))
+    is_compiled, cache_place = bool(getattr(current, "jit_compile", False)), _cache_place() if cached else None
     return Look(
         step,
-        cpu_s,
+        time.thread_time() - begun,
         totals,
         found,
         models,
@@ -196,7 +185,7 @@ def take_look(
         sizes,
         grown,
         cached,
-        _cache_place() if cached else None,
+        cache_place,
     )
 
 
@@ -292,5 +281,8 @@ def _parts_of(model: Any) -> Iterator[Any]:
 
 
 def _variable_bytes(model: Any) -> int:
-    variables = [*getattr(model, "variables", ()), *getattr(getattr(model, "optimizer", None), "variables", ())]
+    try:
+        variables = [*getattr(model, "variables", ()), *getattr(getattr(model, "optimizer", None), "variables", ())]
+    except Exception:  # a property of the user's
+        return 0
     return sum(variable_size(each).bytes or 0 for each in {id(each): each for each in variables}.values())

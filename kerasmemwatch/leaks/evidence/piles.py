@@ -73,9 +73,10 @@ def count_classes(step: int, moment: Moment | None = None) -> Count:
         moment: Count those that were there at this moment; there is no number if that can't be told any more.
     """
     begun = time.thread_time()
-    objects = all_but_tuples() if moment is None else moment.older()
+    objects = None if moment is None else moment.older()
+    is_told = moment is None or objects is not None
     if objects is None:
-        return Count(time.thread_time() - begun)
+        objects = all_but_tuples()  # how long that takes is asked for in any case
     try:
         kinds = list(map(type, objects))
         counts = Counter(kinds)
@@ -86,7 +87,7 @@ def count_classes(step: int, moment: Moment | None = None) -> Count:
     finally:
         objects.clear()  # it may be in itself
     found = {class_name(kind): count for kind, count in counts.items()}
-    return Count(time.thread_time() - begun, found, graphs)
+    return Count(time.thread_time() - begun, found if is_told else None, graphs)
 
 
 def find_piles(

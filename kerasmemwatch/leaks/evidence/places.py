@@ -56,7 +56,7 @@ def calling_line(file: str, module: str, function: str) -> Place | None:
     """The first line that calls a module's function by its full name; ``None`` if there is none."""
     tree = _parsed(file)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)] if tree is not None else []
-    lines = [call.lineno for call in calls if ast.unparse(call.func) == f"{module}.{function}"]
+    lines = [call.lineno for call in calls if _method(call) == function and _name(call.func) == module]
     return Place.read(file, min(lines)) if lines else None
 
 
@@ -70,6 +70,12 @@ def chained_lines(file: str, method: str, after: str) -> list[Place]:
 
 def _method(node: ast.AST) -> str:
     return node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+
+
+def _name(function: ast.AST) -> str:
+    """The name whose attribute a function is."""
+    value = function.value if isinstance(function, ast.Attribute) else None
+    return value.id if isinstance(value, ast.Name) else ""
 
 
 def _receivers(call: ast.Call) -> Iterator[str]:

@@ -73,6 +73,7 @@ class CallSearch:
             growth = suspicious(call_growth(recorder.run, calls, is_larger_next=is_larger))
         if not growth:
             self._growth, self._leaks = (), ()
+            self._investigation.end()
             self._makings.close()
             return
         # Counted from the first suspicion on: hooks are not to stay in a process that does not grow.

@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-from kerasmemwatch.watch.search import investigation
+from kerasmemwatch.watch.search import allowance
 
-investigation._LOOK_S = 60.0
+allowance._LOOK_S = 60.0
 runpy.run_path(sys.argv[1], run_name="__main__")
