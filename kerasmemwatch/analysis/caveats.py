@@ -106,7 +106,7 @@ def died(report: Findings) -> Iterator[str]:
         return
     last = rows[-1]
     is_last = ", the run's last," if last == samples.num_samples - 1 else ""
-    others = f" So it was with {len(rows) - 1} before it." if len(rows) > 1 else ""
+    others = f" Neither did {len(rows) - 1} before it." if len(rows) > 1 else ""
     yield (
         f"Step {int(samples['step'][last])} ({samples['stage'][last]}){is_last} did not end: an exception left it. "
         f"Its peak was read then; what held it was not traced.{others}"
@@ -136,7 +136,7 @@ def untraced(report: Findings) -> str:
         least = format_bytes(max(device.counted_from_bytes for device in devices))
         return what + f"allocations below {least} are not counted, and no traced step had a larger one."
     if trace == "auto" and not np.any(report.samples["ended"]):
-        return what + "no step has ended, and what is traced is a step that ends."
+        return what + "no step has completed, and only completed steps are traced."
     if trace == "auto":
         return what + "no step has been traced yet. Train a few steps more; if that does not help, see the notes."
     if not trace:

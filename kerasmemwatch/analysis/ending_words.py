@@ -19,7 +19,7 @@ def ending_lines(endings: Sequence[Ending]) -> tuple[str, ...]:
 
     Example:
         >>> ending_lines([Ending("killed", 40, host_bytes=97, limit_bytes=100, was_near=True)])[0]
-        'Ended without a word at step 40, host at 97.0% of its limit: probably killed for memory.'
+        'Ended abruptly at step 40, host at 97.0% of its limit: probably killed for memory.'
     """
     return tuple(printable(line) for each in endings if each.how != RUNNING for line in _lines(each))
 
@@ -30,7 +30,7 @@ def is_running(endings: Sequence[Ending]) -> bool:
 
 
 def _lines(ending: Ending) -> list[str]:
-    ended = "nded without a word" if ending.how == KILLED else "nded by SIGTERM"
+    ended = "nded abruptly" if ending.how == KILLED else "nded by SIGTERM"
     words = f"{ending.worker} e{ended}" if ending.worker else f"E{ended}"
     share = "" if ending.share is None else f", host at {_share(ending.share)}its limit"
     lines = [f"{words} at step {ending.step:,}{share}{_cause(ending)}."]

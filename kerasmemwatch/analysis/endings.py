@@ -23,7 +23,7 @@ _LEAST_SHARE = 0.01
 def find_ending(run: RunInfo, samples: Samples) -> Ending | None:
     """How a run ended that was read while its files were still open; ``None`` if it ended properly.
 
-    Nor has a run whose last step was left by an exception ended without a word.
+    Nor has a run whose last step was left by an exception ended abruptly.
     """
     if not run.ending or not samples.num_samples or ("ended" in samples and samples["ended"][-1] == 0):
         return None

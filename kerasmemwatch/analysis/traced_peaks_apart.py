@@ -48,7 +48,7 @@ def _apart(report: Findings, step: TracedStep) -> str:
     usual = " to ".join(dict.fromkeys((format_bytes(low), format_bytes(high))))
     return (
         f"Traced step {step.step:,} peaked at {format_bytes(peak)}, the untraced steps around it at {usual}: tracing "
-        "may have changed it, or its batch was another."
+        "may have changed it, or its batch differed."
     )
 
 

@@ -15,7 +15,7 @@ class Ending:
     """A run that has not ended properly.
 
     Attributes:
-        how: ``"running"``, ``"killed"`` (its process ended without a word), or ``"SIGTERM"``.
+        how: ``"running"``, ``"killed"`` (its process ended abruptly), or ``"SIGTERM"``.
         step: The last recorded step.
         worker: The worker's name; ``""`` if it trained alone.
         host_bytes: The process's RSS at that step and its children's last known memory; ``None`` if unknown.

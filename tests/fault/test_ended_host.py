@@ -63,7 +63,7 @@ def test_a_process_that_the_kernel_kills_for_memory(
     said = " ".join(shown(tmp_path / "logs", capsys).split())
     # Of the file pages in RSS, the kernel takes back some before it kills.
     where = r"at step (\d+), host at (?:its limit|\d+\.\d% of its limit)"
-    found = re.match(rf"Ended without a word {where}: probably killed for memory\. Host memory: ", said)
+    found = re.match(rf"Ended abruptly {where}: probably killed for memory\. Host memory: ", said)
     assert found and int(found[1]) == load(tmp_path / "logs").samples["step"][-1]
     assert "the limit is 1.0 GiB (cgroup v" in said and " What helps: " in said
     [size] = re.findall(r"Had grown since step \d+: host RSS \+([\d.]+) MiB", said)
@@ -78,13 +78,13 @@ def test_a_process_that_the_kernel_kills_for_memory(
             "SIGKILL",
             0.98,
             -9,
-            r"Ended without a word at step 28, host at (9\d\.\d% of )?its limit: probably killed for memory.",
+            r"Ended abruptly at step 28, host at (9\d\.\d% of )?its limit: probably killed for memory.",
         ),
         (
             "SIGKILL",
             0.40,
             -9,
-            r"Ended without a word at step 28, host at (3|4)\d\.\d% of its limit: .* plenty of memory left",
+            r"Ended abruptly at step 28, host at (3|4)\d\.\d% of its limit: .* plenty of memory left",
         ),
         ("SIGTERM", 0.98, -15, r"Ended by SIGTERM at step 28, host at (9\d\.\d% of )?its limit\. "),
         ("SIGINT", 0.98, 1, None),

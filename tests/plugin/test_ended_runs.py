@@ -26,6 +26,6 @@ def test_a_killed_run_says_so_with_the_rows_of_its_journal(tmp_path: Path, monke
     assert [each["title"] for each in sections(ask("overview", run="run")[1], "notes")] == ["Notes"]
     target.drop()  # the lock is gone, the files stay
     ending, *_ = sections(ask("overview", run="run")[1], "notes")
-    assert ending["title"].startswith("Ended without a word at step 12")
+    assert ending["title"].startswith("Ended abruptly at step 12")
     # A TensorBoard that doesn't know the directory can't know it.
     assert [each["title"] for each in sections(asking(provider)("overview", run="run")[1], "notes")] == ["Notes"]

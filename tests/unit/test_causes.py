@@ -63,7 +63,7 @@ def test_tensors_whose_name_there_was_no_time_to_find_are_told() -> None:
     for looks in ((look(100, before), look(200, nameless)), (look(200, nameless),)):
         leak = only(find_causes(case(*looks)))
         assert (leak.cause, leak.where, leak.trace) == ("retained_tensors", "", ())
-        assert leak.evidence.startswith("A list, whose name there was no time to find, holds 200 tensors")
+        assert leak.evidence.startswith("A list, (no time was left to find its name) holds 200 tensors")
         assert leak.fix.endswith("or empty the list at each epoch's end")
     # One look at what isn't as large as the growth is too little, and so is what nothing in Python refers to.
     assert find_causes(case(look(200, replace(nameless, num_bytes=80_000)))) == ()
@@ -94,7 +94,10 @@ HOST = replace(GROWING, series="host_rss_bytes")
 def test_one_array_that_each_step_makes_larger_is_named() -> None:
     leak = only(find_causes(case(look(200, CURVE), growth=HOST)))
     assert leak.cause == "retained_arrays" and leak.confidence == 0.5
-    assert "losses is one array, float64[800, 31]: 195.3 KiB. That is as long as 200 steps make it" in leak.evidence
+    assert (
+        "losses is one array, float64[800, 31]: 195.3 KiB. Its length fits 200 steps that each add to it"
+        in leak.evidence
+    )
     before = look(100, replace(CURVE, num_bytes=100_000, length=400))
     leak = only(find_causes(case(before, look(200, CURVE), growth=HOST)))
     assert "It gained 97.7 KiB in 100 steps" in leak.evidence and leak.confidence == 0.95

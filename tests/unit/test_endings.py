@@ -74,7 +74,7 @@ def test_what_is_unknown_is_not_guessed() -> None:
     nothing = find_ending(RUN, samples(20, rss=[np.nan] * 20))
     assert nothing is not None and nothing.host_bytes is None and nothing.grown == ()
     assert ending_lines([nothing]) == (
-        "Ended without a word at step 20: killed or crashed; how full the host was is unknown.",
+        "Ended abruptly at step 20: killed or crashed; how full the host was is unknown.",
     )
 
 
@@ -93,7 +93,7 @@ def test_a_run_that_ended_properly_has_no_ending() -> None:
 )
 def test_each_ending_has_its_headline(ending: Ending, headline: str) -> None:
     share = "98.5%" if ending.host_bytes == 985 else "50.0%"
-    said = f"ended without a word at step 1,234, host at {share} of its limit: {headline}"
+    said = f"ended abruptly at step 1,234, host at {share} of its limit: {headline}"
     assert ending_lines([ending])[0] == said.capitalize()
     assert ending_lines([replace(ending, worker="worker:1")])[0] == f"worker:1 {said}"
 

@@ -318,7 +318,7 @@ def test_little_by_the_call_may_be_garbage_until_a_collection_has_run() -> None:
     values, none = 300 * MIB + 100 * KIB * (np.arange(1000) // 5), np.zeros(1000)
     found = judge(fits(values, steps=5, kind="host", collections=none))
     assert found.verdict == "waits for the collector" and found.unit == "fit"
-    assert "it may be garbage that Python has not freed yet: gc.collect() tells" in found.explanation
+    assert "it may be garbage that Python has not freed yet: gc.collect() would tell" in found.explanation
     assert judge(fits(values, steps=5, kind="host", collections=np.arange(1000) // 100)).verdict == "growing"
     assert judge(fits(values, steps=5, kind="host")).verdict == "growing"
     much = judge(fits(10 * values, steps=5, kind="host", collections=none))

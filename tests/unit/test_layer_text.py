@@ -199,7 +199,10 @@ def test_the_largest_at_the_peak_are_shown_in_the_models_order() -> None:
     text = shown(report(lines))
     assert labels(text) == [f"layer_{index}" for index in range(LAYERS - 12, LAYERS)]
     hidden = sum(1000 + index for index in range(LAYERS - 12))
-    assert f"and {LAYERS - 12} more with {hidden / KIB:.1f} KiB at the peak (all: `kerasmemwatch show --all`)" in text
+    assert (
+        f"and {LAYERS - 12} more with {hidden / KIB:.1f} KiB at the peak (all: `kerasmemwatch show LOGDIR --all`)"
+        in text
+    )
     assert len(text.splitlines()) < 30
 
 

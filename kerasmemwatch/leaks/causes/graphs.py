@@ -76,8 +76,8 @@ def graph_growth(case: Case) -> Iterator[LeakFinding]:
         since_step=most.since_step,
         confidence=0.85,
         where=at(grown.place),
-        fix="Make operations once, before the loop, and feed what changes; call graph.finalize() to find out what adds "
-        "to it.",
+        fix="Make operations once, before the loop, and feed what changes; call graph.finalize(): the line that "
+        "adds to it then raises an error.",
         unit="step",
         rate=most.bytes_per_step,
         trace=(

@@ -76,7 +76,8 @@ def tape_cache(case: Case) -> Iterator[LeakFinding]:
     yield case.finding(
         "tape_cache",
         f"TensorFlow's cache of tapes of tf.py_function gained {made.tapes:,} in {made.steps:,} steps, each with "
-        f"{format_bytes(made.tape_bytes)} of results, besides arguments. One goes only when its gradient is taken.",
+        f"{format_bytes(made.tape_bytes)} of results, besides arguments. A tape is freed only when its gradient is "
+        "taken.",
         "Call tf.py_function within a tf.function, or tf.numpy_function instead, which has no gradient.",
         0.85,
         known_issue="tensorflow #35010",
@@ -95,8 +96,8 @@ def onednn_cache(case: Case) -> Iterator[LeakFinding]:
         return
     yield case.finding(
         "onednn_cache",
-        f"{made.shapes:,} of {made.calls:,} calls of traced functions had shapes of arguments that no earlier one had. "
-        "On a CPU oneDNN keeps what it prepares for a shape. No graph grows with it.",
+        f"{made.shapes:,} of {made.calls:,} calls of traced functions had new argument shapes. On a CPU, oneDNN caches "
+        "what it prepares for each shape. No graph grows with it.",
         "Pad to a few sizes; or set TF_ENABLE_ONEDNN_OPTS=0 before Python starts, which tells whether it is the cause.",
         0.6,
         known_issue="tensorflow #38742",

@@ -94,8 +94,8 @@ def native(case: Case) -> Iterator[LeakFinding]:
         "native",
         f"Memory outside Python grows. Ruled out: {'; '.join(out)}.",
         "See whether kerasmemwatch.release() gives it back: then it is TensorFlow's cache of eager kernels, which has "
-        "one for each new name of a variable, each save, and each random operation under a global seed. If not, leave "
-        "out native libraries that a step calls until the growth is gone.",
+        "one for each new name of a variable, each save, and each random operation under a global seed. If not, remove "
+        "the native libraries that a step calls, one by one, until the growth stops.",
         0.4,
         trace=(OUTSIDE,),
     )

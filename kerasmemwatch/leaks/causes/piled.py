@@ -63,7 +63,7 @@ def _alive(pile: Pile) -> str:
 def _known(pile: Pile) -> str:
     return {
         "tape": " A tape keeps every value that its gradients need.",
-        "open tape": " It records between steps, so it keeps what all of them compute.",
+        "open tape": " It stays open between steps, so it keeps what every step computes.",
         "optimizer": " Each keeps slots for every variable.",
     }.get(pile.kind, "")
 
@@ -72,8 +72,8 @@ def _fix(pile: Pile, name: str) -> str:
     return {
         "open tape": f"Open a tape in each step, with tf.GradientTape() as {name}: ..., and take its gradient there.",
         "tape": f"Take the gradient and let go of the tape: del tape; don't keep tapes in {name}.",
-        "optimizer": f"Use one optimizer, or take the old one out of {name}.",
-        "variable": f"Make a variable once and assign to it, variable.assign(value); {name} keeps each.",
-        "iterator": f"Make the iterator once, or take the old one out of {name}.",
-        "object": f"Take what is done out of {name}, which keeps each {pile.class_name}.",
+        "optimizer": f"Use one optimizer, or remove the old one from {name}.",
+        "variable": f"Create the variable once and update it with variable.assign(value); {name} keeps every one.",
+        "iterator": f"Make the iterator once, or remove the old one from {name}.",
+        "object": f"Remove finished objects from {name}, which keeps every {pile.class_name}.",
     }[pile.kind]

@@ -137,7 +137,7 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
     size = f"{about}{format_bytes(each.num_bytes)}"
     who = f"{name} ({each.container})"
     if _is_nameless(each):
-        who = f"A {each.container}, whose name there was no time to find,"
+        who = f"A {each.container}, (no time was left to find its name)"
     holds = f"{who} holds {each.count:,} {_things(each)}: {size}."
     if each.closes_over:
         holds = f"{each.count:,} functions {each.container} are alive, each with its own {name} ({each.like}): {size}."
@@ -146,12 +146,12 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
         holds += (
             f" It gained {format_bytes(gain.num_bytes)} in {gain.steps:,.0f} steps."
             if gain.is_measured
-            else f" That is as long as {gain.steps:,.0f} steps make it if each adds to it, and as large as the growth."
+            else f" Its length fits {gain.steps:,.0f} steps that each add to it, and its size fits the growth."
         )
     elif gain.is_measured:
         holds += f" It gained {gain.count:,.0f} ({about}{format_bytes(gain.num_bytes)}) in {gain.steps:,.0f} steps."
     if each.view_bytes > each.num_bytes / 2:
-        holds += " Each is a small part of a larger array, all of which stays."
+        holds += " Each is a view of part of a larger array, which is kept whole."
     is_sure = _is_like(share)
     is_counted = each.kind != "object" and each.length is None
     confidence = (0.95 if is_sure else 0.7) if gain.is_measured else (0.8 if is_sure and is_counted else 0.5)
@@ -208,8 +208,8 @@ def _fix(each: Contents, name: str) -> str:
     source = each.place.source if each.place else ""
     if each.length is not None:
         return (
-            f"Keep what you need of each part, or write the parts to a file; or begin {name} anew at each epoch's end. "
-            "To join all again in each step also copies all of it."
+            f"Keep what you need of each part, or write the parts to a file; or reset {name} at each epoch's end. "
+            "Concatenating in each step also copies the whole array."
         )
     empty = f"or empty {name} at each epoch's end" + ("" if _is_nameless(each) else f": {name}.clear()")
     if each.closes_over:
@@ -217,7 +217,8 @@ def _fix(each: Contents, name: str) -> str:
         kept = " TensorFlow keeps each Python function that becomes an operation (from_generator, numpy_function)."
         return fix + kept * _is_registered(each)
     if each.within.endswith(("Error", "Exception")):
-        return f"Keep str(error): an exception keeps the variables of every function that it left. {name} keeps each."
+        kept = "an exception's traceback keeps the local variables of every frame"
+        return f"Keep str(error) in {name}: {kept}."
     if each.view_bytes > each.num_bytes / 2:
         return f"Keep a copy of the part that you need, array[...].copy(), or empty {name} at each epoch's end."
     if each.kind == "tensor" and each.scalars:

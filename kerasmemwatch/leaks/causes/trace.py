@@ -11,7 +11,7 @@ from kerasmemwatch.records.growth import TraceLink
 
 __all__ = ["OUTSIDE", "trace_of"]
 
-OUTSIDE = TraceLink("held outside Python", "suspect", "Python's collector sees nothing that refers to it")
+OUTSIDE = TraceLink("held outside Python", "suspect", "no Python object that the collector tracks refers to it")
 _CONTAINERS = ("list", "dict", "tuple", "set", "frozenset", "deque", "defaultdict", "OrderedDict")
 
 
@@ -38,7 +38,7 @@ def trace_of(chain: Chain | None, last: str = "", reason: str = "", count: int =
         links[-1] = TraceLink(links[-1].words + alike, "stuck", reason)
     suspect = _suspect(chain.steps, is_held=bool(last))
     link = links[suspect + 1]
-    links[suspect + 1] = TraceLink(link.words, "suspect", link.reason or "nothing takes out what it holds")
+    links[suspect + 1] = TraceLink(link.words, "suspect", link.reason or "nothing removes what it holds")
     return tuple(links)
 
 

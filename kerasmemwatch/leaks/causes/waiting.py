@@ -83,7 +83,7 @@ def _remedy(case: Case) -> str:
     rises, found = case.rises, case.collected
     threads = found.threads if found is not None else 0
     if threads >= _FEWEST_THREADS or rises.py_functions >= _FEWEST_THREADS:
-        return "Call gc.collect() after every 10 calls: threads and native memory wait behind few objects."
+        return "Call gc.collect() after every 10 calls: a few garbage objects hold threads and native memory."
     if _calls_often(case):
         return (
             "For single batches call model.predict_on_batch() and model.train_on_batch() instead of predict() and "

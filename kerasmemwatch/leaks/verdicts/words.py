@@ -94,10 +94,10 @@ def _sentence(growth: Growth, seen: Seen) -> str:
         if seen.is_garbage:
             return f"{what}, until Python frees its garbage; gc.collect() frees it sooner"
         freed = "frees only seldom" if seen.num_collections else "has not freed yet"
-        return f"{what}; it may be garbage that Python {freed}: gc.collect() tells"
+        return f"{what}; it may be garbage that Python {freed}: gc.collect() would tell"
     sentence = f"{growth.label} grows {pace}{_limit(growth, seen)}"
     if seen.num_collections == 0:
-        sentence += "; some of it may be garbage that Python has not freed yet: gc.collect() tells"
+        sentence += "; some of it may be garbage that Python has not freed yet: gc.collect() would tell"
     return sentence
 
 

@@ -134,7 +134,7 @@ def layer_table(report: Findings, everything: bool, blocks: bool, width: int) ->
     yield table
     if hidden:
         rest = format_bytes(sum(row.at_peak_bytes or 0 for row in hidden))
-        yield Text(f"and {len(hidden)} more with {rest} at the peak (all: `kerasmemwatch show --all`)")
+        yield Text(f"and {len(hidden)} more with {rest} at the peak (all: `kerasmemwatch show LOGDIR --all`)")
     kinds = "Weights to temporaries: the most over the step, each by itself. " if has_kinds else ""
     named = " and ".join(column.label.partition(" ")[0] for column in columns if column.key in _PEAKS).capitalize()
     peaks = f" {named} peak: the most that was alive of everything while the layer ran." if named else ""

@@ -250,9 +250,9 @@ def _layers(report: Findings, everything: bool, blocks: bool) -> Iterator[Render
         table.add_row(Text(shortened(layer.path, 80)), Text(layer.class_name), *cells)
     yield Text("")
     yield table
-    if len(shown) < len(ranked):
-        rest = sum(map(_held, ranked[len(shown) :]))
-        yield Text(f"and {len(ranked) - len(shown)} more with {format_bytes(rest)} (all: `kerasmemwatch show --all`)")
+    if hidden := ranked[len(shown) :]:
+        more = f"{len(hidden)} more with {format_bytes(sum(map(_held, hidden)))}"
+        yield Text(f"and {more} (all: `kerasmemwatch show LOGDIR --all`)")
 
 
 def _notes(report: Findings, everything: bool) -> Iterator[RenderableType]:
@@ -261,7 +261,7 @@ def _notes(report: Findings, everything: bool) -> Iterator[RenderableType]:
         yield Text(f"* {note}")
     if not everything and len(notes) > _BRIEF_NOTES:
         more = len(notes) - _BRIEF_NOTES
-        yield Text(f"and {more} more note{'s' * (more > 1)} (all: `kerasmemwatch show --all`)")
+        yield Text(f"and {more} more note{'s' * (more > 1)} (all: `kerasmemwatch show LOGDIR --all`)")
 
 
 def _newest(samples: Samples, name: str, index: int | None = None) -> float | None:
