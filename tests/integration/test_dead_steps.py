@@ -138,7 +138,7 @@ def test_a_first_step_that_fails_leaves_a_report() -> None:
     assert report.peak.bytes is not None and report.peak.bytes >= BIG_BYTES
     assert report.weights_bytes == sum(variable.numpy().nbytes for variable in model.weights)
     text = " ".join(str(report).split())
-    assert "no step has ended" in text
+    assert "no step has completed" in text
     assert "Train a few steps more" not in text
 
 
