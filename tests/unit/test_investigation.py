@@ -51,9 +51,11 @@ class World:
         monkeypatch.setattr(investigation, "full_collections", lambda: 0)
         monkeypatch.setattr(Investigation, "_collect_again", lambda found: self._spend("collect again", 0.2) or True)
 
-    def explain(self, step: int, unit: Any = "step", calls: float = 0.0, **changes: Any) -> list[str]:
+    def explain(
+        self, step: int, unit: Any = "step", calls: float = 0.0, verdict: Any = "growing", **changes: Any
+    ) -> list[str]:
         """The causes after a step, if memory has grown by 1,000 bytes in each since the first."""
-        growth = Growth(DEVICE, "growing", 1000.0, unit, (900, 1100), 1, None, None, 1000.0, "", step)
+        growth = Growth(DEVICE, verdict, 1000.0, unit, (900, 1100), 1, None, None, 1000.0, "", step)
         rises = Rises(step, step, step, calls=calls, models=0.0, functions=0.0, gradients=0.0, collections=0.0)
         rises = replace(rises, **changes)
         suspicion = Suspicion((growth,), rises, step, f"step {step}", Made())
@@ -147,6 +149,14 @@ def test_the_cycle_is_sought_later_where_time_is_short(world: World) -> None:
     assert world.explain(300) == ["waits_for_collector"]
     assert world.done == ["count", "collect", "collect with cycles"]
     assert world.explain(400) == []  # what was found stays
+
+
+def test_the_cycle_is_sought_at_once_where_the_rows_tell(world: World) -> None:
+    world.count_s = 0.25
+    world.collected = [Collected(900, {"CPU:0": 200_000}, cycle=CYCLE)]
+    world.explain(100)
+    assert world.explain(200, verdict="waits for the collector") == ["waits_for_collector"]
+    assert world.done == ["count", "collect with cycles"]
 
 
 def test_what_waits_no_more_is_looked_for(world: World) -> None:

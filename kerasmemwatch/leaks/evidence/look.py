@@ -152,9 +152,13 @@ def take_look(
         graphs = heap.of(graph_kinds(heap.counts))
         roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}
         follow = partial(find_chain, heap, roots=roots, registries=registries)
+        others = [model for model in outer if model is not current]
+        if (models.more or 0) > _FEW_MODELS:  # they hold most, so they come first while there is time
+            models = _kept(models, others, follow)
         for key in list(suspects(found))[:_MAX_SUSPECTS]:
             found[key] = _named(found[key], follow(live[key]))
-        models = _kept(models, [model for model in outer if model is not current], follow)
+        models = models if models.chains else _kept(models, others, follow)
+        others.clear()
         piles = find_piles(heap, before, units, roots, registries)
         piles = tuple(replace(each, place=_pile_place(each.chain)) for each in piles)
         functions = traced_functions(heap.of([TF_FUNCTION.get()]))
@@ -197,7 +201,7 @@ def _kept(models: Models, others: list[Any], follow: Callable[[Any], Chain]) -> 
     """With what holds one of the older models, if there are more than a few."""
     some = others[len(others) // 4 :][:_MAX_MODELS] if models.count > _FEW_MODELS else []
     chains = tuple(map(follow, some))
-    others.clear()
+    some.clear()
     return replace(models, chains=chains, place=next(filter(None, map(place_of, chains)), None))
 
 

@@ -138,8 +138,9 @@ class Investigation:
             if found is not None:
                 return found
         elif not self.has_collected and not case.rises.collections > 0 and self._allowance.left_s >= self._collection_s:
-            # A cycle takes a second collection, after which a look is still to be possible.
-            cycles = self._allowance.left_s >= 2 * self._collection_s + self._look_s
+            # A cycle takes a second collection, after which a look is still to be possible unless the rows tell.
+            look_s = 0.0 if case.main.verdict == "waits for the collector" else self._look_s
+            cycles = self._allowance.left_s >= 2 * self._collection_s + look_s
             self._collected = self._collect(case, suspicion, recorder, cycles=cycles)
             case = replace(case, collected=self._collected)
             if is_waiting(case):
