@@ -7,7 +7,6 @@ import gc
 import mmap
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +36,6 @@ class Collected:
             itself; ``None`` if unknown.
         threads: Threads that ended with it.
         cycle: The commonest reference cycle of the user's among what it found.
-        cpu_s: CPU time that it took.
     """
 
     num_objects: int
@@ -47,7 +45,6 @@ class Collected:
     top_bytes: int | None = None
     threads: int = 0
     cycle: Cycle | None = None
-    cpu_s: float = 0.0
 
 
 def collect(devices: Sequence[str], *, trim: bool, cycles: bool = True) -> Collected | None:
@@ -60,7 +57,6 @@ def collect(devices: Sequence[str], *, trim: bool, cycles: bool = True) -> Colle
     """
     if not gc.isenabled():
         return None
-    begun = time.thread_time()
     first, top = rss_bytes(), _top_bytes() if trim else None
     trimmed = trim and _trim()
     rss, in_use, threads = rss_bytes(), in_use_bytes(devices), _threads()
@@ -76,7 +72,6 @@ def collect(devices: Sequence[str], *, trim: bool, cycles: bool = True) -> Colle
         top,
         max(0, threads - _threads()),
         cycle,
-        time.thread_time() - begun,
     )
 
 

@@ -80,7 +80,7 @@ def _of_code(unreachable: Sequence[Any], inside: set[int], fewest: int) -> Itera
         if len(alike) < fewest:
             return
         some = alike[-_SAMPLE:]
-        if sum(_reaches(each, each, inside) for each in some) > len(some) / 2:
+        if all(_reaches(each, each, inside) for each in some):
             yield Cycle(what, len(alike), "", Place.read(file, line))
 
 

@@ -14,6 +14,8 @@ _LOOK_SHARE, _LOOK_S = 0.01, 2.0
 class Allowance:
     """Counts what looks take: together 1 % of the time since this was made, or 2 s, whichever is more.
 
+    A look is begun if its estimate fits, and is not broken off: it may pass the limit by a few tenths of a second.
+
     Attributes:
         spent_s: CPU time of this thread that they took so far.
     """
