@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.leaks.evidence import heap as heap_module
-from kerasmemwatch.leaks.evidence.age import Moment
 from kerasmemwatch.leaks.evidence.chains import find_chain
-from kerasmemwatch.leaks.evidence.collector import collect
+from kerasmemwatch.leaks.evidence.collector import Moment, collect
 from kerasmemwatch.leaks.evidence.containers import Contents, containers
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.piles import class_name, find_piles

@@ -26,8 +26,12 @@ def functions_over(heap: Heap, holders: Sequence[tuple[Any, list[Any]]]) -> list
     cells = {id(holder): held for holder, held in holders if type(holder) is CellType}
     if len(cells) < _FEWEST:
         return []
-    closing = heap.closing_over(holder for holder, _ in holders if type(holder) is CellType)
-    return [(each, [item for cell in own for item in cells[id(cell)]]) for each, own in closing.values()]
+    found: list[tuple[Any, list[Any]]] = []
+    for each in heap.of([FunctionType]):
+        items = [item for cell in each.__closure__ or () for item in cells.get(id(cell), ())]
+        if items:
+            found.append((each, items))
+    return found
 
 
 def by_code(functions: Sequence[tuple[Any, list[Any]]]) -> Iterator[tuple[list[FunctionType], list[Any]]]:

@@ -1,15 +1,22 @@
-"""What one full collection gives back, and what the C library holds: this changes the run, so it is recorded."""
+"""What Python's collector tells: what one full collection gives back, and which objects are older than a moment.
+
+A collection changes the run, so it is recorded. What the C library holds is asked for along with it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import mmap
+import operator
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
 from kerasmemwatch.compat.allocator_reads import direct_reads
 from kerasmemwatch.errors import MissingNameError
 from kerasmemwatch.leaks.evidence.cycles import Cycle, find_cycle
@@ -17,7 +24,7 @@ from kerasmemwatch.leaks.evidence.places import Place, calling_line
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file
 
-__all__ = ["Collected", "collect", "in_use_bytes", "rss_bytes", "switched_off_at"]
+__all__ = ["Collected", "Moment", "collect", "full_collections", "in_use_bytes", "rss_bytes", "switched_off_at"]
 
 _STATM, _TASKS = "/proc/self/statm", "/proc/self/task"
 
@@ -157,3 +164,43 @@ def _trim() -> bool:
         return False
     trim(0)
     return True
+
+
+class Moment:
+    """A moment: Python's collector lists objects by age, of which this is one, until a full collection.
+
+    Args:
+        step: The newest row's ``step``.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self._collections = full_collections()
+
+    def older(self) -> list[Any] | None:
+        """All objects but tuples that were there at the moment and live; ``None`` if that can't be told any more."""
+        # Since 3.14 Python promotes objects gradually.
+        if sys.version_info >= (3, 14) or full_collections() != self._collections:
+            return None
+        every: list[Any] = []
+        for generation in (2, 1, 0):
+            objects = all_but_tuples(generation)
+            every += objects
+            objects.clear()  # it may be in itself
+        place, oldest = _place(self, every), _place(vars(sys), every)
+        # One that was frozen is not listed, and once it is unfrozen it is listed after others.
+        if place is None or (oldest is not None and oldest > place):
+            every.clear()
+            return None
+        del every[place:]
+        return every
+
+
+def full_collections() -> int:
+    """How many full collections have run in this process: Python sorts old objects anew in each."""
+    return int(gc.get_stats()[-1]["collections"])
+
+
+def _place(value: object, objects: list[Any]) -> int | None:
+    is_this = map(operator.is_, objects, itertools.repeat(value))
+    return next(itertools.compress(itertools.count(), is_this), None)

@@ -10,10 +10,11 @@ from typing import Any
 
 from kerasmemwatch.leaks.evidence.chains import Chain
 from kerasmemwatch.leaks.evidence.closures import by_code, functions_over, line_of_variable, variable_of
-from kerasmemwatch.leaks.evidence.heap import Heap, Holders
+from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.places import Place
 from kerasmemwatch.leaks.evidence.plain import plain_containers
 from kerasmemwatch.leaks.evidence.reads import is_a, size_of
+from kerasmemwatch.leaks.evidence.references import Holders
 from kerasmemwatch.leaks.evidence.roots import module_of_dict
 from kerasmemwatch.units import KIB
 

