@@ -10,7 +10,16 @@ from pathlib import Path
 import nox
 
 ROOT = Path(__file__).parent
-ATTRIBUTION = ("attribution", "modes", "exactness", "tracing", "xla_buffers", "first_calls", "inventory")
+ATTRIBUTION = (
+    "private_names",
+    "attribution",
+    "modes",
+    "exactness",
+    "tracing",
+    "xla_buffers",
+    "first_calls",
+    "inventory",
+)
 TRAIN = """
 import keras, numpy
 

@@ -19,6 +19,7 @@ __all__ = [
     "layer_columns",
     "layer_rows",
     "live_columns",
+    "narrow_heading",
 ]
 
 
@@ -31,8 +32,17 @@ class LayerColumn(NamedTuple):
     help: str = ""  # what it means
 
 
-# Categories that most layers have come first.
-_CATEGORIES = ("weights", "gradients", "optimizer", "activations", "temporaries", "inputs", "other", "unattributed")
+# Categories that most layers have come first; each as it is hyphenated in a narrow column.
+_CATEGORIES = {
+    "weights": "weights",
+    "gradients": "gradi-\nents",
+    "optimizer": "opti-\nmizer",
+    "activations": "activa-\ntions",
+    "temporaries": "tempo-\nraries",
+    "inputs": "inputs",
+    "other": "other",
+    "unattributed": "unattri-\nbuted",
+}
 _COLUMNS = (
     LayerColumn("path", "layer", "text", "Path from the model down; what is no layer is named too"),
     LayerColumn("class_name", "class", "text", "Class of the layer"),
@@ -79,6 +89,17 @@ def layer_columns(report: Findings, without: Container[str] = DETAILS) -> list[L
     is_training = report.traced is None or (report.traced.stage == "train" and report.traced.after is None)
     idle = {key for key in _OF_TRAINING if not is_training and not any(getattr(row, key) for row in report.layers)}
     return [column for column in _COLUMNS if column.key not in without and column.key not in idle]
+
+
+def narrow_heading(column: LayerColumn) -> str:
+    """A column's heading with line breaks; of several words the last goes on its own line.
+
+    Example:
+        >>> narrow_heading(LayerColumn("total_bytes", "most at once", "bytes")).splitlines()
+        ['most at', 'once']
+    """
+    name = column.key.removesuffix("_bytes")
+    return _CATEGORIES.get(name) or "\n".join(column.label.rsplit(" ", 1))
 
 
 def live_columns(report: Findings) -> list[LayerColumn]:

@@ -7,12 +7,12 @@ import numpy as np
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.peak_place import during, is_between, is_shown, is_untraced, is_very_peak, traced_words
 from kerasmemwatch.analysis.steps.shown_step import HIGHER, ROUNDED_BYTES
+from kerasmemwatch.records.owners import AUTOTUNING
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["peak_place", "peak_story", "steady_bytes"]
 
-# The owner of workspace in which GPU libraries try algorithms, and the prefix of callbacks' owners.
-_AUTOTUNING, _CALLBACK = "autotuning", "callback "
+_CALLBACK = "callback "  # the prefix of callbacks' owners
 # A smaller share of the peak does not explain it.
 _LEAST_SHARE = 0.05
 
@@ -74,8 +74,8 @@ def _mostly(report: Findings) -> str:
     """The part of the run's peak that belongs to no layer, if it is large."""
     for row in report.peak.by_layer:
         size = row.total_bytes or 0
-        is_named = not row.class_name and (row.path == _AUTOTUNING or row.path.startswith(_CALLBACK))
+        is_named = not row.class_name and (row.path == AUTOTUNING or row.path.startswith(_CALLBACK))
         if is_named and size >= _LEAST_SHARE * (report.peak.requested_bytes or 0):
-            workspace = " workspace" if row.path == _AUTOTUNING else ""
+            workspace = " workspace" if row.path == AUTOTUNING else ""
             return f"{format_bytes(size)} of it {row.path}{workspace}"
     return ""

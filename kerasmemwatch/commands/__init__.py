@@ -1,4 +1,4 @@
 """Commands that do more than show a recording, called by ``cli``.
 
-``cli`` parses the command line. ``run.launch`` splits off the script's arguments; ``demo`` and ``launch`` print.
+Nothing here parses the command line, which ``cli`` does, but ``run.launch``, which splits off the script's arguments.
 """

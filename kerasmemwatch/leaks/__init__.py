@@ -1,4 +1,5 @@
 """Whether memory grows over a run, and from what.
 
-``verdicts`` judges recorded series and knows nothing of live objects. What looks at live objects stands beside it.
+``verdicts`` judges recorded series and knows nothing of live objects. ``evidence`` looks at these, ``causes`` explains
+what was seen and looks at nothing, and ``release`` lets go of what TensorFlow keeps.
 """

@@ -1,7 +1,7 @@
-"""Interface of probes: sources that are read at batch and epoch boundaries and return bytes.
+"""Interface of probes: sources that are read at batch and epoch boundaries.
 
-A probe knows nothing about recorders or Keras. It returns plain floats (every byte count below 9 PB is exact in a
-float64), and NaN for unknown values.
+A probe knows nothing about recorders or Keras. It returns plain floats, mostly bytes (every byte count below 9 PB is
+exact in a float64), and NaN for unknown values.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ def begin_nothing() -> None:
 class Probe(Protocol):
     """One source of measurements. The recorder opens it, reads it, and closes it."""
 
-    name: str  # short name, used in messages: `"host"`, `"tensorflow"`, `"nvml"`
+    name: str  # short name, used in messages: `"host"`, `"tensorflow"`, `"nvml"`, `"counters"`
     # Columns that `batch_end` returns, one `float` each (`width` floats for a column with a width). Known once
     # `open` has returned.
     columns: tuple[Column, ...]
     # Columns that `epoch_end` returns, likewise. Read rarely, because reading is slow.
     slow_columns: tuple[Column, ...]
-    facts: dict[str, object]  # constant facts about the source, JSON-able: device names, limits, how exactly it counts
+    # Constant facts about the source, JSON-able: device names, limits, how exactly it counts. A run keeps those that
+    # `sampling/run_recorder.py` asks for, and any `"note"`.
+    facts: dict[str, object]
 
     def open(self) -> None:
         """Prepare for reading. May be called again for each stage, and must then be cheap.

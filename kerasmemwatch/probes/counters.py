@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence, Sized
 
 from kerasmemwatch.compat.tensorflow import FUNCTION_REFS, PY_FUNCTIONS, REGISTERED_GRADIENTS
 from kerasmemwatch.probes.base import UNKNOWN, begin_nothing
+from kerasmemwatch.records.rows import COUNTERS
 from kerasmemwatch.records.samples import Column
 
-__all__ = ["COUNTERS", "CounterProbe"]
+__all__ = ["CounterProbe"]
 
-COUNTERS = ("gc_full_collections", "live_functions", "registered_gradients", "py_functions")
 _TASKS = "/proc/self/task"
 
 

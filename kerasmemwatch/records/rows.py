@@ -14,6 +14,7 @@ from kerasmemwatch.records.samples import Column, Samples
 __all__ = [
     "ALWAYS",
     "CALL",
+    "COUNTERS",
     "ENDED",
     "INT64_BOUND",
     "MODEL",
@@ -35,6 +36,8 @@ ENDED = Column("ended")
 # Number of the outermost fit, evaluate or predict, 0 in a loop of the user's own; and how many models they have run.
 # Each is counted from 1 by the process that records. Memory may grow by either. Older recordings don't have them.
 CALL, MODEL = Column("call"), Column("model")
+# What is counted after each batch because it tells why memory grows.
+COUNTERS = ("gc_full_collections", "live_functions", "registered_gradients", "py_functions")
 # Columns that callers may rely on. Without a readable allocator, the device columns have width 0.
 ALWAYS = (
     Column("step"),

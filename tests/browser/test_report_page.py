@@ -72,6 +72,15 @@ def assert_drawn(report: ReportPage, width: int) -> None:
     # Plotly has a button that uploads the figure.
     buttons = report.page.locator(".modebar-btn").evaluate_all("all => all.map((button) => button.ariaLabel)")
     assert "Download plot as a PNG" in buttons and not [name for name in buttons if "share" in name.lower()]
+    # No text of a figure is cut at a side.
+    cut = report.page.locator(".plot .annotation-text").evaluate_all(
+        """(texts, width) => texts.filter((text) => {
+            const box = text.getBoundingClientRect();
+            return box.width && (box.left < 0 || box.right > width);
+        }).map((text) => text.textContent)""",
+        width,
+    )
+    assert cut == []
     # The page itself is never wider than the window.
     assert report.page.evaluate("document.documentElement.scrollWidth") <= width
     assert report.wrong == []

@@ -186,7 +186,16 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["show", "--help"], ["run", "--help"], ["demo", "-h"], ["doctor", "-h"]]
+    "arguments",
+    [
+        ["--help"],
+        ["show", "--help"],
+        ["run", "--help"],
+        ["report", "--help"],
+        ["compare", "-h"],
+        ["demo", "-h"],
+        ["doctor", "-h"],
+    ],
 )
 def test_help_is_exit_code_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

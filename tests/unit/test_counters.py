@@ -14,7 +14,8 @@ import pytest
 from kerasmemwatch.compat.tensorflow import FUNCTION_REFS, PY_FUNCTIONS, REGISTERED_GRADIENTS
 from kerasmemwatch.probes import counters
 from kerasmemwatch.probes.base import Probe
-from kerasmemwatch.probes.counters import COUNTERS, CounterProbe
+from kerasmemwatch.probes.counters import CounterProbe
+from kerasmemwatch.records.rows import COUNTERS
 
 
 def read(probe: Probe) -> dict[str, float]:

@@ -11,13 +11,13 @@ import numpy as np
 
 from kerasmemwatch.leaks.verdicts.find import find_growth
 from kerasmemwatch.records.growth import Growth, Unit
+from kerasmemwatch.records.rows import COUNTERS
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.units import a_unit, format_bytes
 
-__all__ = ["COUNTERS", "Call", "call_growth", "call_samples"]
+__all__ = ["Call", "call_growth", "call_samples"]
 
-COUNTERS = ("gc_full_collections", "live_functions", "registered_gradients", "py_functions")
 # Of a process, the first calls load and trace what all others use.
 _WARM_UP, _FEWEST = 2, 10
 _UNITS: dict[str, Unit] = {"train": "fit", "test": "evaluate", "predict": "predict"}
@@ -37,7 +37,7 @@ class Call:
         device_bytes: Bytes in use on each device when the next call began, less the variables of that call's model;
             NaN if unknown.
         rss_bytes: RSS at that time, less what our own looks added; NaN if unknown.
-        counters: The values of ``COUNTERS`` at that time; NaN if unknown.
+        counters: The values of ``records.rows.COUNTERS`` at that time; NaN if unknown.
     """
 
     number: int

@@ -79,7 +79,7 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
     summary = f"The {len(shown)} largest of {len(ranked)} layers and other owners by category; " + "; ".join(
         f"{key.path} {format_bytes(panels[0].rows[key].total_bytes)}" for key in shown[:5] if key in panels[0].rows
     )
-    height, below = max(260, 150 + _BAR_HEIGHT * len(shown)), 64 if notes else 48
+    height, below = max(260, 150 + _BAR_HEIGHT * len(shown)), 94 if notes else 48
     layout |= {
         "barmode": "stack",
         "bargap": 0.25,
@@ -242,5 +242,6 @@ def _notes(report: Findings, panels: Sequence[_Panel], hidden: int, theme: Theme
         words.append("No step was traced: activations, gradients and temporaries are unknown.")
     if not words:
         return []
-    place: Figure = {"x": 0, "y": 0, "yshift": -44, "xanchor": "left", "yanchor": "top", "align": "left"}
+    # At the right: the names at the left of a narrow figure leave less room than the text needs.
+    place: Figure = {"x": 1, "y": 0, "yshift": -58, "xanchor": "right", "yanchor": "top", "align": "right"}
     return [note(" ".join(words), theme, **place)]

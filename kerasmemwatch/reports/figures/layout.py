@@ -12,6 +12,8 @@ from kerasmemwatch.reports.figures.palette import Theme
 __all__ = ["Figure", "axis", "bars", "byte_axis", "empty_figure", "figure", "named_axis", "note", "panels", "span"]
 
 Figure = dict[str, Any]
+# Characters of a line, of a usual and of a large text, that fit a figure on a phone.
+_LINE, _LARGE_LINE = 46, 38
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -39,8 +41,10 @@ def figure(data: Sequence[Figure], theme: Theme, name: str, summary: str, **layo
 def empty_figure(theme: Theme, name: str, why: str) -> Figure:
     """Make a figure without data that explains why."""
     hidden = {"visible": False}
-    words = note(why, theme, x=0.5, y=0.5, xanchor="center", yanchor="middle", font={"size": 14, "color": theme.text})
-    return figure([], theme, name, why, xaxis=hidden, yaxis=hidden, height=220, annotations=[words])
+    font = {"size": 14, "color": theme.text}
+    words = note(why, theme, x=0.5, y=0.5, line=_LARGE_LINE, xanchor="center", yanchor="middle", font=font)
+    margin = {"l": 16, "r": 16, "t": 36, "b": 16}
+    return figure([], theme, name, why, xaxis=hidden, yaxis=hidden, height=220, margin=margin, annotations=[words])
 
 
 def axis(theme: Theme, title: str = "", **more: Any) -> Figure:
@@ -75,10 +79,10 @@ def bars(theme: Theme, name: str, colour: str, **more: Any) -> Figure:
     return {"type": "bar", "orientation": "h", "name": name, "hoverinfo": "text", "marker": marker, **more}
 
 
-def note(text: str, theme: Theme, *, x: float, y: float, **more: Any) -> Figure:
+def note(text: str, theme: Theme, *, x: float, y: float, line: int = _LINE, **more: Any) -> Figure:
     """Make a text in the figure, by default placed relative to its area; wrapped, because a figure may be narrow."""
     return {
-        "text": "<br>".join(plain(line) for line in _wrapped(text)),
+        "text": "<br>".join(plain(each) for each in textwrap.wrap(text, line) or [""]),
         "x": x,
         "y": y,
         "xref": "paper",
@@ -124,7 +128,3 @@ def span(theme: Theme, begin: float, end: float, colour: str, **more: Any) -> Fi
         "layer": "below",
         **more,
     }
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 64) or [""]

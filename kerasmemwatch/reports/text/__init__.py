@@ -1,4 +1,4 @@
 """Findings as text, for terminals and other output.
 
-Names of layers and runs are escaped here; nothing is computed.
+Names of layers and runs are escaped here; nothing is judged.
 """

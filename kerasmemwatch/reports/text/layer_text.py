@@ -20,6 +20,7 @@ from kerasmemwatch.analysis.layer_columns import (
     cell_words,
     layer_columns,
     layer_rows,
+    narrow_heading,
 )
 from kerasmemwatch.analysis.peak_place import elsewhere, step_shown, traced_words
 from kerasmemwatch.analysis.steps.layer_tree import TreeLine, tree_lines
@@ -39,13 +40,6 @@ _SMALLEST_SHARE = 0.001
 _PEAKS = frozenset({"forward_peak_bytes", "backward_peak_bytes"})
 # Minimum screen widths for whole words as headings, for the peaks, and for the categories.
 _WIDE, _WIDEST, _MEDIUM = 108, 116, 72
-# Long one-word headings, hyphenated; in headings of several words, the last goes on its own line.
-_HYPHENATED = {
-    "gradients": "gradi-\nents",
-    "optimizer": "opti-\nmizer",
-    "activations": "activa-\ntions",
-    "temporaries": "tempo-\nraries",
-}
 
 
 def moment(report: Findings, everything: bool) -> Iterator[RenderableType]:
@@ -123,8 +117,8 @@ def layer_table(report: Findings, everything: bool, blocks: bool, width: int) ->
         ("  " * min(line.depth, _MOST_INDENTS) + shortened(line.label, 80), Owner.layer(line.path)) for line in lines
     ]
     labels += [(row.layer.path, row.layer.owner) for row in shown if not row.layer.owner.is_layer]
-    headings = [column.label for column in columns]
-    table = _empty_table(headings, blocks, hyphenated=has_peaks or width < _WIDE)
+    is_narrow = has_peaks or width < _WIDE
+    table = _empty_table([narrow_heading(column) if is_narrow else column.label for column in columns], blocks)
     for label, owner in labels:
         table.add_row(Text(label), *cells[owner])
 
@@ -135,10 +129,12 @@ def layer_table(report: Findings, everything: bool, blocks: bool, width: int) ->
     if hidden:
         rest = format_bytes(sum(row.at_peak_bytes or 0 for row in hidden))
         yield Text(f"and {len(hidden)} more with {rest} at the peak (all: `kerasmemwatch show LOGDIR --all`)")
-    kinds = "Weights to temporaries: the most over the step, each by itself. " if has_kinds else ""
+    kinds = [column.label for column in columns if column.key in CATEGORY_KEYS]
+    each = f"{kinds[0]} to {kinds[-1]}: the most over the step, each by itself. ".capitalize() if kinds else ""
+    [added] = (f"{column.label}: {column.help}.".capitalize() for column in columns if column.key == "added_bytes")
     named = " and ".join(column.label.partition(" ")[0] for column in columns if column.key in _PEAKS).capitalize()
     peaks = f" {named} peak: the most that was alive of everything while the layer ran." if named else ""
-    yield Text(f"{kinds}Added: by how much the step's peak would fall without the layer.{peaks}", style="dim")
+    yield Text(f"{each}{added}{peaks}", style="dim")
 
 
 def _rows(report: Findings, figures: Sequence[LayerColumn]) -> list[LayerRow]:
@@ -183,10 +179,9 @@ def _sums_of_parents(lines: Sequence[TreeLine], rows: Sequence[LayerRow]) -> dic
     return sums
 
 
-def _empty_table(headings: Sequence[str], blocks: bool, hyphenated: bool) -> Table:
+def _empty_table(headings: Sequence[str], blocks: bool) -> Table:
     table = Table(box=SIMPLE_HEAD if blocks else None, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold")
     for heading in headings:
-        words = _HYPHENATED.get(heading, "\n".join(heading.rsplit(" ", 1))) if hyphenated else heading
-        table.add_column(words, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True)
     return table

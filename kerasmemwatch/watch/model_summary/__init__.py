@@ -1,4 +1,4 @@
 """``summary``: the memory of a model without training data.
 
-A model's state is the same afterwards as before.
+Nothing here trains a model: its state is the same afterwards as before.
 """
