@@ -30,26 +30,26 @@ class References:
 
     def __init__(self) -> None:
         self._chunks: list[list[Any]] = []
+        self._lengths: list[int] = []
         self._parts: list[npt.NDArray[np.int64]] = []
-        self._ids: npt.NDArray[np.int64] | None = None
 
     def visit(self, objects: list[Any]) -> Iterator[list[Any]]:
         """Add objects; yields what they refer to, of some hundred objects at a time."""
         import numpy as np
 
-        self._ids = None
         for start in range(0, len(objects), _CHUNK):
             chunk = objects[start : start + _CHUNK]
             referents = gc.get_referents(*chunk)
             self._chunks.append(chunk)
+            self._lengths.append(len(referents))
             self._parts.append(np.fromiter(map(id, referents), np.int64, len(referents)))
             yield referents
 
     def clear(self) -> None:
         """Let go of all objects."""
         self._chunks.clear()
+        self._lengths.clear()
         self._parts.clear()
-        self._ids = None
 
     def holders(self, targets: Iterable[Any]) -> Holders:
         """Who refers to given objects, and to which of them."""
@@ -76,17 +76,17 @@ class References:
 
         if not self._parts or not wanted:
             return
-        if self._ids is None:
-            self._ids = np.concatenate(self._parts)
-            lengths = np.fromiter(map(len, self._parts), np.int64, len(self._parts))
-            self._starts = np.cumsum(lengths) - lengths
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        [every], lengths = self._parts, np.array(self._lengths)
+        starts = np.cumsum(lengths) - lengths
         ids = np.fromiter(wanted, np.int64, len(wanted))
         sieve = np.zeros(1 << _BITS, np.bool_)
         sieve[_hashes(ids)] = True
-        places = np.flatnonzero(sieve[_hashes(self._ids)])
-        places = places[np.isin(self._ids[places], ids)]
-        chunks = np.searchsorted(self._starts, places, "right") - 1
-        yield from zip(chunks.tolist(), (places - self._starts[chunks]).tolist(), strict=True)
+        places = np.flatnonzero(sieve[_hashes(every)])
+        places = places[np.isin(every[places], ids)]
+        chunks = np.searchsorted(starts, places, "right") - 1
+        yield from zip(chunks.tolist(), (places - starts[chunks]).tolist(), strict=True)
 
 
 def _hashes(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
