@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import itertools
 import sys
 import weakref
@@ -15,12 +17,13 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.leaks.evidence import heap as heap_module
-from kerasmemwatch.leaks.evidence.chains import find_chain
+from kerasmemwatch.leaks.evidence.chains import find_chain, place_of
 from kerasmemwatch.leaks.evidence.collector import Moment, collect
 from kerasmemwatch.leaks.evidence.containers import Contents, containers
 from kerasmemwatch.leaks.evidence.heap import Heap
+from kerasmemwatch.leaks.evidence.models import follow_models
 from kerasmemwatch.leaks.evidence.piles import class_name, find_piles
-from kerasmemwatch.leaks.evidence.places import adding_line, calling_line, chained_lines
+from kerasmemwatch.leaks.evidence.places import Place, adding_line, calling_line, chained_lines
 from kerasmemwatch.leaks.evidence.plain import estimated_bytes
 from kerasmemwatch.leaks.evidence.roots import untracked_locals, user_roots
 
@@ -257,7 +260,7 @@ def test_a_look_runs_no_code_of_the_objects(make: Any, way: str, monkeypatch: py
     with Heap({Tensor}) as heap:
         found, _, live = containers(heap, Tensor, lambda each: 4 * each.size, lambda found: False)
         roots = user_roots(sys._getframe())
-        [key] = (key for key, each in found.items() if each.count == 9)
+        [key] = (key for key, each in found.items() if (each.kind, each.count) == ("tensor", 9))
         assert find_chain(heap, live[key], roots, {}).expression.endswith(way)
         live.clear()
     assert kept is not None and estimated_bytes([Odd()] * 9) > 0
@@ -532,3 +535,38 @@ def test_frozen_objects_are_not_taken_for_new_ones() -> None:
         gc.collect()
         if was_enabled:
             gc.enable()
+
+
+class Model:
+    variables: ClassVar[list[Any]] = []
+
+
+def test_models_are_followed_without_a_visit_of_all_objects() -> None:
+    gc.unfreeze()
+    kept_by_the_module[:] = [Model() for _ in range(8)]
+    gc.collect()  # what is new is taken for ours
+    try:
+        found = follow_models(kept_by_the_module[:], None, 10.0)
+        assert gc.isenabled() and found.count == 8 and found.more is None
+        assert [chain.expression for chain in found.chains] == ["kept_by_the_module[2]"]
+        assert found.place is not None and found.place.file == __file__
+        assert follow_models(kept_by_the_module[:], None, -1.0).chains[0].is_cut
+    finally:
+        kept_by_the_module.clear()
+
+
+@functools.cache
+def features(step: int) -> Any:
+    return Tensor(step)
+
+
+def test_a_cache_of_a_function_is_named_with_its_decorator() -> None:
+    gc.unfreeze()
+    made = [features(step) for step in range(8)]
+    line = inspect.getsourcelines(features.__wrapped__)[1]
+    with Heap(()) as heap:
+        roots = {key: root for key, root in user_roots(sys._getframe()).items() if key != id(made)}
+        chain = find_chain(heap, features(3), roots, {})
+    features.cache_clear()
+    assert chain.expression.startswith("features") and made
+    assert place_of(chain) == Place(__file__, line, "@functools.cache")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +17,14 @@ from kerasmemwatch.leaks.evidence.collector import Collected
 from kerasmemwatch.leaks.evidence.cycles import Cycle
 from kerasmemwatch.leaks.evidence.look import Contents, Look
 from kerasmemwatch.leaks.evidence.makings import Made
+from kerasmemwatch.leaks.evidence.models import Models
 from kerasmemwatch.leaks.evidence.piles import Count
 from kerasmemwatch.leaks.evidence.places import Place
 from kerasmemwatch.leaks.evidence.roots import Root
 from kerasmemwatch.records.growth import Growth
 from kerasmemwatch.watch.search import allowance, investigation
-from kerasmemwatch.watch.search.investigation import Investigation, Suspicion
+from kerasmemwatch.watch.search.investigation import Investigation
+from kerasmemwatch.watch.search.suspicion import Suspicion
 
 CHAIN = Chain(Root("global", "losses", "__main__", "train.py"), (Step("", "list", "builtins", 200),))
 HELD = Contents("tensor", 200, 200_000, "list", "float32[250]", chain=CHAIN)
@@ -40,6 +43,7 @@ class World:
         self.notes: list[str] = []
         self.clock = 0.0
         self.fails = False
+        self.models: list[Any] | None = None
         self.investigation = Investigation()
         run = SimpleNamespace(devices=(SimpleNamespace(name="CPU:0"),))
         self.recorder: Any = SimpleNamespace(run=run, remark=self._remark, add_own_rise=lambda rise: None)
@@ -48,6 +52,7 @@ class World:
         monkeypatch.setattr(investigation, "count_classes", self._count)
         monkeypatch.setattr(investigation, "collect", self._collect)
         monkeypatch.setattr(investigation, "take_look", self._look)
+        monkeypatch.setattr(investigation, "follow_models", self._follow)
         monkeypatch.setattr(investigation, "full_collections", lambda: 0)
         monkeypatch.setattr(Investigation, "_collect_again", lambda found: self._spend("collect again", 0.2) or True)
 
@@ -58,7 +63,8 @@ class World:
         growth = Growth(DEVICE, verdict, 1000.0, unit, (900, 1100), 1, None, None, 1000.0, "", step)
         rises = Rises(step, step, step, calls=calls, models=0.0, functions=0.0, gradients=0.0, collections=0.0)
         rises = replace(rises, **changes)
-        suspicion = Suspicion((growth,), rises, step, f"step {step}", Made())
+        models = None if self.models is None else partial(list, self.models)
+        suspicion = Suspicion((growth,), rises, step, f"step {step}", Made(), models=models)
         return [leak.cause for leak in self.investigation.explain(suspicion, self.recorder, None, None)]
 
     def _spend(self, what: str, seconds: float) -> None:
@@ -81,6 +87,11 @@ class World:
         if self.fails:
             raise RuntimeError("a property of the user's")
         return Look(step, self.look_s, containers={} if self.held is None else {1: self.held})
+
+    def _follow(self, models: Any, frame: Any, most_s: float) -> Models:
+        self._spend("follow", 0.4)
+        assert most_s <= 2.0
+        return Models(len(models), 1000, (CHAIN,), Place("train.py", 7, "models.append(model)"))
 
 
 @pytest.fixture
@@ -125,6 +136,31 @@ def test_looks_that_raise_are_counted_and_given_up(world: World) -> None:
     spent = world.clock
     assert world.explain(400) == [] and world.clock == spent and world.done.count("look") == 2
     assert world.investigation._allowance.spent_s == pytest.approx(spent)
+
+
+def test_kept_models_are_named_where_a_look_would_take_too_long(world: World) -> None:
+    world.count_s, world.models = 0.4, [object()] * 12
+    world.explain(40, "model", models=10.0)
+    assert world.explain(50, "model", models=12.0) == ["models_accumulate"]
+    assert world.explain(60, "model", models=14.0) == ["models_accumulate"]
+    assert world.done == ["count", "collect", "follow"] and "holds the live models" in world.notes[-1]
+
+
+@pytest.mark.parametrize(("num_models", "kept"), [(1.0, 12), (12.0, 2), (12.0, None)])
+def test_models_are_not_named_if_few_were_made_or_live_or_are_known(
+    world: World, num_models: float, kept: int | None
+) -> None:
+    world.count_s, world.models = 0.4, None if kept is None else [object()] * kept
+    world.explain(40, "model", models=num_models)
+    assert "models_accumulate" not in world.explain(50, "model", models=num_models)
+    assert "look" not in world.done
+
+
+def test_models_are_followed_only_just_after_a_collection(world: World) -> None:
+    world.count_s, world.models = 0.4, [object()] * 12
+    world.explain(40, "fit", models=8.0, calls=8.0)
+    world.explain(45, "fit", models=9.0, calls=9.0)  # collects; too few calls for a look
+    assert world.explain(60, "fit", models=12.0, calls=12.0) == [] and "follow" not in world.done
 
 
 def test_an_earlier_collection_does_not_explain_later_growth(world: World) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from kerasmemwatch.leaks.evidence.collector import Collected
 from kerasmemwatch.leaks.evidence.look import Look
 from kerasmemwatch.leaks.evidence.makings import Made
+from kerasmemwatch.leaks.evidence.models import Models
 from kerasmemwatch.leaks.evidence.places import Place
 from kerasmemwatch.probes.children import Child
 from kerasmemwatch.records.growth import Growth, LeakFinding
@@ -96,6 +97,7 @@ class Case:
         rises: What rose meanwhile.
         rises_then: The same when the newest look was taken.
         looks: The looks so far, oldest first; at most two.
+        models: Models that lived though there was no time for a look; ``None`` if there was, or none were asked for.
         collected: What one full collection gave back; ``None`` if none was run.
         grown_then: By how much memory had grown as it was run; ``None`` if that is now.
         collector_on: Whether Python's collector runs by itself.
@@ -108,6 +110,7 @@ class Case:
     rises: Rises = Rises()
     rises_then: Rises = Rises()
     looks: tuple[Look, ...] = ()
+    models: Models | None = None
     collected: Collected | None = None
     grown_then: float | None = None
     collector_on: bool = True

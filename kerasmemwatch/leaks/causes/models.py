@@ -18,36 +18,37 @@ _FEWEST = 3
 def models(case: Case) -> Iterator[LeakFinding]:
     """A finding if live models pile up."""
     look = case.look
-    if look is None or look.models.count < _FEWEST:
+    found = case.models if look is None else look.models
+    if found is None or found.count < _FEWEST:
         return
     more = case.change(lambda each: each.models.count)
-    trained = case.rises_then.models + 1
+    trained = (case.rises if look is None else case.rises_then).models + 1
     if more is not None and more < 1:
         return
-    is_made = look.models.more is not None and look.models.more >= _FEWEST
-    if more is None and not is_made and not (trained >= _FEWEST and look.models.count >= trained / 2):
+    is_made = found.more is not None and found.more >= _FEWEST
+    if more is None and not is_made and not (trained >= _FEWEST and found.count >= trained / 2):
         return
-    each_bytes = look.models.num_bytes / look.models.count
-    held = f"{look.models.count:,} models are alive, with {format_bytes(look.models.num_bytes)} of variables."
-    if more is not None:
+    each_bytes = found.num_bytes / found.count
+    held = f"{found.count:,} models are alive, with {format_bytes(found.num_bytes)} of variables."
+    if more is not None and look is not None:
         held += f" There are {more:,.0f} more than {look.step - case.looks[0].step:,} steps before."
     elif is_made:
-        held += f" {look.models.more:,} of them are new since objects were first counted."
-    chain = look.models.chains[0] if look.models.chains else None
-    per_step = None if more is None else more * each_bytes / max(1, look.step - case.looks[0].step)
+        held += f" {found.more:,} of them are new since objects were first counted."
+    chain = found.chains[0] if found.chains else None
+    per_step = None if more is None or look is None else more * each_bytes / max(1, look.step - case.looks[0].step)
     yield LeakFinding(
         cause="models_accumulate",
         evidence=held,
         bytes_per_step=per_step,
         since_step=case.main.since_step,
         confidence=0.9 if more is not None and chain is not None and chain.root is not None else 0.7,
-        where=at(look.models.place or look.call, _holder(chain)),
+        where=at(found.place or (None if look is None else look.call), _holder(chain)),
         fix=_fix(chain),
         unit="model",
         rate=each_bytes,
         known_issue=_issue(chain),
         whose="Keras'" if _is_global_state(chain) else "yours",
-        trace=trace_of(chain, reason="alive, though another model trains", count=look.models.count - 1),
+        trace=trace_of(chain, reason="alive, though another model trains", count=found.count - 1),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import trace_of
-from kerasmemwatch.leaks.evidence.chains import Chain
+from kerasmemwatch.leaks.evidence.chains import LRU_CACHE, Chain
 from kerasmemwatch.leaks.evidence.look import Contents, Look
 from kerasmemwatch.leaks.evidence.roots import is_user_file
 from kerasmemwatch.records.growth import LeakFinding, TraceLink
@@ -211,6 +211,8 @@ def _fix(each: Contents, name: str) -> str:
             f"Keep what you need of each part, or write the parts to a file; or reset {name} at each epoch's end. "
             "Concatenating in each step also copies the whole array."
         )
+    if each.chain is not None and any(step.class_name == LRU_CACHE for step in each.chain.steps[-2:-1]):
+        return f"Give the cache a limit, @lru_cache(maxsize=16), or empty it at each epoch's end: {name}.cache_clear()"
     empty = f"or empty {name} at each epoch's end" + ("" if _is_nameless(each) else f": {name}.clear()")
     if each.closes_over:
         fix = f"Make the function, and the dataset it is part of, once, before the loop: each keeps its {name}."

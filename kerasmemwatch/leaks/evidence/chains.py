@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,16 @@ from dataclasses import dataclass, field, replace
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
-from kerasmemwatch.leaks.evidence.closures import variable_of
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.places import Place, adding_line
-from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, is_a, items_of, size_of
+from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, is_a, items_of, size_of, variable_of
+from kerasmemwatch.leaks.evidence.references import Referrers
 from kerasmemwatch.leaks.evidence.roots import Root, is_library_file, is_user_file, module_of_dict
 
-__all__ = ["Chain", "Step", "find_chain", "place_of"]
+__all__ = ["LRU_CACHE", "Chain", "Step", "find_chain", "place_of"]
 
 _CLOSES_OVER = "closes over "
+LRU_CACHE = type(functools.lru_cache(is_library_file)).__name__
 
 _MAX_DEPTH, _MAX_FRONTIER, _MAX_BEYOND_LIBRARY = 12, 48, 3
 _CONTAINERS = (list, dict, tuple, set, frozenset, CellType, FunctionType, MethodType)
@@ -32,7 +34,7 @@ class Step:
         class_name: Its class.
         module: Its class's module.
         size: How many things it holds, if it is a container.
-        file: Source of a function; ``""`` of anything else.
+        file: Source of a function, also of one within an ``lru_cache``; ``""`` of anything else.
         line: Its first line; 0 of anything else.
     """
 
@@ -74,7 +76,7 @@ class Chain:
         return name
 
 
-def find_chain(heap: Heap, target: Any, roots: Mapping[int, Root], registries: Mapping[int, str]) -> Chain:
+def find_chain(heap: Heap | Referrers, target: Any, roots: Mapping[int, Root], registries: Mapping[int, str]) -> Chain:
     """Find the shortest way to an object, from a user's name if there is one and the heap's time allows.
 
     Args:
@@ -117,6 +119,8 @@ def place_of(chain: Chain, *, assigned: bool = True) -> Place | None:
     scope: int | str
     for number in range(len(chain.steps) - 1, 0, -1):
         before, access = chain.steps[number - 1], chain.steps[number].access
+        if before.class_name == LRU_CACHE and is_user_file(before.file):
+            return Place.read(before.file, before.line)
         if access.startswith(_CLOSES_OVER):
             file, name, scope = before.file, access.removeprefix(_CLOSES_OVER), before.line
         elif access.startswith("."):
@@ -192,7 +196,9 @@ def _steps(path: Sequence[Any]) -> list[Step]:
 def _step(access: str, value: Any) -> Step:
     kind = type(value)
     name = value.__qualname__ if is_a(value, FunctionType) else kind.__name__
-    file, line = (value.__code__.co_filename, value.__code__.co_firstlineno) if is_a(value, FunctionType) else ("", 0)
+    function: Any = (attributes_of(value) or {}).get("__wrapped__") if name == LRU_CACHE else value
+    code = function.__code__ if is_a(function, FunctionType) else None
+    file, line = ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
     module = str((value if is_a(value, type) else kind).__module__)
     return Step(access, name, module, size_of(value), file, line)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
 from typing import Any
 
+from kerasmemwatch.compat.converted_code import origin_of
 from kerasmemwatch.leaks.evidence.chains import Chain
-from kerasmemwatch.leaks.evidence.closures import by_code, functions_over, line_of_variable, variable_of
 from kerasmemwatch.leaks.evidence.heap import Heap
-from kerasmemwatch.leaks.evidence.places import Place
+from kerasmemwatch.leaks.evidence.places import Place, adding_line
 from kerasmemwatch.leaks.evidence.plain import plain_containers
-from kerasmemwatch.leaks.evidence.reads import is_a, size_of
+from kerasmemwatch.leaks.evidence.reads import is_a, size_of, variable_of
 from kerasmemwatch.leaks.evidence.references import Holders
-from kerasmemwatch.leaks.evidence.roots import module_of_dict
+from kerasmemwatch.leaks.evidence.roots import is_user_file, module_of_dict
 from kerasmemwatch.units import KIB
 
 __all__ = ["Contents", "containers"]
@@ -104,10 +104,10 @@ def containers(
 
     add(direct)
     if not are_enough(found):
-        closures = functions_over(heap, small)
+        closures = _functions_over(heap, small)
         add(_around(heap, [*small, *closures], size_of))
         if not are_enough(found):
-            for functions, items in by_code(closures):
+            for functions, items in _by_code(closures):
                 contents = _contents(functions, items, "", tensor_class, sizes, tensor_bytes)
                 key = id(functions[-1].__code__)
                 live[key] = items[-1]
@@ -129,7 +129,41 @@ def containers(
 def _of_functions(contents: Contents, newest: FunctionType, item: Any) -> Contents:
     """What functions made of one code hold, of which the newest holds an item."""
     name = variable_of(newest, item)
-    return replace(contents, container=newest.__name__, closes_over=name, place=line_of_variable(newest, name))
+    return replace(contents, container=newest.__name__, closes_over=name, place=_line_of_variable(newest, name))
+
+
+def _functions_over(heap: Heap, holders: Sequence[tuple[Any, list[Any]]]) -> list[tuple[Any, list[Any]]]:
+    """Functions that close over what their variables hold.
+
+    Args:
+        holders: What holds items, variables of functions among others, and which.
+    """
+    cells = {id(holder): held for holder, held in holders if type(holder) is CellType}
+    if len(cells) < _FEWEST:
+        return []
+    found: list[tuple[Any, list[Any]]] = []
+    for each in heap.of([FunctionType]):
+        items = [item for cell in each.__closure__ or () for item in cells.get(id(cell), ())]
+        if items:
+            found.append((each, items))
+    return found
+
+
+def _by_code(functions: Sequence[tuple[Any, list[Any]]]) -> Iterator[tuple[list[FunctionType], list[Any]]]:
+    """Functions of the user's that were made of one code, and what all of them close over."""
+    groups: defaultdict[int, list[tuple[Any, list[Any]]]] = defaultdict(list)
+    for function, items in functions:
+        if is_user_file(function.__code__.co_filename):
+            groups[id(function.__code__)].append((function, items))
+    for group in groups.values():
+        if len(group) >= _FEWEST:
+            yield [function for function, _ in group], [item for _, items in group for item in items]
+
+
+def _line_of_variable(function: FunctionType, name: str) -> Place:
+    """The line that assigns a variable which a function closes over, or else the function's first."""
+    file, line = origin_of(function.__code__.co_filename, function.__code__.co_firstlineno)
+    return adding_line(file, name, line) or Place.read(file, line)
 
 
 def _singles(heap: Heap, size_of: Callable[[Any], int]) -> dict[int, Any]:

@@ -25,12 +25,11 @@ from types import (
 from typing import Any
 
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
-from kerasmemwatch.leaks.evidence.references import Holders, References
+from kerasmemwatch.leaks.evidence.references import Holders, References, some_alike
 from kerasmemwatch.leaks.evidence.roots import globals_of_libraries
 
 __all__ = ["LEAST_SEARCHES_S", "SEARCHES_S", "Heap"]
 
-_MANY_ALIKE, _ALIKE = 1000, 50
 SEARCHES_S, LEAST_SEARCHES_S = 0.4, 0.25
 # Parts of code that hold other objects, and those that hold nothing but parts of code.
 _CODE = (
@@ -191,7 +190,7 @@ class Heap:
             now = time.thread_time()
             late_s = min(now + max(self._searches_s, self._visit_s), self._begun_s + self._most_s)
             self._late_s = max(late_s, now + LEAST_SEARCHES_S)
-        return _some_alike({**self._references.holders(targets), **self._code_references.holders(targets)})
+        return some_alike({**self._references.holders(targets), **self._code_references.holders(targets)})
 
     def holders_of(self, targets: Iterable[Any]) -> Holders:
         """As ``referrers``, without functions, classes and modules, and without leaving out any."""
@@ -205,21 +204,3 @@ def _is_data(kind: type) -> bool:
 def _is_unknown(value: Any) -> bool:
     """Whether a tuple or a dict that another object holds is not among what the collector told."""
     return type(value) is tuple or not gc.is_tracked(value)
-
-
-def _some_alike(holders: Holders) -> Holders:
-    """Leave out most holders of classes that have many here, such as a tree's nodes that know their parent."""
-    counts = Counter(type(holder) for holder, _ in holders.values())
-    many = {kind for kind, count in counts.items() if count > _MANY_ALIKE and kind.__module__ != "builtins"}
-    if not many:
-        return holders
-    left = dict.fromkeys(many, _ALIKE)
-    found: Holders = {}
-    for key, (holder, held) in holders.items():
-        kind = type(holder)
-        if kind in left:
-            left[kind] -= 1
-            if left[kind] < 0:
-                continue
-        found[key] = holder, held
-    return found

@@ -6,23 +6,19 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
 from typing import Any
 
 from kerasmemwatch.attribution.live.dataset_caches import cached_bytes
 from kerasmemwatch.attribution.live.live_buffers import tensor_bytes
-from kerasmemwatch.attribution.variables.variable_size import variable_size
-from kerasmemwatch.compat.keras import FUNCTIONAL, GLOBAL_STATE, LAYERS
 from kerasmemwatch.compat.tensorflow import (
     EAGER_TENSOR,
     FUNC_GRAPH,
     KEPT_FUNCTIONS,
     OWNED_ITERATOR,
-    PY_FUNCTIONS,
-    REGISTERED_GRADIENTS,
     TF_FUNCTION,
 )
 from kerasmemwatch.leaks.evidence.chains import Chain, find_chain, place_of
@@ -37,33 +33,15 @@ from kerasmemwatch.leaks.evidence.graph_sizes import (
     line_of,
 )
 from kerasmemwatch.leaks.evidence.heap import SEARCHES_S, Heap
+from kerasmemwatch.leaks.evidence.models import FEW_MODELS, Models, find_models, followed
 from kerasmemwatch.leaks.evidence.piles import Pile, class_name, find_piles
 from kerasmemwatch.leaks.evidence.places import Place, chained_lines
 from kerasmemwatch.leaks.evidence.reads import file_of
-from kerasmemwatch.leaks.evidence.roots import is_user_file, untracked_locals, user_roots
+from kerasmemwatch.leaks.evidence.roots import is_user_file, registries, untracked_locals, user_roots
 
 __all__ = ["Contents", "Look", "Models", "take_look"]
 
-_MAX_SUSPECTS, _MAX_MODELS, _FEW_MODELS, _MAX_GRAPHS, _MAX_ITERATORS = 3, 1, 2, 6, 8
-
-
-@dataclass(frozen=True)
-class Models:
-    """The live models that are part of no other.
-
-    Attributes:
-        count: How many.
-        num_bytes: Bytes of their variables.
-        chains: What holds some of the older ones.
-        place: The line that keeps them, if found.
-        more: How many more there are than when classes were counted before; ``None`` if they were not.
-    """
-
-    count: int
-    num_bytes: int
-    chains: tuple[Chain, ...] = ()
-    place: Place | None = None
-    more: int | None = None
+_MAX_SUSPECTS, _MAX_GRAPHS, _MAX_ITERATORS = 3, 6, 8
 
 
 @dataclass(frozen=True)
@@ -94,7 +72,7 @@ class Look:
     cpu_s: float
     tensors: tuple[int, int] = (0, 0)
     containers: Mapping[int, Contents] = ()  # type: ignore[assignment]
-    models: Models = Models(0, 0)
+    models: Models = field(default_factory=lambda: Models(0, 0))
     graphs: int = 0
     graph_place: Place | None = None
     functions: tuple[TracedFunction, ...] = ()
@@ -148,18 +126,18 @@ def take_look(
         found, totals, live = containers(
             heap, tensor_class, tensor_bytes, lambda found: bool(suspects(found)), plain=plain
         )
-        outer, models = _models(heap, before)
+        outer, models = find_models(heap, before)
         graphs = heap.of(graph_kinds(heap.counts))
-        roots, registries = user_roots(frame), {**_registries(), **_function_lists(graphs)}
-        follow = partial(find_chain, heap, roots=roots, registries=registries)
+        roots, kept = user_roots(frame), {**registries(), **_function_lists(graphs)}
+        follow = partial(find_chain, heap, roots=roots, registries=kept)
         others = [model for model in outer if model is not current]
-        if (models.more or 0) > _FEW_MODELS:  # they hold most, so they come first while there is time
-            models = _kept(models, others, follow)
+        if (models.more or 0) > FEW_MODELS:  # they hold most, so they come first while there is time
+            models = followed(models, others, follow)
         for key in list(suspects(found))[:_MAX_SUSPECTS]:
             found[key] = _named(found[key], follow(live[key]))
-        models = models if models.chains else _kept(models, others, follow)
+        models = models if models.chains else followed(models, others, follow)
         others.clear()
-        piles = find_piles(heap, before, units, roots, registries)
+        piles = find_piles(heap, before, units, roots, kept)
         piles = tuple(replace(each, place=_pile_place(each.chain)) for each in piles)
         functions = traced_functions(heap.of([TF_FUNCTION.get()]))
         of_functions = [graph for graph in graphs if FUNC_GRAPH.names(type(graph))]
@@ -197,14 +175,6 @@ def _named(contents: Contents, chain: Chain) -> Contents:
     return replace(contents, chain=chain, place=contents.place or place_of(chain))
 
 
-def _kept(models: Models, others: list[Any], follow: Callable[[Any], Chain]) -> Models:
-    """With what holds one of the older models, if there are more than a few."""
-    some = others[len(others) // 4 :][:_MAX_MODELS] if models.count > _FEW_MODELS else []
-    chains = tuple(map(follow, some))
-    some.clear()
-    return replace(models, chains=chains, place=next(filter(None, map(place_of, chains)), None))
-
-
 def _cached_bytes(heap: Heap) -> int:
     iterators = heap.of(kind for kind in heap.counts if OWNED_ITERATOR.names(kind))
     return sum(cached_bytes(each) or 0 for each in iterators[-_MAX_ITERATORS:])
@@ -237,56 +207,7 @@ def _pile_place(chain: Chain | None) -> Place | None:
     return None if chain is None else place_of(chain, assigned=False) or place_of(chain)
 
 
-def _registries() -> dict[int, str]:
-    """Ids of registries of TensorFlow and Keras that may keep objects."""
-    found: dict[int, str] = {}
-    for name, words in (
-        (REGISTERED_GRADIENTS, "TensorFlow's registry of gradients"),
-        (PY_FUNCTIONS, "TensorFlow's registry of Python functions"),
-        (GLOBAL_STATE, "Keras' global state"),
-    ):
-        value = name.if_loaded()
-        if value is not None:
-            found[id(value)] = words
-    return found
-
-
 def _function_lists(graphs: Sequence[Any]) -> dict[int, str]:
     """Ids of the lists in which graphs keep the Python functions that became operations in them."""
     lists = (getattr(graph, KEPT_FUNCTIONS, None) for graph in graphs)
     return {id(each): "TensorFlow's list of Python functions of a graph" for each in lists if each is not None}
-
-
-def _models(heap: Heap, before: Mapping[str, int] | None) -> tuple[list[Any], Models]:
-    base = getattr(sys.modules.get("keras"), "Model", None)
-    kinds = [kind for kind in heap.counts if base in kind.__mro__]
-    every = heap.of(kinds)
-    parts = {id(part) for model in every for part in _parts_of(model)}
-    outer = [model for model in every if id(model) not in parts]
-    more = None
-    if before is not None and every:
-        more = len(every) - sum(before.get(class_name(kind), 0) for kind in kinds)
-        more = round(more * len(outer) / len(every))
-    return outer, Models(len(outer), sum(map(_variable_bytes, outer)), more=more)
-
-
-def _parts_of(model: Any) -> Iterator[Any]:
-    inner = FUNCTIONAL.of(model)
-    if inner is not None:
-        yield inner
-    waiting = [model]
-    for _ in range(1000):
-        if not waiting:
-            return
-        layers = LAYERS.of(waiting.pop(), None) or ()
-        for layer in layers:
-            yield layer
-            waiting.append(layer)
-
-
-def _variable_bytes(model: Any) -> int:
-    try:
-        variables = [*getattr(model, "variables", ()), *getattr(getattr(model, "optimizer", None), "variables", ())]
-    except Exception:  # a property of the user's
-        return 0
-    return sum(variable_size(each).bytes or 0 for each in {id(each): each for each in variables}.values())

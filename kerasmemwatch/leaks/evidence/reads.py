@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from types import GetSetDescriptorType, MemberDescriptorType, ModuleType
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
-__all__ = ["attributes_of", "file_of", "is_a", "items_of", "size_of"]
+__all__ = ["attributes_of", "file_of", "is_a", "items_of", "size_of", "variable_of"]
 
 _CONTAINERS: tuple[type[Any], ...] = (list, dict, tuple, set, frozenset, deque)
 
@@ -45,3 +45,14 @@ def items_of(value: Any) -> list[tuple[Any, Any]]:
         return list(dict.items(value))
     kind = next((each for each in (list, tuple, deque) if is_a(value, each)), None)
     return [] if kind is None else list(enumerate(list(kind.__iter__(value))))
+
+
+def variable_of(function: FunctionType, item: Any) -> str:
+    """The variable in which a function holds an item; ``""`` if it does not."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            if cell.cell_contents is item:
+                return name
+        except ValueError:  # not filled yet
+            continue
+    return ""

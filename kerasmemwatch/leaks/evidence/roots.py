@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
+from kerasmemwatch.compat.keras import GLOBAL_STATE
+from kerasmemwatch.compat.tensorflow import PY_FUNCTIONS, REGISTERED_GRADIENTS
 from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, items_of
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "is_library_file",
     "is_user_file",
     "module_of_dict",
+    "registries",
     "untracked_locals",
     "user_roots",
 ]
@@ -179,3 +182,17 @@ def module_of_dict(value: Any) -> tuple[str, str] | None:
     if module is None or attributes_of(module) is not value:
         return None
     return name, file_of(module)
+
+
+def registries() -> dict[int, str]:
+    """Ids of registries of TensorFlow and Keras that may keep objects."""
+    found: dict[int, str] = {}
+    for name, words in (
+        (REGISTERED_GRADIENTS, "TensorFlow's registry of gradients"),
+        (PY_FUNCTIONS, "TensorFlow's registry of Python functions"),
+        (GLOBAL_STATE, "Keras' global state"),
+    ):
+        value = name.if_loaded()
+        if value is not None:
+            found[id(value)] = words
+    return found

@@ -13,9 +13,10 @@ from kerasmemwatch.leaks.verdicts.calls import call_growth, call_samples
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.watch.search.investigation import Investigation, Suspicion
+from kerasmemwatch.watch.search.investigation import Investigation
 from kerasmemwatch.watch.search.leak_search import suspicious
 from kerasmemwatch.watch.search.process_calls import ProcessCalls
+from kerasmemwatch.watch.search.suspicion import Suspicion
 
 __all__ = ["CALL_SEARCH", "CallSearch"]
 
@@ -83,7 +84,8 @@ class CallSearch:
         rises = replace(rises_of(samples, None), collections=0.0)
         step = int(samples["step"][-1])
         self._makings.mark(step)
-        suspicion = Suspicion(growth, rises, step, f"{ended:,} calls of this process", self._makings.since(0))
+        after, made = f"{ended:,} calls of this process", self._makings.since(0)
+        suspicion = Suspicion(growth, rises, step, after, made, models=self._calls.models)
         found = self._investigation.explain(suspicion, recorder, frame, model)
         # Models that were dropped wait for Python's collector: nothing is said before that is ruled out.
         if found or self._leaks or self._investigation.has_collected:

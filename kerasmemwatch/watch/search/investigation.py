@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -14,49 +14,29 @@ from kerasmemwatch.leaks.causes.find import find_causes
 from kerasmemwatch.leaks.causes.retained import pick_suspects
 from kerasmemwatch.leaks.causes.waiting import is_waiting
 from kerasmemwatch.leaks.causes.workers import is_of_children
-from kerasmemwatch.leaks.evidence.collector import Collected, Moment, collect, full_collections, switched_off_at
+from kerasmemwatch.leaks.evidence.collector import Collected, collect, full_collections, switched_off_at
 from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes
 from kerasmemwatch.leaks.evidence.heap import LEAST_SEARCHES_S
 from kerasmemwatch.leaks.evidence.look import Look, take_look
-from kerasmemwatch.leaks.evidence.makings import Made
+from kerasmemwatch.leaks.evidence.models import Models, follow_models
 from kerasmemwatch.leaks.evidence.piles import count_classes
 from kerasmemwatch.leaks.evidence.places import Place
 from kerasmemwatch.probes.children import Child, list_children
-from kerasmemwatch.records.growth import Growth, LeakFinding
+from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.units import format_bytes
 from kerasmemwatch.watch.search.allowance import Allowance
 from kerasmemwatch.watch.search.own_rss import OwnRss
+from kerasmemwatch.watch.search.suspicion import Suspicion
 
-__all__ = ["Investigation", "Suspicion"]
+__all__ = ["Investigation"]
 
-_FEWEST_STEPS = 8
+_FEWEST_STEPS, _FEWEST_MODELS = 8, 3
 # A collection and a look visit the same objects as a count of them. They take at most so many times as long, a look
 # without its searches for names, which end with the time.
 _COLLECTION_COUNTS, _LOOK_COUNTS = 1.75, 3.5
 _LOOK_AGAIN = 1.4
 _MAX_FAILURES = 2
-
-
-@dataclass(frozen=True)
-class Suspicion:
-    """Growth to explain.
-
-    Attributes:
-        growth: The suspicious verdicts, the one to explain first.
-        rises: What rose meanwhile.
-        step: The newest row's step.
-        after: How far the rows go, in words: ``"step 1,200"``.
-        made: What TensorFlow made meanwhile that no Python object holds.
-        moment: An earlier moment if this may be the last chance: what is new since then is told by its age.
-    """
-
-    growth: tuple[Growth, ...]
-    rises: Rises
-    step: int
-    after: str
-    made: Made
-    moment: Moment | None = None
 
 
 class Investigation:
@@ -79,6 +59,7 @@ class Investigation:
 
     def _begin(self) -> None:
         self._looks: tuple[Look, ...] = ()
+        self._models: Models | None = None
         self._children: tuple[tuple[Child, ...], ...] = ()
         self._rises_then = Rises()
         self._collected: Collected | None = None
@@ -151,6 +132,7 @@ class Investigation:
             replace(
                 case,
                 looks=self._looks,
+                models=self._models,
                 rises_then=self._rises_then,
                 collected=self._collected,
                 grown_then=grown_then,
@@ -204,13 +186,27 @@ class Investigation:
         if self._allowance.left_s >= cost_s:
             self._look(case, suspicion, recorder, frame, model)
             self._rises_then = case.rises
-        elif last is None:
+        elif last is None and self._models is None and self._can_follow(case, suspicion):
+            self._follow_models(suspicion, recorder, frame)
+        elif last is None and self._models is None:
             might = self._allowance.spent_s + cost_s
             self._say(
                 f"After {suspicion.after} the cause of growth was not searched for: it might have taken {might:.1f} s "
                 f"of CPU time in all, and the limit is {self._allowance.words}.",
                 recorder,
             )
+
+    def _can_follow(self, case: Case, suspicion: Suspicion) -> bool:
+        """Whether known models that live are kept, because garbage was just collected, and there is time to ask why."""
+        is_now = self.has_collected and self._collected_step == suspicion.step
+        are_many = suspicion.models is not None and case.rises.models >= _FEWEST_MODELS
+        return is_now and are_many and self._allowance.left_s >= self._count_s
+
+    def _follow_models(self, suspicion: Suspicion, recorder: Recorder, frame: FrameType | None) -> None:
+        assert suspicion.models is not None
+        with self._own_rss.counted(recorder), self._allowance.spend():
+            self._models = follow_models(suspicion.models(), frame, self._allowance.left_s)
+        self._say(f"After {suspicion.after} what holds the live models was searched for, to explain growth.", recorder)
 
     def _collect(
         self, case: Case, suspicion: Suspicion, recorder: Recorder, *, cycles: bool, why: str = "to explain growth"

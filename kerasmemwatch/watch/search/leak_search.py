@@ -16,7 +16,8 @@ from kerasmemwatch.leaks.verdicts.find import find_growth
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.recorder import Recorder
-from kerasmemwatch.watch.search.investigation import Investigation, Suspicion
+from kerasmemwatch.watch.search.investigation import Investigation
+from kerasmemwatch.watch.search.suspicion import Suspicion
 
 __all__ = ["AT_ENDS", "LeakSearch", "raise_leaks", "suspicious"]
 

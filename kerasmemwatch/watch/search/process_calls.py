@@ -116,6 +116,11 @@ class ProcessCalls:
         self._last = Call(self.ended, begun.stage, steps, self._step, begun.model, is_larger)
         return True
 
+    def models(self) -> list[Any]:
+        """The models of the calls that are still alive, oldest first."""
+        references = [reference for reference, _ in self._models.values()]
+        return [model for reference in references if (model := reference()) is not None]
+
     def _known(self, model: Any) -> _Model:
         key, models = id(model), self._models
         reference, known = models.get(key, (None, None))
