@@ -36,6 +36,19 @@ def test_holders_are_those_of_a_visit_of_each() -> None:
     assert all(holder is not None and id(holder) == key for key, (holder, _) in found.items())
 
 
+def test_some_holders_are_enough_of_a_class_that_has_many() -> None:
+    target, other = Held(), Held()
+    nodes = [Held() for _ in range(5000)]
+    for node in nodes:
+        node.parent = target  # type: ignore[attr-defined]
+    nodes[7].parent = other  # type: ignore[attr-defined]
+    references = index_of([*nodes, {"tree": target}])
+    every, some = references.holders([target]), references.holders([target], some=True)
+    assert len(every) == 5000 and 1 < len(some) < 100 and set(some) <= set(every)
+    assert [type(holder) for holder, _ in some.values()].count(dict) == 1
+    assert references.holders([other], some=True) == references.holders([other])
+
+
 def test_what_was_added_later_and_in_parts_is_found_too() -> None:
     target = Held()
     first, second = [target], {"of": target}

@@ -25,7 +25,7 @@ from types import (
 from typing import Any
 
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
-from kerasmemwatch.leaks.evidence.references import Holders, References, some_alike
+from kerasmemwatch.leaks.evidence.references import Holders, References
 from kerasmemwatch.leaks.evidence.roots import globals_of_libraries
 
 __all__ = ["LEAST_SEARCHES_S", "SEARCHES_S", "Heap"]
@@ -190,7 +190,10 @@ class Heap:
             now = time.thread_time()
             late_s = min(now + max(self._searches_s, self._visit_s), self._begun_s + self._most_s)
             self._late_s = max(late_s, now + LEAST_SEARCHES_S)
-        return some_alike({**self._references.holders(targets), **self._code_references.holders(targets)})
+        return {
+            **self._references.holders(targets, some=True),
+            **self._code_references.holders(targets, some=True),
+        }
 
     def holders_of(self, targets: Iterable[Any]) -> Holders:
         """As ``referrers``, without functions, classes and modules, and without leaving out any."""

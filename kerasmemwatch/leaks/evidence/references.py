@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import gc
-import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +36,7 @@ class References:
         self._parts: list[npt.NDArray[np.int64]] = []
 
     def visit(self, objects: list[Any]) -> Iterator[list[Any]]:
-        """Add objects; yields what they refer to, of some hundred objects at a time."""
+        """Add objects, those of a class together; yields what they refer to, of some hundred objects at a time."""
         import numpy as np
 
         for start in range(0, len(objects), _CHUNK):
@@ -54,27 +53,35 @@ class References:
         self._lengths.clear()
         self._parts.clear()
 
-    def holders(self, targets: Iterable[Any]) -> Holders:
-        """Who refers to given objects, and to which of them."""
-        wanted = frozenset(map(id, targets))
+    def holders(self, targets: Iterable[Any], *, some: bool = False) -> Holders:
+        """Who refers to given objects, and to which of them.
+
+        Args:
+            some: Whether some holders are enough of a class that has a thousand.
+        """
+        wanted, counts = frozenset(map(id, targets)), Counter[type]()
         found: Holders = {}
-        for number, places in itertools.groupby(self._places(wanted), key=lambda place: place[0]):
-            inner = [place for _, place in places]
-            start = 0
-            for each in self._chunks[number]:
+        for number, places in self._places(wanted):
+            chunk = self._chunks[number]
+            kind = type(chunk[0])
+            if some and counts[kind] > _MANY_ALIKE and kind is type(chunk[-1]):
+                continue
+            inner, start = places.tolist(), 0
+            for each in chunk:
                 referents = gc.get_referents(each)
                 start += len(referents)
                 if inner[0] < start:
                     held = [item for item in referents if id(item) in wanted]
                     if held:
                         found[id(each)] = each, held
+                        counts[type(each)] += 1
                     inner = inner[bisect.bisect_left(inner, start) :]
                     if not inner:
                         break
-        return found
+        return some_alike(found) if some else found
 
-    def _places(self, wanted: frozenset[int]) -> Iterator[tuple[int, int]]:
-        """The chunk of each reference to the wanted, and its place among the chunk's references."""
+    def _places(self, wanted: frozenset[int]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """The chunks with references to the wanted, each with their places among its references."""
         import numpy as np
 
         if not self._parts or not wanted:
@@ -88,8 +95,11 @@ class References:
         sieve[_hashes(ids)] = True
         places = np.flatnonzero(sieve[_hashes(every)])
         places = places[np.isin(every[places], ids)]
-        chunks = np.searchsorted(starts, places, "right") - 1
-        yield from zip(chunks.tolist(), (places - starts[chunks]).tolist(), strict=True)
+        if not len(places):
+            return
+        chunks, first = np.unique(np.searchsorted(starts, places, "right") - 1, return_index=True)
+        for number, inner in zip(chunks.tolist(), np.split(places, first[1:]), strict=True):
+            yield number, inner - starts[number]
 
 
 class Referrers:
