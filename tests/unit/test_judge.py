@@ -487,6 +487,27 @@ def test_what_our_own_looks_add_to_rss_is_no_growth() -> None:
     assert told.verdict != "growing"
 
 
+@pytest.mark.parametrize(("fall", "collections", "verdict"), [(0, 0, "growing"), (3, 0, "growing"), (3, 1, "steady")])
+def test_what_our_own_look_gave_back_at_once_hides_no_growth(fall: int, collections: int, verdict: str) -> None:
+    """RSS rose by 5 MiB in a look, which the C library gave back before the next row, and some of the program's."""
+    steps = np.arange(1, 321)
+    fallen = fall * MIB * (steps > 304)
+    samples = Samples(
+        {
+            "step": steps,
+            "train_step": steps,
+            "stage": np.full(320, "train"),
+            "epoch": (steps - 1) // 8,
+            "host_rss_bytes": 500 * MIB + 32 * KIB * steps - fallen,
+            "gc_full_collections": collections * (steps > 304),
+        }
+    )
+    if collections:  # what a collection gave back is no part of the look's
+        samples = Samples({**samples, "host_rss_bytes": samples["host_rss_bytes"] - 8 * MIB * (steps > 304)})
+    [told] = find_growth(RunInfo("mine", 0.0, own_rises=(OwnRise(304, 5 * MIB),)), samples)
+    assert (told.verdict == "growing") is (verdict == "growing")
+
+
 @pytest.mark.parametrize("every", [1, 5])
 def test_growth_by_the_epoch_is_right_where_few_ends_of_epochs_are_read(every: int) -> None:
     steps = np.arange(1, 1201)

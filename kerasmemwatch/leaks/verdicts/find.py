@@ -11,7 +11,7 @@ from kerasmemwatch.leaks.verdicts.filling import CacheReadings, Filling, kept_re
 from kerasmemwatch.leaks.verdicts.floor import NUM_PARTS
 from kerasmemwatch.leaks.verdicts.judge import judge
 from kerasmemwatch.leaks.verdicts.series import Series
-from kerasmemwatch.records.growth import Growth
+from kerasmemwatch.records.growth import Growth, OwnRise
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Samples
 
@@ -73,10 +73,24 @@ def worker_name(run: RunInfo) -> str:
 
 def _without_own(run: RunInfo, samples: Samples, column: str) -> np.ndarray:
     """A column of the host's memory less what our own looks for causes added."""
-    values = samples[column].astype(float)
+    values, steps = samples[column].astype(float), samples["step"]
     for rise in () if column == CHILDREN else run.own_rises:
-        values[samples["step"] > rise.step] -= rise.rss_bytes
+        values[steps > rise.step] -= _own_part(rise, samples, values)
     return values
+
+
+def _own_part(rise: OwnRise, samples: Samples, values: np.ndarray) -> float:
+    """What of a rise of ours the rows after it have: the C library may give it back at once, and more beside it."""
+    known, later = ~np.isnan(values), samples["step"] > rise.step
+    before, after = np.flatnonzero(known & ~later)[-1:], np.flatnonzero(known & later)[:1]
+    if not (before.size and after.size):
+        return rise.rss_bytes
+    jump = float(values[after[0]] - values[before[0]])
+    if jump >= rise.rss_bytes / 2:
+        return rise.rss_bytes
+    collections = _floats(samples.get(_OPTIONAL["collections"]))
+    was_collected = collections is not None and collections[after[0]] > collections[before[0]]
+    return max(jump, 0.0 if was_collected else float(-rise.rss_bytes))
 
 
 def _common(run: RunInfo, samples: Samples, values: np.ndarray, device: str = "CPU:0") -> dict[str, Any]:
