@@ -200,7 +200,7 @@ class Investigation:
         """Whether known models that live are kept, because garbage was just collected, and there is time to ask why."""
         is_now = self.has_collected and self._collected_step == suspicion.step
         are_many = suspicion.models is not None and case.rises.models >= _FEWEST_MODELS
-        return is_now and are_many and self._allowance.left_s >= self._count_s
+        return is_now and are_many and self._allowance.left_s >= self._count_s / 2  # it ends with the time
 
     def _follow_models(self, suspicion: Suspicion, recorder: Recorder, frame: FrameType | None) -> None:
         assert suspicion.models is not None
