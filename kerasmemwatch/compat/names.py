@@ -24,25 +24,16 @@ class Name:
     Args:
         path: The name within it: ``"function"``, ``"Class._method"``.
         lost: What is lost without it, as a sentence for users.
-        formerly: Module and path that it had in an older version, which is still supported.
     """
 
-    def __init__(self, module: str, path: str, lost: str, *, formerly: tuple[str, str] | None = None) -> None:
-        self._places = ((module, path),) if formerly is None else ((module, path), formerly)
-        self._set_place(module, path)
-        self.lost = lost
+    def __init__(self, module: str, path: str, lost: str) -> None:
+        self.module, self.path, self.lost = module, path, lost
+        self.attribute = path.rpartition(".")[2]
         self._owner: Any = None
         self._reason = ""
 
     def __repr__(self) -> str:
         return f"{self.module}.{self.path}"
-
-    def _set_place(self, module: str, path: str) -> None:
-        self.module, self.path, self.attribute = module, path, path.rpartition(".")[2]
-
-    @property
-    def _is_loaded(self) -> bool:
-        return any(module in sys.modules for module, _ in self._places)
 
     def owner(self) -> Any:
         """The module or class that holds it. Raises ``MissingNameError`` if it is not there."""
@@ -65,7 +56,7 @@ class Name:
 
     def if_loaded(self) -> Any:
         """Its current value; ``None`` if its module is not loaded or lacks it."""
-        return self.get() if self._is_loaded and self.exists else None
+        return self.get() if self.module in sys.modules and self.exists else None
 
     @property
     def exists(self) -> bool:
@@ -75,20 +66,14 @@ class Name:
     @property
     def is_missing(self) -> bool:
         """Whether it is known to be missing; checking imports nothing."""
-        return bool(self._reason) or (self._owner is None and self._is_loaded and not self.exists)
+        return bool(self._reason) or (self._owner is None and self.module in sys.modules and not self.exists)
 
     def error(self) -> MissingNameError | None:
         """Why it cannot be used; ``None`` if it can."""
         if self._owner is None and not self._reason:
-            for place in self._places:
-                self._set_place(*place)
-                try:
-                    self._owner = find(self)
-                    break
-                except (ImportError, AttributeError):
-                    continue
-            else:
-                self._set_place(*self._places[0])
+            try:
+                self._owner = find(self)
+            except (ImportError, AttributeError):
                 self._reason = f"not in {_release(self.module)}"
         return MissingNameError(repr(self), self._reason, self.lost) if self._reason else None
 

@@ -142,8 +142,11 @@ def test_kept_models_are_named_where_a_look_would_take_too_long(world: World) ->
     world.count_s, world.models = 0.4, [object()] * 12
     world.explain(40, "model", models=10.0)
     assert world.explain(50, "model", models=12.0) == ["models_accumulate"]
-    assert world.explain(60, "model", models=14.0) == ["models_accumulate"]
-    assert world.done == ["count", "collect", "follow"] and "holds the live models" in world.notes[-1]
+    assert world.explain(60, "model", models=30.0) == ["models_accumulate"]  # as many as were made by then
+    assert (
+        world.done == ["count", "collect", "follow"]
+        and "only what holds the live models was searched for" in world.notes[-1]
+    )
 
 
 @pytest.mark.parametrize(("num_models", "kept"), [(1.0, 12), (12.0, 2), (12.0, None)])
@@ -154,6 +157,14 @@ def test_models_are_not_named_if_few_were_made_or_live_or_are_known(
     world.explain(40, "model", models=num_models)
     assert "models_accumulate" not in world.explain(50, "model", models=num_models)
     assert "look" not in world.done
+
+
+@pytest.mark.usefixtures("collector_off")
+def test_models_are_not_followed_if_no_garbage_was_collected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(investigation, "switched_off_at", lambda: None)
+    world.count_s, world.models, world.collected = 0.4, [object()] * 12, [None]  # type: ignore[list-item]
+    world.explain(40, "model", models=10.0)
+    assert world.explain(50, "model", models=12.0) == ["waits_for_collector"] and "follow" not in world.done
 
 
 def test_models_are_followed_only_just_after_a_collection(world: World) -> None:

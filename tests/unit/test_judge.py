@@ -508,6 +508,29 @@ def test_what_our_own_look_gave_back_at_once_hides_no_growth(fall: int, collecti
     assert (told.verdict == "growing") is (verdict == "growing")
 
 
+@pytest.mark.parametrize("looks", [(304,), (160,), (104, 144, 200), (64, 96, 136, 192, 272)])
+@pytest.mark.parametrize("collections", [0, 1])
+def test_rss_that_falls_where_epochs_end_as_looks_are_taken_is_no_growth(
+    looks: tuple[int, ...], collections: int
+) -> None:
+    steps = np.arange(1, 321)
+    added = np.sum([steps > look for look in looks], axis=0)
+    values = 500 * MIB + 20 * MIB * ((steps - 1) % 8) / 7 + np.random.default_rng(0).normal(0, 0.2 * MIB, 320)
+    samples = Samples(
+        {
+            "step": steps,
+            "train_step": steps,
+            "stage": np.full(320, "train"),
+            "epoch": (steps - 1) // 8,
+            "host_rss_bytes": values + 5 * MIB * added,
+            "gc_full_collections": collections * added,
+        }
+    )
+    rises = tuple(OwnRise(look, 5 * MIB) for look in looks)
+    [told] = find_growth(RunInfo("mine", 0.0, own_rises=rises), samples)
+    assert told.verdict == "steady"
+
+
 @pytest.mark.parametrize("every", [1, 5])
 def test_growth_by_the_epoch_is_right_where_few_ends_of_epochs_are_read(every: int) -> None:
     steps = np.arange(1, 1201)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import random
 import weakref
+from collections.abc import Callable
 from typing import Any
 
-from kerasmemwatch.leaks.evidence.references import References
+import pytest
+
+from kerasmemwatch.leaks.evidence.references import References, Referrers
 
 
 class Held:
@@ -45,6 +48,8 @@ def test_some_holders_are_enough_of_a_class_that_has_many() -> None:
     references = index_of([*nodes, {"tree": target}])
     every, some = references.holders([target]), references.holders([target], some=True)
     assert len(every) == 5000 and 1 < len(some) < 100 and set(some) <= set(every)
+    dicts = [{"of": target} for _ in range(5000)]
+    assert len(index_of([*dicts]).holders([target], some=True)) == 5000
     assert [type(holder) for holder, _ in some.values()].count(dict) == 1
     assert references.holders([other], some=True) == references.holders([other])
 
@@ -60,12 +65,32 @@ def test_what_was_added_later_and_in_parts_is_found_too() -> None:
     assert references.holders([]) == references.holders([Held()]) == {}
 
 
-def test_an_object_that_let_go_meanwhile_is_no_holder() -> None:
+@pytest.mark.parametrize("change", [list[Any].clear, lambda first: first.append(1), lambda first: first.pop()])
+def test_an_object_that_changed_meanwhile_hides_no_holder_behind_it(change: Callable[[list[Any]], Any]) -> None:
     target = Held()
-    holders = [[target], [target]]
-    references = index_of([*holders])
-    holders[0].clear()
-    assert [held for _, held in references.holders([target]).values()] == [[target]]
+    first, second, third = [1, 2, target], [target], [3, 4, target]
+    references = index_of([first, second, third])
+    change(first)
+    found = references.holders([target])
+    assert {id(second), id(third)} <= set(found) and (id(first) in found) is (target in first)
+
+
+def test_what_refers_to_nothing_holds_nothing() -> None:
+    assert index_of([[], {}]).holders([Held()]) == index_of([]).holders([Held()]) == {}
+
+
+def test_holders_are_told_without_an_index() -> None:
+    target, other = Held(), Held()
+    kept = {"of": target}
+    gc.collect()  # what is younger is taken for ours
+    was_enabled = gc.isenabled()
+    with Referrers(10.0) as referrers:
+        assert not gc.isenabled() and not referrers.is_late
+        found = referrers.referrers([target])
+        young = [target]
+        assert [held for key, (_, held) in found.items() if key == id(kept)] == [[target]]
+        assert id(young) not in referrers.referrers([target]) and referrers.referrers([other]) == {}
+    assert gc.isenabled() is was_enabled and young
 
 
 def test_nothing_is_kept_once_it_is_cleared() -> None:

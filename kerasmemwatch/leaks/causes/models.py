@@ -22,7 +22,7 @@ def models(case: Case) -> Iterator[LeakFinding]:
     if found is None or found.count < _FEWEST:
         return
     more = case.change(lambda each: each.models.count)
-    trained = (case.rises if look is None else case.rises_then).models + 1
+    trained = case.rises_then.models + 1
     if more is not None and more < 1:
         return
     is_made = found.more is not None and found.more >= _FEWEST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import gc
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ __all__ = ["Holders", "References", "Referrers", "some_alike"]
 # By the holder's id: the holder, and what it holds.
 Holders = dict[int, tuple[Any, list[Any]]]
 
-_CHUNK = 200
+_CHUNK, _BLOCK = 200, 1 << 20
 _MANY_ALIKE, _ALIKE = 1000, 50
 # Ids are multiples of 16, and this many of the bits above tell them apart well enough for a first sieve.
 _SHIFT, _BITS = 4, 20
@@ -64,20 +65,21 @@ class References:
         for number, places in self._places(wanted):
             chunk = self._chunks[number]
             kind = type(chunk[0])
-            if some and counts[kind] > _MANY_ALIKE and kind is type(chunk[-1]):
+            if some and counts[kind] > _MANY_ALIKE and kind is type(chunk[-1]) and kind.__module__ != "builtins":
                 continue
+            every = list(map(gc.get_referents, chunk))
+            # Objects may have changed since the visit, and with them the places of all that follow.
+            is_same = sum(map(len, every)) == self._lengths[number]
             inner, start = places.tolist(), 0
-            for each in chunk:
-                referents = gc.get_referents(each)
+            for each, referents in zip(chunk, every, strict=True):
+                begin = bisect.bisect_left(inner, start)
                 start += len(referents)
-                if inner[0] < start:
-                    held = [item for item in referents if id(item) in wanted]
-                    if held:
-                        found[id(each)] = each, held
-                        counts[type(each)] += 1
-                    inner = inner[bisect.bisect_left(inner, start) :]
-                    if not inner:
-                        break
+                if is_same and bisect.bisect_left(inner, start) == begin:
+                    continue
+                held = [item for item in referents if id(item) in wanted]
+                if held:
+                    found[id(each)] = each, held
+                    counts[type(each)] += 1
         return some_alike(found) if some else found
 
     def _places(self, wanted: frozenset[int]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
@@ -89,11 +91,14 @@ class References:
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         [every], lengths = self._parts, np.array(self._lengths)
+        if not len(every):
+            return
         starts = np.cumsum(lengths) - lengths
         ids = np.fromiter(wanted, np.int64, len(wanted))
         sieve = np.zeros(1 << _BITS, np.bool_)
         sieve[_hashes(ids)] = True
-        places = np.flatnonzero(sieve[_hashes(every)])
+        blocks = range(0, len(every), _BLOCK)  # their hashes would take as much as all ids
+        places = np.concatenate([np.flatnonzero(sieve[_hashes(every[at : at + _BLOCK])]) + at for at in blocks])
         places = places[np.isin(every[places], ids)]
         if not len(places):
             return
@@ -105,8 +110,8 @@ class References:
 class Referrers:
     """The holders of given objects without an index, for a few questions: each takes 0.07 s of CPU time.
 
-    What was made since the ``with`` block was entered is left out, so that our own is: Python's collector, which would
-    have it look older, is off in the meantime.
+    What was made since Python's collector ran last is left out, so that our own is: the collector is off in the
+    meantime, else that would look older.
 
     Args:
         most_s: CPU time after which there should be no more questions.
@@ -131,12 +136,21 @@ class Referrers:
 
     def referrers(self, targets: Sequence[Any]) -> Holders:
         """Who refers to given objects, and to which; of classes with many such objects, some."""
-        wanted, young = frozenset(map(id, targets)), set(map(id, gc.get_objects(0)))
+        wanted, young = frozenset(map(id, targets)), _young_ids()
         found: Holders = {}
         for each in gc.get_referrers(*targets):
-            if id(each) not in young:
-                found[id(each)] = each, [item for item in gc.get_referents(each) if id(item) in wanted]
+            held = [item for item in gc.get_referents(each) if id(item) in wanted] if id(each) not in young else []
+            if held:
+                found[id(each)] = each, held
         return some_alike(found)
+
+
+def _young_ids() -> set[int]:
+    """Ids of the objects of the youngest generation, in one call of C code.
+
+    Another thread's unfinished tuple may be among them, and must not have a reference of ours when that thread runs.
+    """
+    return set(map(id, itertools.chain.from_iterable(map(gc.get_objects, (0,)))))
 
 
 def some_alike(holders: Holders) -> Holders:

@@ -19,6 +19,8 @@ __all__ = ["CHILDREN", "find_growth", "series_of", "worker_name"]
 
 CHILDREN = "host_children_uss_bytes"
 _DEVICE, _RSS, _USS = "device_in_use_bytes", "host_rss_bytes", "host_uss_bytes"
+# Rows before and after a look of ours that are compared.
+_AROUND = 20
 _OPTIONAL = {"calls": "call", "models": "model", "collections": "gc_full_collections"}
 
 
@@ -82,14 +84,14 @@ def _without_own(run: RunInfo, samples: Samples, column: str) -> np.ndarray:
 def _own_part(rise: OwnRise, samples: Samples, values: np.ndarray) -> float:
     """What of a rise of ours the rows after it have: the C library may give it back at once, and more beside it."""
     known, later = ~np.isnan(values), samples["step"] > rise.step
-    before, after = np.flatnonzero(known & ~later)[-1:], np.flatnonzero(known & later)[:1]
+    before, after = np.flatnonzero(known & ~later)[-_AROUND:], np.flatnonzero(known & later)[:_AROUND]
     if not (before.size and after.size):
         return rise.rss_bytes
-    jump = float(values[after[0]] - values[before[0]])
+    jump = float(values[after].min() - values[before].min())  # RSS often falls where an epoch ends, as looks do
     if jump >= rise.rss_bytes / 2:
         return rise.rss_bytes
     collections = _floats(samples.get(_OPTIONAL["collections"]))
-    was_collected = collections is not None and collections[after[0]] > collections[before[0]]
+    was_collected = collections is not None and collections[after[0]] > collections[before[-1]]
     return max(jump, 0.0 if was_collected else float(-rise.rss_bytes))
 
 

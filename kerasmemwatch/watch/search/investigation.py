@@ -186,27 +186,29 @@ class Investigation:
         if self._allowance.left_s >= cost_s:
             self._look(case, suspicion, recorder, frame, model)
             self._rises_then = case.rises
-        elif last is None and self._models is None and self._can_follow(case, suspicion):
-            self._follow_models(suspicion, recorder, frame)
         elif last is None and self._models is None:
-            might = self._allowance.spent_s + cost_s
+            might, what = self._allowance.spent_s + cost_s, "the cause of growth was not searched for: it"
+            if self._can_follow(case, suspicion):
+                self._follow_models(case, suspicion, recorder, frame)
+                if self._models is not None and self._models.chains:
+                    what = "only what holds the live models was searched for: a look at all live objects"
             self._say(
-                f"After {suspicion.after} the cause of growth was not searched for: it might have taken {might:.1f} s "
-                f"of CPU time in all, and the limit is {self._allowance.words}.",
+                f"After {suspicion.after} {what} might have taken {might:.1f} s of CPU time in all, and the limit is "
+                f"{self._allowance.words}.",
                 recorder,
             )
 
     def _can_follow(self, case: Case, suspicion: Suspicion) -> bool:
         """Whether known models that live are kept, because garbage was just collected, and there is time to ask why."""
-        is_now = self.has_collected and self._collected_step == suspicion.step
+        is_now = self._collected is not None and self._collected_step == suspicion.step
         are_many = suspicion.models is not None and case.rises.models >= _FEWEST_MODELS
         return is_now and are_many and self._allowance.left_s >= self._count_s / 2  # it ends with the time
 
-    def _follow_models(self, suspicion: Suspicion, recorder: Recorder, frame: FrameType | None) -> None:
+    def _follow_models(self, case: Case, suspicion: Suspicion, recorder: Recorder, frame: FrameType | None) -> None:
         assert suspicion.models is not None
         with self._own_rss.counted(recorder), self._allowance.spend():
             self._models = follow_models(suspicion.models(), frame, self._allowance.left_s)
-        self._say(f"After {suspicion.after} what holds the live models was searched for, to explain growth.", recorder)
+        self._rises_then = case.rises
 
     def _collect(
         self, case: Case, suspicion: Suspicion, recorder: Recorder, *, cycles: bool, why: str = "to explain growth"

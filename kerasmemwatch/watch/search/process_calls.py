@@ -118,7 +118,7 @@ class ProcessCalls:
 
     def models(self) -> list[Any]:
         """The models of the calls that are still alive, oldest first."""
-        references = [reference for reference, _ in self._models.values()]
+        references = [reference for reference, _ in list(self._models.values())]
         return [model for reference in references if (model := reference()) is not None]
 
     def _known(self, model: Any) -> _Model:
