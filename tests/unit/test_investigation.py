@@ -209,10 +209,10 @@ def test_the_cycle_is_sought_at_once_where_the_rows_tell(world: World) -> None:
 def test_what_waits_no_more_is_looked_for(world: World) -> None:
     world.count_s, world.look_s = 0.2, 0.3
     world.collected = [Collected(900, {"CPU:0": 90_000}), Collected(300, {"CPU:0": 9_000})]
-    world.investigation._allowance.spent_s = 0.2
+    world.investigation._allowance.spent_s = 0.4
     world.explain(100)
     assert world.explain(200) == ["waits_for_collector"] and world.done[-1] == "collect"
-    world.investigation._allowance.spent_s -= 0.5  # the run goes on
+    world.investigation._allowance.spent_s -= 0.7  # the run goes on
     assert world.explain(300) == ["retained_tensors"]
     assert world.done == ["count", "collect", "collect with cycles", "look"]
 
