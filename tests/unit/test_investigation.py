@@ -139,7 +139,7 @@ def test_looks_that_raise_are_counted_and_given_up(world: World) -> None:
 
 
 def test_kept_models_are_named_where_a_look_would_take_too_long(world: World) -> None:
-    world.count_s, world.models = 0.4, [object()] * 12
+    world.count_s, world.models = 0.45, [object()] * 12
     world.explain(40, "model", models=10.0)
     assert world.explain(50, "model", models=12.0) == ["models_accumulate"]
     assert world.explain(60, "model", models=30.0) == ["models_accumulate"]  # as many as were made by then
@@ -153,7 +153,7 @@ def test_kept_models_are_named_where_a_look_would_take_too_long(world: World) ->
 def test_models_are_not_named_if_few_were_made_or_live_or_are_known(
     world: World, num_models: float, kept: int | None
 ) -> None:
-    world.count_s, world.models = 0.4, None if kept is None else [object()] * kept
+    world.count_s, world.models = 0.45, None if kept is None else [object()] * kept
     world.explain(40, "model", models=num_models)
     assert "models_accumulate" not in world.explain(50, "model", models=num_models)
     assert "look" not in world.done
@@ -162,13 +162,13 @@ def test_models_are_not_named_if_few_were_made_or_live_or_are_known(
 @pytest.mark.usefixtures("collector_off")
 def test_models_are_not_followed_if_no_garbage_was_collected(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(investigation, "switched_off_at", lambda: None)
-    world.count_s, world.models, world.collected = 0.4, [object()] * 12, [None]  # type: ignore[list-item]
+    world.count_s, world.models, world.collected = 0.45, [object()] * 12, [None]  # type: ignore[list-item]
     world.explain(40, "model", models=10.0)
     assert world.explain(50, "model", models=12.0) == ["waits_for_collector"] and "follow" not in world.done
 
 
 def test_models_are_followed_only_just_after_a_collection(world: World) -> None:
-    world.count_s, world.models = 0.4, [object()] * 12
+    world.count_s, world.models = 0.45, [object()] * 12
     world.explain(40, "fit", models=8.0, calls=8.0)
     world.explain(45, "fit", models=9.0, calls=9.0)  # collects; too few calls for a look
     assert world.explain(60, "fit", models=12.0, calls=12.0) == [] and "follow" not in world.done
@@ -188,7 +188,7 @@ def test_an_earlier_collection_does_not_explain_later_growth(world: World) -> No
 
 
 def test_the_cycle_is_sought_later_where_time_is_short(world: World) -> None:
-    world.count_s = 0.25
+    world.count_s = 0.28
     world.collected = [Collected(900, {"CPU:0": 200_000}), Collected(300, {"CPU:0": 90_000}, cycle=CYCLE)]
     world.explain(100)
     assert world.explain(200) == ["waits_for_collector"] and world.done[-1] == "collect"
@@ -209,10 +209,10 @@ def test_the_cycle_is_sought_at_once_where_the_rows_tell(world: World) -> None:
 def test_what_waits_no_more_is_looked_for(world: World) -> None:
     world.count_s, world.look_s = 0.2, 0.3
     world.collected = [Collected(900, {"CPU:0": 90_000}), Collected(300, {"CPU:0": 9_000})]
-    world.investigation._allowance.spent_s = 0.4
+    world.investigation._allowance.spent_s = 0.55
     world.explain(100)
     assert world.explain(200) == ["waits_for_collector"] and world.done[-1] == "collect"
-    world.investigation._allowance.spent_s -= 0.7  # the run goes on
+    world.investigation._allowance.spent_s -= 0.85  # the run goes on
     assert world.explain(300) == ["retained_tensors"]
     assert world.done == ["count", "collect", "collect with cycles", "look"]
 

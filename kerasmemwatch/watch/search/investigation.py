@@ -31,9 +31,9 @@ from kerasmemwatch.watch.search.suspicion import Suspicion
 __all__ = ["Investigation"]
 
 _FEWEST_STEPS, _FEWEST_MODELS = 8, 3
-# A collection and a look visit the same objects as a count of them. They take some so many times as long (looks of five
-# programs took 3.1 to 4.9 times with their names), a look besides its searches for names, which end with the time.
-_COLLECTION_COUNTS, _LOOK_COUNTS, _NAMES_S = 1.75, 3.25, 0.15
+# A collection and a look visit the same objects as a count of them. They take some so many times as long, a look
+# without its searches for names, which end with the time: with them, looks of five programs took 3.1 to 4.9 times.
+_COLLECTION_COUNTS, _LOOK_COUNTS = 1.75, 3.0
 _LOOK_AGAIN = 1.4
 _MAX_FAILURES = 2
 
@@ -169,8 +169,8 @@ class Investigation:
 
     @property
     def _look_s(self) -> float:
-        """CPU time that a first look takes, with little for names."""
-        return _LOOK_COUNTS * self._count_s + _NAMES_S
+        """CPU time that a first look takes, without names."""
+        return _LOOK_COUNTS * self._count_s
 
     def _look_if_due(
         self, case: Case, suspicion: Suspicion, recorder: Recorder, frame: FrameType | None, model: Any
