@@ -1,4 +1,4 @@
 """Commands that do more than show a recording, called by ``cli``.
 
-Nothing here parses the command line, which ``cli`` does, but ``run.launch``, which splits off the script's arguments.
+``cli`` parses the command line. Here only ``run.launch`` reads it, to split off the script's arguments.
 """

@@ -1,4 +1,4 @@
 """What users add to their training: ``MemoryWatch``, ``MemoryBudget``, ``MemorySession``.
 
-Thin adapters from Keras to the recorder and the tracing; nothing here measures or judges, but for the budget's limit.
+Thin adapters from Keras to the recorder and the tracing; only the budget compares memory with a limit.
 """

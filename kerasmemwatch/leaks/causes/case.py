@@ -95,7 +95,7 @@ class Case:
     Attributes:
         growth: Verdicts that are suspicious, the one to explain first.
         rises: What rose meanwhile.
-        rises_then: The same when the newest look was taken.
+        rises_then: The same when the newest look was taken, or the models were followed.
         looks: The looks so far, oldest first; at most two.
         models: Models that lived though there was no time for a look; ``None`` if there was, or none were asked for.
         collected: What one full collection gave back; ``None`` if none was run.

@@ -79,10 +79,8 @@ def layers(report: Findings, *, theme: str = "light", layer: str | None = None, 
     summary = f"The {len(shown)} largest of {len(ranked)} layers and other owners by category; " + "; ".join(
         f"{key.path} {format_bytes(panels[0].rows[key].total_bytes)}" for key in shown[:5] if key in panels[0].rows
     )
-    height, below = (
-        max(260, 150 + _BAR_HEIGHT * len(shown)),
-        62 + 15 * (notes[0]["text"].count("<br>") + 1) if notes else 48,
-    )
+    height = max(260, 150 + _BAR_HEIGHT * len(shown))
+    below = 62 + 15 * (notes[0]["text"].count("<br>") + 1) if notes else 48
     layout |= {
         "barmode": "stack",
         "bargap": 0.25,
