@@ -66,6 +66,30 @@ def test_so_is_what_short_predicts_leave_and_it_may_be_raised() -> None:
         predicts()
 
 
+def test_what_was_found_outlives_a_pause_but_not_the_end_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, kept, judge, paused = net(), [], call_search.call_growth, range(18, 20)
+
+    def judged(*arguments: Any, **options: Any) -> Any:
+        return () if CALL_SEARCH._calls.ended in paused else judge(*arguments, **options)
+
+    def fits(count: int) -> tuple[str, ...]:
+        for number in range(count):
+            kept.append(tf.ones((256, 512)) * number)
+            newest = watch()
+            model.fit(X, Y, batch_size=2, verbose=0, callbacks=[newest])
+        return tuple(leak.cause for leak in newest.report.leaks)
+
+    monkeypatch.setattr(call_search, "call_growth", judged)
+    monkeypatch.setattr(call_search, "_MORE", 1.0)
+    assert fits(17) == ("retained_tensors",)
+    assert fits(2) == ()
+    monkeypatch.setattr(allowance, "_LOOK_S", 0.0)  # no second look
+    assert fits(3) == ("retained_tensors",)
+    paused = range(23, 100)
+    assert fits(20) == ()
+    assert not CALL_SEARCH._investigation.has_looked
+
+
 def test_short_fits_that_leave_nothing_do_not_grow() -> None:
     gc.collect()
     model = net()

@@ -87,7 +87,7 @@ def found(make: Callable[[], None], times: int, monkeypatch: pytest.MonkeyPatch)
     for _ in range(times):
         make()
     monkeypatch.setattr(gc, "isenabled", lambda: True)
-    collected = collect([], trim=False)
+    collected = collect([], is_host=False)
     assert collected is not None and not gc.garbage and not gc.get_debug()
     assert not any(type(each) in (Bound, Parent, Child, Later, Plain) for each in gc.get_objects())  # all were freed
     return collected.cycle
@@ -148,7 +148,7 @@ def test_cycles_need_not_be_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(20):
         bound()
     monkeypatch.setattr(gc, "isenabled", lambda: True)
-    collected = collect([], trim=False, cycles=False)
+    collected = collect([], is_host=False, cycles=False)
     assert collected is not None and collected.cycle is None and collected.num_objects >= 20
 
 
@@ -160,7 +160,7 @@ def test_what_the_user_keeps_in_gc_garbage_stays(monkeypatch: pytest.MonkeyPatch
         for _ in range(5):
             bound()
         monkeypatch.setattr(gc, "isenabled", lambda: True)
-        collected = collect([], trim=False)
+        collected = collect([], is_host=False)
         assert collected is not None and collected.cycle is not None
         assert gc.garbage == [mine]
     finally:

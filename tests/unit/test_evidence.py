@@ -396,6 +396,19 @@ def test_the_lines_that_call_one_method_after_another(tmp_path: Path) -> None:
     assert chained_lines(str(tmp_path / "none.py"), "cache", after="repeat") == []
 
 
+def test_a_class_without_a_hash_stops_no_look() -> None:
+    class Comparing(type):
+        def __eq__(cls, other: object) -> bool:
+            return cls is other
+
+    class Compared(metaclass=Comparing):
+        pass
+
+    values = [(Compared(), np.ones(1000)) for _ in range(20)]
+    found, _ = look(values)
+    assert found is not None and (found.kind, found.count) == ("array", 20)
+
+
 def test_arrays_that_functions_of_one_code_close_over_are_found() -> None:
     def make(number: int) -> Any:
         table = np.full(4096, number, "float64")
@@ -422,7 +435,7 @@ def test_no_line_is_no_place(text: str, tmp_path: Path) -> None:
 def test_a_collector_that_the_user_switched_off_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "isenabled", lambda: False)
     monkeypatch.setattr(gc, "collect", lambda: pytest.fail("collected"))
-    assert collect([], trim=False) is None
+    assert collect([], is_host=False) is None
 
 
 def test_a_collection_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +446,7 @@ def test_a_collection_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> No
             cycle: list[Any] = []
             cycle.append(cycle)
         monkeypatch.setattr(gc, "isenabled", lambda: True)
-        found = collect([], trim=False)
+        found = collect([], is_host=False)
     finally:
         gc.enable()
     assert found is not None and found.num_objects >= 999 and found.malloc_bytes is None

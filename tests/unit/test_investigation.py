@@ -54,13 +54,20 @@ class World:
         monkeypatch.setattr(investigation, "take_look", self._look)
         monkeypatch.setattr(investigation, "follow_models", self._follow)
         monkeypatch.setattr(investigation, "full_collections", lambda: 0)
+        monkeypatch.setattr(investigation, "trim", lambda: self._spend("trim", 0.002) or True)
         monkeypatch.setattr(Investigation, "_collect_again", lambda found: self._spend("collect again", 0.2) or True)
 
     def explain(
-        self, step: int, unit: Any = "step", calls: float = 0.0, verdict: Any = "growing", **changes: Any
+        self,
+        step: int,
+        unit: Any = "step",
+        calls: float = 0.0,
+        verdict: Any = "growing",
+        series: str = DEVICE,
+        **changes: Any,
     ) -> list[str]:
         """The causes after a step, if memory has grown by 1,000 bytes in each since the first."""
-        growth = Growth(DEVICE, verdict, 1000.0, unit, (900, 1100), 1, None, None, 1000.0, "", step)
+        growth = Growth(series, verdict, 1000.0, unit, (900, 1100), 1, None, None, 1000.0, "", step)
         rises = Rises(step, step, step, calls=calls, models=0.0, functions=0.0, gradients=0.0, collections=0.0)
         rises = replace(rises, **changes)
         models = None if self.models is None else partial(list, self.models)
@@ -78,7 +85,7 @@ class World:
         self._spend("count", self.count_s)
         return Count(self.count_s, {})
 
-    def _collect(self, devices: Any, *, trim: bool, cycles: bool) -> Collected:
+    def _collect(self, devices: Any, *, is_host: bool, cycles: bool) -> Collected:
         self._spend("collect with cycles" if cycles else "collect", self.count_s * (1 + cycles))
         return self.collected.pop(0)
 
@@ -110,6 +117,14 @@ def test_it_counts_then_collects_and_looks(world: World) -> None:
     assert world.explain(100) == []
     assert world.explain(200) == ["retained_tensors"]
     assert world.done == ["count", "collect with cycles", "look"]
+
+
+def test_free_memory_is_given_back_after_a_look_at_the_host(world: World) -> None:
+    world.collected = [Collected(5, {}, rss_bytes=10, malloc_bytes=0)]
+    world.explain(100, series="host_rss_bytes")
+    assert world.explain(200, series="host_rss_bytes") == ["retained_tensors"]
+    assert world.done == ["count", "collect with cycles", "look", "trim"]
+    assert sum("give back free memory" in note for note in world.notes) == 1
 
 
 @pytest.mark.usefixtures("collector_off")

@@ -100,6 +100,8 @@ def _remove(callback: Callable[[str, dict[str, int]], None]) -> None:
 def all_but_tuples(generation: int | None = None) -> list[Any]:
     """Return the objects of a generation of the garbage collector, or all, without tuples.
 
+    Those whose class has no hash, because its metaclass compares classes, are left out as well.
+
     Another thread may be in the middle of ``tuple(generator)``, which fails with a ``SystemError`` if the unfinished
     tuple has another reference at its end. So references to tuples are dropped before any other thread runs: there is
     one call, of ``list``, and it runs C code only.
@@ -110,7 +112,20 @@ def all_but_tuples(generation: int | None = None) -> list[Any]:
     fill = filter(None, map(extend, map(gc.get_objects, (generation,))))
     empty = filter(None, map(delete, (slice(None),)))
     others = map(operator.is_not, map(type, iter(every)), itertools.repeat(tuple))
-    return list(itertools.compress(itertools.chain(fill, iter(every), empty), others))
+    objects = list(itertools.compress(itertools.chain(fill, iter(every), empty), others))
+    if _has_unhashable_classes():
+        objects[:] = [each for each in objects if type(type(each)).__hash__ is not None]
+    return objects
+
+
+def _has_unhashable_classes() -> bool:
+    pending = [type]
+    while pending:
+        metaclass = pending.pop()
+        if metaclass.__hash__ is None:
+            return True
+        pending += type.__subclasses__(metaclass)
+    return False
 
 
 def _sorted(objects: list[Any], kind_of: Callable[[type], str]) -> _Found:

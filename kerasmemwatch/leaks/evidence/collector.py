@@ -24,7 +24,7 @@ from kerasmemwatch.leaks.evidence.places import Place, calling_line
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file
 
-__all__ = ["Collected", "Moment", "collect", "full_collections", "in_use_bytes", "rss_bytes", "switched_off_at"]
+__all__ = ["Collected", "Moment", "collect", "full_collections", "in_use_bytes", "rss_bytes", "switched_off_at", "trim"]
 
 _STATM, _TASKS = "/proc/self/statm", "/proc/self/task"
 
@@ -54,22 +54,23 @@ class Collected:
     cycle: Cycle | None = None
 
 
-def collect(devices: Sequence[str], *, trim: bool, cycles: bool = True) -> Collected | None:
+def collect(devices: Sequence[str], *, is_host: bool, cycles: bool = True) -> Collected | None:
     """Run one full collection, unless the user switched the collector off.
 
     Args:
         devices: Names of the devices whose bytes in use are to be read.
-        trim: Whether to have the C library give back what is free, which tells its share of RSS apart.
+        is_host: Whether the host's memory grows: the C library then gives back what is free, which tells its share of
+            RSS apart.
         cycles: Whether to look for a cycle of the user's, which takes as long again.
     """
     if not gc.isenabled():
         return None
-    first, top = rss_bytes(), _top_bytes() if trim else None
-    trimmed = trim and _trim()
+    first, top = rss_bytes(), _top_bytes() if is_host else None
+    trimmed = is_host and trim()
     rss, in_use, threads = rss_bytes(), in_use_bytes(devices), _threads()
     found, cycle = _unreachable() if cycles else (gc.collect(), None)
     if trimmed:
-        _trim()
+        trim()
     after, after_rss = in_use_bytes(devices), rss_bytes()
     return Collected(
         found,
@@ -154,15 +155,15 @@ def _top_bytes() -> int | None:
     return int(tell().keepcost)
 
 
-def _trim() -> bool:
+def trim() -> bool:
     """Have glibc give back free memory; ``False`` where there is no such function."""
     if not sys.platform.startswith("linux"):
         return False
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        malloc_trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
         return False
-    trim(0)
+    malloc_trim(0)
     return True
 
 

@@ -135,7 +135,7 @@ class Heap:
         while waiting:
             before = len(found)
             for referents in self._references.visit(waiting):
-                some = list(itertools.compress(referents, map(wanted.__contains__, map(type, referents))))
+                some = list(_of_kinds(referents, wanted))
                 kinds = list(map(type, some))
                 unknown = list(filter(_is_unknown, itertools.compress(some, map(containers.__contains__, kinds))))
                 found.update(zip(map(id, unknown), unknown, strict=True))
@@ -198,6 +198,13 @@ class Heap:
     def holders_of(self, targets: Iterable[Any]) -> Holders:
         """As ``referrers``, without functions, classes and modules, and without leaving out any."""
         return self._references.holders(targets)
+
+
+def _of_kinds(values: list[Any], kinds: frozenset[type]) -> Iterator[Any]:
+    try:
+        yield from list(itertools.compress(values, map(kinds.__contains__, map(type, values))))
+    except TypeError:  # a class without a hash is among theirs
+        yield from (each for each in values if type(type(each)).__hash__ is not None and type(each) in kinds)
 
 
 def _is_data(kind: type) -> bool:

@@ -23,6 +23,9 @@ __all__ = ["CALL_SEARCH", "CallSearch"]
 # Verdicts may take this share of the time, beside those on runs: there is one search for all of them.
 _VERDICT_SHARE = 0.005
 _FIRST_CALL, _MORE, _FEWEST_MORE = 13, 1.15, 3
+# What was found of growth is kept until so many times as many calls have ended without it: RSS stands still for some
+# calls while they fill what a look left free.
+_PAUSE = 1.5
 # A run of more calls is judged by itself.
 _FEW_CALLS = 4
 
@@ -39,7 +42,7 @@ class CallSearch:
         self._calls = ProcessCalls()
         self._investigation, self._makings = Investigation(), Makings()
         self._verdicts = CostShare(_VERDICT_SHARE)
-        self._due = _FIRST_CALL
+        self._due, self._grew_at = _FIRST_CALL, 0
         self._growth: tuple[Growth, ...] = ()
         self._leaks: tuple[LeakFinding, ...] = ()
 
@@ -73,10 +76,13 @@ class CallSearch:
         with self._verdicts.taken():
             growth = suspicious(call_growth(recorder.run, calls, is_larger_next=is_larger))
         if not growth:
-            self._growth, self._leaks = (), ()
-            self._investigation.end()
-            self._makings.close()
+            self._growth = ()
+            if ended >= _PAUSE * self._grew_at:
+                self._leaks = ()
+                self._investigation.end()
+                self._makings.close()
             return
+        self._grew_at = ended
         # Counted from the first suspicion on: hooks are not to stay in a process that does not grow.
         self._makings.open()
         samples = call_samples(calls, is_larger_next=is_larger)

@@ -14,7 +14,7 @@ from kerasmemwatch.leaks.causes.find import find_causes
 from kerasmemwatch.leaks.causes.retained import pick_suspects
 from kerasmemwatch.leaks.causes.waiting import is_waiting
 from kerasmemwatch.leaks.causes.workers import is_of_children
-from kerasmemwatch.leaks.evidence.collector import Collected, collect, full_collections, switched_off_at
+from kerasmemwatch.leaks.evidence.collector import Collected, collect, full_collections, switched_off_at, trim
 from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes
 from kerasmemwatch.leaks.evidence.look import Look, take_look
 from kerasmemwatch.leaks.evidence.models import Models, follow_models
@@ -36,6 +36,7 @@ _FEWEST_STEPS, _FEWEST_MODELS = 8, 3
 _COLLECTION_COUNTS, _LOOK_COUNTS = 1.75, 3.0
 _LOOK_AGAIN = 1.4
 _MAX_FAILURES = 2
+_TRIMMED = "the C library was asked to give back free memory"
 
 
 class Investigation:
@@ -215,11 +216,11 @@ class Investigation:
         self.has_collected = True
         devices = [device.name for device in recorder.run.devices]
         with self._allowance.spend():
-            found = collect(devices, trim=case.is_host, cycles=cycles)
+            found = collect(devices, is_host=case.is_host, cycles=cycles)
         self._collected_step, self._collections = suspicion.step, full_collections()
         self._grown_then = case.grown_bytes
         if found is not None:
-            trimmed = "" if found.malloc_bytes is None else ", and the C library was asked to give back free memory"
+            trimmed = "" if found.malloc_bytes is None else f", and {_TRIMMED}"
             recorder.remark(f"After {suspicion.after} a full garbage collection was run {why}{trimmed}.")
         return found
 
@@ -274,12 +275,15 @@ class Investigation:
                 plain=case.is_host,
                 most_s=self._allowance.left_s,
             )
+            # Else RSS stands still until the program has filled what the look left free, some ten MiB.
+            trimmed = case.is_host and trim()
         self._looks = (look,) if before is None else (before, look)
         self._num_looks += 1
         times = "once" if self._num_looks == 1 else f"{self._num_looks} times, last"
         own = f"; RSS rose by {format_bytes(self._own_rss.num_bytes)} meanwhile" if self._own_rss.num_bytes else ""
         another = ", after another full garbage collection" if collected else ""
-        note = f"All live objects were visited {times} after {suspicion.after} to explain growth{another}{own}."
+        asked = f", and {_TRIMMED}" if trimmed and not self.has_collected else ""
+        note = f"All live objects were visited {times} after {suspicion.after} to explain growth{another}{asked}{own}."
         self._say(note, recorder)
 
     def _say(self, note: str, recorder: Recorder) -> None:
