@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import json
-import os
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kerasmemwatch.analysis.leak_words import leak_lines, leak_title, trace_lines, with_remedy
@@ -167,6 +168,13 @@ def test_models_that_were_never_trained_are_told_by_how_many_came(more: int | No
     assert not leaks or "20 of them are new since objects were first counted." in leaks[0].evidence
 
 
+@pytest.mark.parametrize(("count", "is_told"), [(99, False), (100, True)])
+def test_models_that_nobody_counted_are_told_if_there_is_one_in_two_steps(count: int, is_told: bool) -> None:
+    rises = replace(RISES, models=float("nan"))
+    leaks = find_causes(case(look(200, models=Models(count, 40_000, (kept(LIST, MODEL),))), rises=rises))
+    assert [each.cause for each in leaks] == ["models_accumulate"] * is_told
+
+
 def test_two_models_that_live_as_long_as_the_loop_are_no_leak() -> None:
     rises = replace(RISES, calls=20, models=0)
     assert find_causes(case(look(100, models=Models(4, 400)), look(200, models=Models(4, 400)), rises=rises)) == ()
@@ -227,7 +235,7 @@ def test_plain_values_explain_growth_of_the_host_by_about_their_size_only() -> N
     assert "gained 100 (about 97.7 KiB)" in only(find_causes(grown)).evidence
     small = replace(log, num_bytes=60_000)
     assert only(find_causes(case(look(200, small), growth=host))).cause == "native"
-    library = replace(log, chain=replace(CHAIN, root=Root("global", "cache", "json", json.__file__)))
+    library = replace(log, chain=replace(CHAIN, root=Root("global", "cache", "json", json.__file__)), place=None)
     assert only(find_causes(case(look(200, library), growth=host))).cause == "native"
 
 
@@ -268,7 +276,7 @@ def test_a_collection_that_gives_little_back_is_no_cause() -> None:
 
 
 def test_a_librarys_own_cache_is_not_the_users_container() -> None:
-    own = Chain(Root("global", "tape_cache", "tensorflow.script_ops", os.__file__), (LIST,))
+    own = Chain(Root("global", "tape_cache", "tensorflow.script_ops", np.__file__), (LIST,))
     assert find_causes(case(look(200, replace(HELD, chain=own, place=None)))) == ()
     # What a doctest keeps has no file, and is no library's.
     doctests = Chain(Root("global", "losses", "<code>", "<doctest growth.md[12]>"), (LIST,))
@@ -277,12 +285,63 @@ def test_a_librarys_own_cache_is_not_the_users_container() -> None:
     assert only(find_causes(case(look(200, kept_there)))).cause == "retained_tensors"
 
 
+def test_what_python_holds_it_was_told_to_hold() -> None:
+    queues = Chain(Root("global", "_queues", "queues", collections.__file__), (LIST,))
+    assert only(find_causes(case(look(200, replace(HELD, chain=queues, place=None))))).cause == "retained_tensors"
+    waiting = Chain(Root("class", "finalize._registry", "weakref", collections.__file__), (LIST,))
+    leak = only(find_causes(case(look(200, replace(HELD, chain=waiting, place=None)))))
+    assert leak.fix.startswith("weakref.finalize() keeps its function and arguments until the object dies")
+    pile = Pile("object", "Response", "__main__", 200, 100, replace(waiting, steps=(LIST, LIST)))
+    assert only(find_causes(case(look(200, piles=(pile,))))).fix == leak.fix
+
+
 def test_tapes_that_tensorflow_keeps_are_not_in_a_name_of_the_users() -> None:
-    own = Chain(Root("global", "tape_cache", "tensorflow.script_ops", os.__file__), (LIST,))
+    own = Chain(Root("global", "tape_cache", "tensorflow.script_ops", np.__file__), (LIST,))
     pile = Pile("tape", "GradientTape", "tensorflow", 300, 269, own)
     assert find_causes(case(look(200, piles=(pile,)))) == ()
     made = Made(py_functions=300, tapes=300, steps=300, tape_bytes=1000.0)
     assert only(find_causes(case(look(200, piles=(pile,)), made=made))).cause == "tape_cache"
+
+
+def test_what_holds_many_is_named_though_more_is_on_the_way() -> None:
+    steps = (Step("", "Trainer", "train"), Step(".pending", "list", "builtins", 200), Step("[40]", "gradients", ""))
+    chain = Chain(
+        Root("global", "trainer", "train", "train.py"), (*steps, Step("closes over tape", "GradientTape", ""))
+    )
+    leak = only(find_causes(case(look(200, piles=(Pile("tape", "GradientTape", "tensorflow", 200, 100, chain),)))))
+    assert leak.fix.endswith("don't keep tapes in trainer.pending.")
+
+
+def test_values_that_tensorflow_holds_by_the_users_object_are_the_users() -> None:
+    root = Root("registry", "TensorFlow's list of Python functions of a graph", "", "")
+    seen = Chain(root, (LIST, Step("[0]", "Filter", "train"), Step(".seen", "set", "builtins", 200)))
+    held = replace(HELD, kind="object", like="bytes", container="set", chain=seen)
+    leak = only(find_causes(case(look(200, held), growth=HOST)))
+    assert leak.evidence == "Filter.seen (set) holds 200 objects (bytes): about 195.3 KiB."
+    assert leak.fix.endswith("Filter.seen.clear()")
+    assert only(find_causes(case(look(200, replace(held, place=None)), growth=HOST))).cause == "native"
+
+
+def test_what_a_container_may_hold_is_told() -> None:
+    leak = only(find_causes(case(look(200, replace(HELD, container="deque", most=1000)))))
+    assert leak.evidence.endswith("It may hold 1,000 (maxlen), which are 976.6 KiB.")
+    assert leak.fix == "Give losses a smaller maxlen, or keep less of each."
+
+
+def test_arrays_in_no_one_container_are_told_by_their_size() -> None:
+    steps = (Step("", "_tee", "itertools"), Step("", "_tee_dataobject", "itertools"), Step("[0]", "ndarray", "numpy"))
+    chain = Chain(Root("global", "preview", "train", "train.py"), steps)
+    apart = Contents("array", 200, 200_000, "", "float32[250]", chain=chain)
+    assert pick_suspects({-5: apart}, None, 200_000.0, 200) == [-5]
+    assert pick_suspects({-5: replace(apart, count=99)}, None, 200_000.0, 200) == []
+    assert pick_suspects({-5: apart}, look(100), 200_000.0, 200) == []  # they may have been there
+    leak = only(find_causes(case(look(200, apart), growth=HOST)))
+    assert (leak.cause, leak.confidence) == ("retained_arrays", 0.5)
+    words = "200 arrays (float32[250]) are alive: 195.3 KiB, not in one container. preview leads to one of them."
+    assert leak.evidence == words and leak.fix.startswith("Let go of what leads from preview to them")
+    assert leak.trace[-1].words == "[0] ndarray x200"
+    small = replace(apart, num_bytes=80_000)
+    assert only(find_causes(case(look(200, small), growth=HOST))).cause == "native"
 
 
 def test_functions_that_keep_an_array_each() -> None:

@@ -52,6 +52,28 @@ def test_a_container_of_arrays_is_found(kind: Any) -> None:
     assert (found.kind, found.count, found.num_bytes, found.like) == ("array", 20, 20 * 8000, "float64[1000]")
 
 
+@pytest.mark.parametrize(("most", "is_found"), [(20, False), (21, True), (None, True)])
+def test_nothing_piles_up_in_a_deque_that_is_full(most: int | None, is_found: bool) -> None:
+    for items in ([np.ones(1000) for _ in range(20)], [{"image": np.ones(1000)} for _ in range(20)]):
+        values = deque(items, maxlen=most)
+        found, _ = look(values)
+        assert (found is not None) == is_found
+        assert found is None or found.most == most
+    texts = deque((b"%d" % number * 5000 for number in range(20)), maxlen=most)
+    found, _ = look(texts)
+    assert (found is not None) == is_found and (found is None or found.most == most)
+
+
+def test_arrays_of_one_shape_are_found_without_a_container() -> None:
+    first = node = [np.ones((2, 500)), None]
+    for _ in range(19):
+        node[1] = [np.ones((2, 500)), None]
+        node = node[1]  # type: ignore[assignment]
+    _, found = look(first)
+    [contents] = [each for each in found.values() if each.like == "float64[2, 500]" and not each.container]
+    assert (contents.kind, contents.count, contents.num_bytes) == ("array", 20, 20 * 8000)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -337,6 +359,23 @@ def test_a_name_that_is_made_anew_of_itself_is_added_to(tmp_path: Path) -> None:
         assert found is not None and found.line == line
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("heapq.heappush(self.entries, 1)", "entries"),
+        ("insort(self.entries, 1)", "entries"),
+        ("self.queue.put_nowait(1)", "queue"),
+        ("batches, preview = tee(source)", "preview"),
+        ("first, (second, *rest) = parts", "rest"),
+    ],
+)
+def test_so_do_calls_that_are_given_it_and_assignments_to_several(text: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(f"import heapq\n{text}\nheapq.heappop({name})\n")
+    found = adding_line(str(path), name)
+    assert found is not None and found.line == 2
+
+
 CLASSES = """
 class Loader:
     def __init__(self):
@@ -548,6 +587,33 @@ def test_frozen_objects_are_not_taken_for_new_ones() -> None:
         gc.collect()
         if was_enabled:
             gc.enable()
+
+
+def test_what_a_finalizer_keeps_is_placed_where_it_was_made() -> None:
+    class Response:
+        def __init__(self) -> None:
+            self.array = np.ones(1000)
+            weakref.finalize(self, self.close)  # leads back to it
+
+        def close(self) -> None:
+            pass
+
+    for _ in range(20):
+        Response()
+    key = id(weakref.finalize._registry)  # type: ignore[attr-defined]
+    try:
+        with Heap({np.ndarray}) as heap:
+            found, _, live = containers(heap, type(None), lambda _: 0, lambda found: key in found)
+            assert found[key].count >= 20 and found[key].num_bytes == 20 * 8000  # of other tests, too
+            chain = find_chain(heap, live[key], user_roots(sys._getframe()), {})
+            live.clear()
+        assert chain.is_finalizers and not chain.is_librarys
+        place = place_of(chain)
+        assert place is not None and place.source == "weakref.finalize(self, self.close)  # leads back to it"
+    finally:
+        registry: Any = weakref.finalize._registry  # type: ignore[attr-defined]
+        for each in [each for each, info in registry.items() if info.func.__name__ == "close"]:
+            each.detach()
 
 
 class Model:

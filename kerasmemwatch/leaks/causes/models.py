@@ -12,7 +12,7 @@ from kerasmemwatch.units import format_bytes
 
 __all__ = ["models"]
 
-_FEWEST = 3
+_FEWEST, _FEWEST_BY_STEP = 3, 8
 
 
 def models(case: Case) -> Iterator[LeakFinding]:
@@ -26,7 +26,10 @@ def models(case: Case) -> Iterator[LeakFinding]:
     if more is not None and more < 1:
         return
     is_made = found.more is not None and found.more >= _FEWEST
-    if more is None and not is_made and not (trained >= _FEWEST and found.count >= trained / 2):
+    is_trained = trained >= _FEWEST and found.count >= trained / 2
+    # Where none was counted before: as many as half of the steps are no models that work together.
+    is_of_steps = found.count >= max(_FEWEST_BY_STEP, case.rises.rows / 2)
+    if more is None and not (is_made or is_trained or is_of_steps):
         return
     each_bytes = found.num_bytes / found.count
     held = f"{found.count:,} models are alive, with {format_bytes(found.num_bytes)} of variables."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import trace_of
-from kerasmemwatch.leaks.evidence.chains import Chain
+from kerasmemwatch.leaks.evidence.chains import FINALIZER_FIX
 from kerasmemwatch.leaks.evidence.piles import Pile
 from kerasmemwatch.records.growth import LeakFinding
 
@@ -31,7 +31,7 @@ def piled(case: Case) -> Iterator[LeakFinding]:
         if pile.chain is None or pile.chain.root is None or (pile.chain.is_librarys and pile.place is None):
             continue
         cause, issue, confidence = _CAUSES[pile.kind]
-        name = _holder(pile.chain)
+        name = pile.chain.holder(pile.count)
         more = "" if pile.more is None else f", {pile.more:,} of them new since memory grows"
         yield LeakFinding(
             cause=cause,
@@ -46,12 +46,6 @@ def piled(case: Case) -> Iterator[LeakFinding]:
             known_issue=issue,
             trace=trace_of(pile.chain, reason="one of many", count=pile.count),
         )
-
-
-def _holder(chain: Chain) -> str:
-    """What holds the object, as an expression: without the last item's number."""
-    name = chain.expression
-    return name.rpartition("[")[0] if name.endswith("]") else name
 
 
 def _alive(pile: Pile) -> str:
@@ -69,6 +63,8 @@ def _known(pile: Pile) -> str:
 
 
 def _fix(pile: Pile, name: str) -> str:
+    if pile.chain is not None and pile.chain.is_finalizers:
+        return FINALIZER_FIX
     return {
         "open tape": f"Open a tape in each step, with tf.GradientTape() as {name}: ..., and take its gradient there.",
         "tape": f"Take the gradient and let go of the tape: del tape; don't keep tapes in {name}.",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import trace_of
-from kerasmemwatch.leaks.evidence.chains import LRU_CACHE, Chain
+from kerasmemwatch.leaks.evidence.chains import FINALIZER_FIX, LRU_CACHE, Chain
 from kerasmemwatch.leaks.evidence.look import Contents, Look
 from kerasmemwatch.leaks.evidence.roots import is_user_file
 from kerasmemwatch.records.growth import LeakFinding, TraceLink
@@ -37,16 +37,21 @@ def pick_suspects(
         grown = {
             key: each.num_bytes - _bytes_before(before, key, each)
             for key, each in found.items()
-            if each.length is None or key in before.containers or _is_of_steps(each, steps)
+            if _is_held(each) or key in before.containers or _is_of_steps(each, steps)
         }
         return sorted((key for key, size in grown.items() if size >= _LEAST_BYTES), key=lambda key: -grown[key])
     chosen = []
     for key, each in found.items():
         is_like = not grown_bytes > 0 or _LEAST_SHARE <= each.num_bytes / grown_bytes <= _MOST_SHARE
-        is_many = each.count >= min(_FEWEST, rows) if each.length is None else _is_of_steps(each, steps)
+        fewest = min(_FEWEST, rows) if each.container else max(_FEWEST, rows / 2)
+        is_many = each.count >= fewest if each.length is None else _is_of_steps(each, steps)
         if each.num_bytes >= _LEAST_BYTES and is_like and is_many:
             chosen.append(key)
     return chosen
+
+
+def _is_held(each: Contents) -> bool:
+    return each.length is None and bool(each.container)
 
 
 def _is_of_steps(each: Contents, steps: int) -> bool:
@@ -80,8 +85,7 @@ def retained(case: Case) -> Iterator[LeakFinding]:
         share = None if per_step is None or not rate else per_step / rate
         if share is not None and share < _LEAST_SHARE:
             continue
-        is_known_by_size = gain.contents.kind == "object" or gain.contents.length is not None
-        if is_known_by_size and not _explains(case, gain, share):
+        if gain.contents.is_by_size and not _explains(case, gain, share):
             continue
         if _is_nameless(gain.contents) and not (gain.is_measured or _is_like(share)):
             continue
@@ -95,9 +99,7 @@ def _gains(case: Case) -> Iterator[_Gain]:
             continue
         if each.chain.is_librarys and each.place is None:
             continue
-        # Plain values and single arrays are looked for only where nothing else explains the growth: not in each look.
-        is_in_every_look = each.kind != "object" and each.length is None
-        if len(case.looks) > 1 and (is_in_every_look or key in first.containers):
+        if len(case.looks) > 1 and (not each.is_by_size or key in first.containers):
             before = first.containers.get(key)
             gained = each.num_bytes - _bytes_before(first, key, each)
             count = each.count - (before.count if before is not None and before.container == each.container else 0)
@@ -123,8 +125,10 @@ def _is_like(share: float | None) -> bool:
 
 def _explains(case: Case, gain: _Gain, share: float | None) -> bool:
     """Whether the size explains the growth, which is all that one look has of it; plain values are on the host."""
-    chain = gain.contents.chain
+    chain, place = gain.contents.chain, gain.contents.place
     is_users = chain is not None and chain.root is not None and is_user_file(chain.root.file)
+    # TensorFlow may hold an object of the user's that holds it, as a function in a dataset.
+    is_users |= place is not None and is_user_file(place.file)
     is_like = gain.is_measured or _is_like(share)
     is_there = gain.contents.kind == "tensor" or case.main.series.startswith("host")
     return is_users and is_like and is_there
@@ -139,6 +143,8 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
     if _is_nameless(each):
         who = f"A {each.container}, (no time was left to find its name)"
     holds = f"{who} holds {each.count:,} {_things(each)}: {size}."
+    if not each.container:
+        holds = f"{each.count:,} {_things(each)} are alive: {size}, not in one container. {name} leads to one of them."
     if each.closes_over:
         holds = f"{each.count:,} functions {each.container} are alive, each with its own {name} ({each.like}): {size}."
     if each.length is not None:
@@ -150,11 +156,13 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
         )
     elif gain.is_measured:
         holds += f" It gained {gain.count:,.0f} ({about}{format_bytes(gain.num_bytes)}) in {gain.steps:,.0f} steps."
+    if each.most is not None:
+        full = format_bytes(each.num_bytes / each.count * each.most)
+        holds += f" It may hold {each.most:,} (maxlen), {about or 'which are '}{full}."
     if each.view_bytes > each.num_bytes / 2:
         holds += " Each is a view of part of a larger array, which is kept whole."
     is_sure = _is_like(share)
-    is_counted = each.kind != "object" and each.length is None
-    confidence = (0.95 if is_sure else 0.7) if gain.is_measured else (0.8 if is_sure and is_counted else 0.5)
+    confidence = (0.95 if is_sure else 0.7) if gain.is_measured else (0.5 if each.is_by_size or not is_sure else 0.8)
     return LeakFinding(
         cause=_CAUSES[each.kind],
         evidence=holds,
@@ -192,6 +200,8 @@ def _trace(each: Contents) -> tuple[TraceLink, ...]:
         return ()  # there was no time to follow what holds it
     if each.kind == "object":
         return trace_of(each.chain, each.like, "one of many", each.count)
+    if not each.container:
+        return trace_of(each.chain, reason=f"one of many ({each.like})", count=each.count)
     return trace_of(each.chain, "EagerTensor" if each.kind == "tensor" else "ndarray", each.like, each.count)
 
 
@@ -199,17 +209,32 @@ def _name(each: Contents) -> str:
     """The container as an expression of the user's."""
     if each.closes_over:
         return each.closes_over
-    return f"the {each.container}" if each.chain is None or _is_nameless(each) else each.chain.expression
+    if each.chain is None or _is_nameless(each):
+        return f"the {each.container}"
+    steps = each.chain.steps
+    if not each.container:  # not the one of them that it leads to
+        unknown = next((number for number, step in enumerate(steps) if number and not step.access), len(steps) - 1)
+        return replace(each.chain, steps=steps[:unknown]).expression
+    if each.chain.root is not None and each.chain.root.kind == "registry" and len(steps) > 1:
+        return f"{steps[-2].class_name}{steps[-1].access}"  # TensorFlow's own names say less
+    return each.chain.expression
 
 
 def _fix(each: Contents, name: str) -> str:
     if each.chain is not None and each.chain.root is not None and each.chain.root.kind == "callback":
         name = f"self{name.removeprefix(each.chain.root.name)}"
     source = each.place.source if each.place else ""
+    if each.chain is not None and each.chain.is_finalizers:
+        return FINALIZER_FIX
     if each.length is not None:
         return (
             f"Keep what you need of each part, or write the parts to a file; or reset {name} at each epoch's end. "
             "Concatenating in each step also copies the whole array."
+        )
+    if not each.container:
+        return (
+            f"Let go of what leads from {name} to them, such as an iterator of itertools.tee() that is not read on, or "
+            "objects that refer to each other; or keep less of each."
         )
     if each.chain is not None and any(step.class_name == LRU_CACHE for step in each.chain.steps[-2:-1]):
         return f"Give the cache a limit, @lru_cache(maxsize=16), or empty it at each epoch's end: {name}.cache_clear()"
@@ -223,6 +248,8 @@ def _fix(each: Contents, name: str) -> str:
         return f"Keep str(error) in {name}: {kept}."
     if each.view_bytes > each.num_bytes / 2:
         return f"Keep a copy of the part that you need, array[...].copy(), or empty {name} at each epoch's end."
+    if each.most is not None:
+        return f"Give {name} a smaller maxlen, or keep less of each."
     if each.kind == "tensor" and each.scalars:
         return f"Keep a number instead of the tensor, float(value): {_example(source, 'float')}"
     if each.kind == "tensor":

@@ -11,15 +11,20 @@ from types import BuiltinFunctionType, CellType, FrameType, FunctionType, Genera
 from typing import Any
 
 from kerasmemwatch.leaks.evidence.heap import Heap
-from kerasmemwatch.leaks.evidence.places import Place, adding_line
+from kerasmemwatch.leaks.evidence.places import Place, adding_line, calling_line
 from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, is_a, items_of, size_of, variable_of
 from kerasmemwatch.leaks.evidence.references import Referrers
-from kerasmemwatch.leaks.evidence.roots import Root, is_library_file, is_user_file, module_of_dict
+from kerasmemwatch.leaks.evidence.roots import Root, is_library_file, is_python_file, is_user_file, module_of_dict
 
-__all__ = ["LRU_CACHE", "Chain", "Step", "find_chain", "place_of"]
+__all__ = ["FINALIZER_FIX", "LRU_CACHE", "Chain", "Step", "find_chain", "place_of"]
 
 _CLOSES_OVER = "closes over "
+_FINALIZERS = "weakref", "finalize._registry"
 LRU_CACHE = type(functools.lru_cache(is_library_file)).__name__
+FINALIZER_FIX = (
+    "weakref.finalize() keeps its function and arguments until the object dies: give it a function and values that "
+    "don't lead back to the object, as a method of it does."
+)
 
 _MAX_DEPTH, _MAX_FRONTIER, _MAX_BEYOND_LIBRARY = 12, 48, 3
 _CONTAINERS = (list, dict, tuple, set, frozenset, CellType, FunctionType, MethodType)
@@ -62,9 +67,26 @@ class Chain:
 
     @property
     def is_librarys(self) -> bool:
-        """Whether a module of a library holds the object by itself, as TensorFlow's caches are held."""
+        """Whether a module of a library holds the object by itself, as TensorFlow's caches are held.
+
+        Python's own modules hold what they are told to hold, as ``weakref.finalize`` is.
+        """
         root = self.root
-        return root is not None and root.kind in ("global", "class") and is_library_file(root.file)
+        is_held = root is not None and root.kind in ("global", "class")
+        return root is not None and is_held and is_library_file(root.file) and not is_python_file(root.file)
+
+    @property
+    def is_finalizers(self) -> bool:
+        """Whether ``weakref.finalize`` holds the object, for a function that it is to call."""
+        return self.root is not None and (self.root.scope, self.root.name) == _FINALIZERS
+
+    def holder(self, count: int) -> str:
+        """What holds so many objects like this one, as an expression: the last container of the way that has most."""
+        sizes = [step.size or 0 for step in self.steps[:-1]]
+        last = max((number for number, size in enumerate(sizes) if size > 1 and size >= count / 2), default=None)
+        if last is not None:
+            return replace(self, steps=self.steps[: last + 1]).expression
+        return self.expression.rpartition("[")[0] if self.expression.endswith("]") else self.expression
 
     @property
     def expression(self) -> str:
@@ -134,6 +156,9 @@ def place_of(chain: Chain, *, assigned: bool = True) -> Place | None:
             if found is not None:
                 return found
     root = chain.root
+    if chain.is_finalizers:
+        files = filter(is_user_file, dict.fromkeys(map(file_of, sys.modules.copy().values())))
+        return next(filter(None, (calling_line(file, "weakref", "finalize") for file in files)), None)
     if root is None or not is_user_file(root.file) or (is_named and assigned):
         return None
     return adding_line(root.file, root.name.rpartition(".")[2], root.line, assigned=assigned)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
 from typing import Any
+from zlib import crc32
 
 from kerasmemwatch.compat.converted_code import origin_of
 from kerasmemwatch.leaks.evidence.chains import Chain
 from kerasmemwatch.leaks.evidence.heap import Heap
+from kerasmemwatch.leaks.evidence.piles import alike
 from kerasmemwatch.leaks.evidence.places import Place, adding_line
 from kerasmemwatch.leaks.evidence.plain import plain_containers
-from kerasmemwatch.leaks.evidence.reads import is_a, size_of, variable_of
+from kerasmemwatch.leaks.evidence.reads import is_a, is_full, most_of, size_of, variable_of
 from kerasmemwatch.leaks.evidence.references import Holders
 from kerasmemwatch.leaks.evidence.roots import is_user_file, module_of_dict
 from kerasmemwatch.units import KIB
@@ -34,17 +36,18 @@ class Contents:
             users' objects, the bytes of which are an estimate.
         count: How many things it holds that are, or hold, such.
         num_bytes: Bytes of all of them.
-        container: Class of the container.
+        container: Class of the container; ``""`` if they are of one shape and no one container is known to hold them.
         like: Those that take most bytes: ``"float32[32, 10]"``.
         within: Class of the things that hold them, if the container does not hold them itself.
         scalars: Whether nearly all have one element.
         view_bytes: Bytes that its arrays keep beyond their own, because each is a part of a larger one.
         chain: The way to the container, where it was asked for.
         place: The line that adds to it, if found.
-        closes_over: The variable of which each of so many functions, that are made alike, holds one; ``container`` is
-            their name then.
         length: First dimension of a single tensor or array that a name holds, which is ``container`` then; else
             ``None``.
+        closes_over: The variable of which each of so many functions, that are made alike, holds one; ``container`` is
+            their name then.
+        most: How many things it may hold, as a deque with ``maxlen``; ``None`` if there is no limit.
     """
 
     kind: str
@@ -59,6 +62,12 @@ class Contents:
     place: Place | None = None
     length: int | None = None
     closes_over: str = ""
+    most: int | None = None
+
+    @property
+    def is_by_size(self) -> bool:
+        """Whether no more than its size tells that it may explain growth: it is not looked for in each look."""
+        return self.kind == "object" or self.length is not None or not self.container
 
 
 def containers(
@@ -117,10 +126,16 @@ def containers(
             if key not in found:
                 contents = _contents(item, [item], "", tensor_class, sizes, tensor_bytes)
                 found[key], live[key] = replace(contents, count=1, length=_length(item)), item
+    if not are_enough(found):
+        for items in alike(heap.held):
+            contents = _contents(items, items, "", tensor_class, sizes, tensor_bytes)
+            key = -crc32(contents.like.encode()) - 1  # no id, and the same in each look
+            found[key], live[key] = replace(contents, container=""), items[len(items) // 2]
     if plain and not are_enough(found):
         for holder, size, like in plain_containers(heap):
             if id(holder) not in found:
-                found[id(holder)] = Contents("object", len(holder), size, type(holder).__name__, like)
+                name, most = type(holder).__name__, most_of(holder)
+                found[id(holder)] = Contents("object", len(holder), size, name, like, most=most)
                 live[id(holder)] = holder
     ranked = dict(sorted(found.items(), key=lambda item: -item[1].num_bytes))
     return ranked, (len(tensors), sum(sizes.values())), live
@@ -183,7 +198,8 @@ def _length(item: Any) -> int:
 
 
 def _is_container(value: Any) -> bool:
-    return is_a(value, (list, dict, set, frozenset, deque))
+    """Whether things may pile up in it, which they don't in a deque that is full."""
+    return is_a(value, (list, dict, set, frozenset, deque)) and not is_full(value)
 
 
 def _around(
@@ -254,6 +270,7 @@ def _contents(
         within,
         scalars >= 0.9 * len(distinct),
         beyond,
+        most=most_of(holder),
     )
 
 

@@ -74,7 +74,19 @@ def find_models(heap: Heap, before: Mapping[str, int] | None) -> tuple[list[Any]
 
 def _without_parts(every: Sequence[Any]) -> list[Any]:
     parts = {id(part) for model in every for part in _parts_of(model)}
-    return [model for model in every if id(model) not in parts]
+    # With each layer that is added, a Sequential makes a functional model anew, and keeps the old ones.
+    whole = [_layers_of(model) for model in every if FUNCTIONAL.of(model) is not None]
+    whole_of = {layer: layers for layers in whole for layer in layers}
+
+    def is_old(model: Any) -> bool:
+        layers = _layers_of(model)
+        return any(layers < whole_of[layer] for layer in layers & whole_of.keys())
+
+    return [model for model in every if id(model) not in parts and not is_old(model)]
+
+
+def _layers_of(model: Any) -> frozenset[int]:
+    return frozenset(map(id, LAYERS.of(model, None) or ()))
 
 
 def _parts_of(model: Any) -> Iterator[Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
 from kerasmemwatch.compat.tensorflow import OWNED_ITERATOR, TAPE_RECORDS
@@ -17,9 +18,10 @@ from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes, graph_kinds, gr
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.places import Place
 from kerasmemwatch.leaks.evidence.reads import file_of
+from kerasmemwatch.leaks.evidence.references import Holders
 from kerasmemwatch.leaks.evidence.roots import Root, is_user_file
 
-__all__ = ["Count", "Pile", "class_name", "count_classes", "find_piles", "kind_of"]
+__all__ = ["Count", "Pile", "alike", "class_name", "count_classes", "find_piles", "kind_of"]
 
 _FEWEST, _LEAST_SHARE, _MAX_PILES = 8, 0.2, 2
 # Their order is that in which they are followed to a name: the ones that hold most come first.
@@ -120,6 +122,15 @@ def find_piles(
         objects.clear()
         piles.append(Pile(pile.kind, pile.class_name, pile.module, pile.count, pile.more, chain))
     return tuple(pile for pile in piles if pile is not None)
+
+
+def alike(held: Holders) -> Iterator[list[Any]]:
+    """Tensors or arrays of one shape, if there are some: they may be in no one container, but in a linked list."""
+    groups: defaultdict[tuple[Any, ...], dict[int, Any]] = defaultdict(dict)
+    for _, items in held.values():
+        for item in items:
+            groups[type(item), item.dtype.name, str(item.shape)][id(item)] = item
+    yield from (list(group.values()) for group in groups.values() if len(group) >= _FEWEST)
 
 
 def _open_tape(heap: Heap, roots: Mapping[int, Root], registries: Mapping[int, str]) -> Pile | None:

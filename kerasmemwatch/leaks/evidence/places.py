@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 __all__ = ["Place", "adding_line", "calling_line", "chained_lines"]
 
-_ADD = {"append", "extend", "add", "appendleft", "insert", "update", "setdefault", "put", "extendleft"}
+_ADD = {"append", "extend", "add", "appendleft", "insert", "update", "setdefault", "put", "put_nowait", "extendleft"}
+_ADD_TO_FIRST = {"heappush", "heappushpop", "insort", "insort_left", "insort_right"}
 _MAX_CHARS, _MAX_SOURCE = 2_000_000, 200
 
 
@@ -108,20 +110,39 @@ def _is_around(node: ast.AST, within: int | str) -> bool:
 def _uses(scope: ast.AST, name: str) -> Iterator[tuple[int, int]]:
     """Lines that add to the name (0), or assign it (1)."""
     for node in ast.walk(scope):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ADD:
-            if _is_name(node.func.value, name):
+        if isinstance(node, (ast.Call, ast.AugAssign)):
+            if any(_is_name(each, name) for each in _added_to(node)):
                 yield 0, node.lineno
-        elif isinstance(node, ast.AugAssign) and _is_name(node.target, name):
-            yield 0, node.lineno
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
+            for target in itertools.chain.from_iterable(map(_parts, targets)):
                 if isinstance(target, ast.Subscript) and _is_name(target.value, name):
                     yield 0, node.lineno
                 elif _is_name(target, name):
                     # What is made anew of itself and more, as by numpy.concatenate, is added to.
                     adds = node.value is not None and any(_is_name(each, name) for each in _names(node.value))
                     yield 0 if adds else 1, node.lineno
+
+
+def _added_to(node: ast.Call | ast.AugAssign) -> Iterator[ast.AST]:
+    """What is added to: ``losses`` of ``losses.append(1)``, ``losses += more`` or ``heapq.heappush(losses, 1)``."""
+    if isinstance(node, ast.AugAssign):
+        yield node.target
+        return
+    function = node.func
+    if isinstance(function, ast.Attribute) and function.attr in _ADD:
+        yield function.value
+    called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    if called in _ADD_TO_FIRST:
+        yield from node.args[:1]
+
+
+def _parts(target: ast.expr) -> Iterator[ast.expr]:
+    """The targets of an assignment to several, or the one."""
+    if isinstance(target, (ast.Tuple, ast.List)):
+        yield from itertools.chain.from_iterable(map(_parts, target.elts))
+    else:
+        yield target.value if isinstance(target, ast.Starred) else target
 
 
 def _names(node: ast.AST) -> Iterator[ast.AST]:

@@ -6,7 +6,7 @@ from collections import deque
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
-__all__ = ["attributes_of", "file_of", "is_a", "items_of", "size_of", "variable_of"]
+__all__ = ["attributes_of", "file_of", "is_a", "is_full", "items_of", "most_of", "size_of", "variable_of"]
 
 _CONTAINERS: tuple[type[Any], ...] = (list, dict, tuple, set, frozenset, deque)
 
@@ -37,6 +37,17 @@ def size_of(value: Any) -> int | None:
     """How many things a container holds; ``None`` of anything else."""
     kind = next((each for each in _CONTAINERS if is_a(value, each)), None)
     return None if kind is None else int(kind.__len__(value))
+
+
+def most_of(value: Any) -> int | None:
+    """How many things a container may hold, as a deque with ``maxlen``; ``None`` if there is no limit."""
+    return deque.maxlen.__get__(value) if is_a(value, deque) else None
+
+
+def is_full(value: Any) -> bool:
+    """Whether a container holds as many things as it may."""
+    most = most_of(value)
+    return most is not None and (size_of(value) or 0) >= most
 
 
 def items_of(value: Any) -> list[tuple[Any, Any]]:

@@ -21,6 +21,7 @@ __all__ = [
     "Root",
     "globals_of_libraries",
     "is_library_file",
+    "is_python_file",
     "is_user_file",
     "module_of_dict",
     "registries",
@@ -29,9 +30,10 @@ __all__ = [
 ]
 
 _OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: the locals are not the frame's own dict
-_LIBRARIES = tuple(
-    {os.path.realpath(path) + os.sep for name in ("purelib", "platlib", "stdlib") if (path := sysconfig.get_path(name))}
+_PYTHON, *_SITE = (
+    os.path.realpath(path) + os.sep for name in ("stdlib", "purelib", "platlib") if (path := sysconfig.get_path(name))
 )
+_LIBRARIES = (_PYTHON, *_SITE)
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _FROZEN_LOCALS = sys.version_info >= (3, 13)
 
@@ -70,6 +72,12 @@ def is_user_file(path: str) -> bool:
 def is_library_file(path: str) -> bool:
     """Whether a source file is a library's; code without a file, such as a doctest's, is told to be nobody's."""
     return bool(path) and not path.startswith("<") and not is_user_file(path)
+
+
+def is_python_file(path: str) -> bool:
+    """Whether a source file is of Python's standard library."""
+    real = os.path.realpath(path)
+    return real.startswith(_PYTHON) and not real.startswith(tuple(_SITE))
 
 
 def user_roots(frame: FrameType | None) -> dict[int, Root]:
