@@ -101,7 +101,10 @@ def _autoregressive(shocks: Any, weight: float) -> Any:
 def _noise(recorded: Recorded) -> Any:
     """What a clean device's bytes in use do about their median after the first third of the training steps."""
     samples = recorded.samples
-    values = samples["device_in_use_bytes"][samples["stage"] == "train", 0].astype(float)
+    in_use = samples["device_in_use_bytes"]
+    if not in_use.shape[1]:  # nothing was counted
+        return None
+    values = in_use[samples["stage"] == "train", 0].astype(float)
     values = values[len(values) // 3 :]
     return values - np.median(values) if len(values) >= 4 * _BLOCK and np.ptp(values) > 0 else None
 

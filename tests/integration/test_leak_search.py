@@ -20,6 +20,7 @@ from kerasmemwatch.compat.tensorflow import EAGER_PY_FUNCTION, EAGER_TENSOR, LOO
 from kerasmemwatch.leaks.evidence.functions import traced_functions
 from kerasmemwatch.leaks.evidence.graph_sizes import graph_sizes, grown_graph
 from kerasmemwatch.leaks.evidence.look import take_look
+from kerasmemwatch.leaks.evidence.models import follow_models
 from kerasmemwatch.leaks.evidence.piles import Count, count_classes
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.watch.search import allowance, investigation, leak_search
@@ -263,3 +264,25 @@ def test_models_that_histories_keep_are_found() -> None:
     found = take_look(1, lambda found: [], sys._getframe(), model).models
     assert found.count >= 4 and found.num_bytes
     assert EAGER_TENSOR.exists and kept
+
+
+def test_functional_models_that_a_sequential_made_of_itself_are_not_counted() -> None:
+    def count() -> int:
+        gc.unfreeze()
+        gc.collect()
+        models = [each for each in gc.get_objects() if isinstance(each, keras.Model)]
+        try:
+            return follow_models(models, None, 0.0).count
+        finally:
+            models.clear()
+
+    before, grown = count(), []
+    for _ in range(3):
+        model = keras.Sequential([keras.Input((4,))])
+        for _ in range(3):
+            model.add(keras.layers.Dense(2))
+        grown.append(model)
+    assert count() - before == 3
+    # The user's own have the same layers each time, which are those of one that the model made of itself.
+    extractors = [keras.Model(model.inputs, model.layers[1].output) for _ in range(3)]
+    assert count() - before == 3 + len(extractors) + 1

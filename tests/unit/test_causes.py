@@ -173,6 +173,8 @@ def test_models_that_nobody_counted_are_told_if_there_is_one_in_two_steps(count:
     rises = replace(RISES, models=float("nan"))
     leaks = find_causes(case(look(200, models=Models(count, 40_000, (kept(LIST, MODEL),))), rises=rises))
     assert [each.cause for each in leaks] == ["models_accumulate"] * is_told
+    counted = Models(count, 40_000, (kept(LIST, MODEL),), more=0)
+    assert find_causes(case(look(200, models=counted), rises=rises)) == ()
 
 
 def test_two_models_that_live_as_long_as_the_loop_are_no_leak() -> None:
@@ -310,6 +312,10 @@ def test_what_holds_many_is_named_though_more_is_on_the_way() -> None:
     )
     leak = only(find_causes(case(look(200, piles=(Pile("tape", "GradientTape", "tensorflow", 200, 100, chain),)))))
     assert leak.fix.endswith("don't keep tapes in trainer.pending.")
+    few = (Step("", "dict", "builtins", 5), Step("['a']", "Trainer", "train"), Step(".tape", "GradientTape", ""))
+    state = Chain(Root("global", "state", "train", "train.py"), few)
+    open_tape = Pile("open tape", "GradientTape", "tensorflow", 1, None, state)
+    assert "as state['a'].tape:" in only(find_causes(case(look(200, piles=(open_tape,))))).fix
 
 
 def test_values_that_tensorflow_holds_by_the_users_object_are_the_users() -> None:
@@ -319,6 +325,11 @@ def test_values_that_tensorflow_holds_by_the_users_object_are_the_users() -> Non
     leak = only(find_causes(case(look(200, held), growth=HOST)))
     assert leak.evidence == "Filter.seen (set) holds 200 objects (bytes): about 195.3 KiB."
     assert leak.fix.endswith("Filter.seen.clear()")
+    closed = replace(
+        seen, steps=(LIST, Step("[0]", "keep", "train"), Step("closes over seen", "list", "builtins", 200))
+    )
+    leak = only(find_causes(case(look(200, replace(held, chain=closed)), growth=HOST)))
+    assert leak.evidence.startswith("seen (set) holds")
     assert only(find_causes(case(look(200, replace(held, place=None)), growth=HOST))).cause == "native"
 
 
@@ -340,6 +351,8 @@ def test_arrays_in_no_one_container_are_told_by_their_size() -> None:
     words = "200 arrays (float32[250]) are alive: 195.3 KiB, not in one container. preview leads to one of them."
     assert leak.evidence == words and leak.fix.startswith("Let go of what leads from preview to them")
     assert leak.trace[-1].words == "[0] ndarray x200"
+    full = replace(chain, steps=(Step("", "deque", "collections", 200), *steps[2:]))  # nothing piles up in it
+    assert only(find_causes(case(look(200, replace(apart, chain=full)), growth=HOST))).cause == "native"
     small = replace(apart, num_bytes=80_000)
     assert only(find_causes(case(look(200, small), growth=HOST))).cause == "native"
 

@@ -20,11 +20,13 @@ from kerasmemwatch.leaks.evidence import heap as heap_module
 from kerasmemwatch.leaks.evidence.chains import find_chain, place_of
 from kerasmemwatch.leaks.evidence.collector import Moment, collect
 from kerasmemwatch.leaks.evidence.containers import Contents, containers
+from kerasmemwatch.leaks.evidence.cycles import find_cycle
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.models import follow_models
 from kerasmemwatch.leaks.evidence.piles import class_name, find_piles
 from kerasmemwatch.leaks.evidence.places import Place, adding_line, calling_line, chained_lines
 from kerasmemwatch.leaks.evidence.plain import estimated_bytes
+from kerasmemwatch.leaks.evidence.reads import hashable
 from kerasmemwatch.leaks.evidence.roots import untracked_locals, user_roots
 
 kept_by_the_module: list[Any] = []
@@ -62,6 +64,15 @@ def test_nothing_piles_up_in_a_deque_that_is_full(most: int | None, is_found: bo
     texts = deque((b"%d" % number * 5000 for number in range(20)), maxlen=most)
     found, _ = look(texts)
     assert (found is not None) == is_found and (found is None or found.most == most)
+
+
+def test_arrays_of_one_shape_that_one_container_holds_are_not_told_twice() -> None:
+    full, together = (
+        deque([np.ones((3, 500)) for _ in range(20)], maxlen=20),
+        tuple(np.ones((4, 500)) for _ in "12" * 9),
+    )
+    _, found = look(full)
+    assert not [each for each in found.values() if each.like in ("float64[3, 500]", "float64[4, 500]")] and together
 
 
 def test_arrays_of_one_shape_are_found_without_a_container() -> None:
@@ -443,8 +454,9 @@ def test_a_class_without_a_hash_stops_no_look() -> None:
     class Compared(metaclass=Comparing):
         pass
 
-    values = [(Compared(), np.ones(1000)) for _ in range(20)]
+    values, plain = [(Compared(), np.ones(1000)) for _ in range(20)], [Compared() for _ in range(1000)]
     found, _ = look(values)
+    assert find_cycle(plain) is None and Compared not in map(type, hashable(plain))
     assert found is not None and (found.kind, found.count) == ("array", 20)
 
 
@@ -598,6 +610,7 @@ def test_what_a_finalizer_keeps_is_placed_where_it_was_made() -> None:
         def close(self) -> None:
             pass
 
+    gc.unfreeze()  # else the class that holds them is not seen
     for _ in range(20):
         Response()
     key = id(weakref.finalize._registry)  # type: ignore[attr-defined]

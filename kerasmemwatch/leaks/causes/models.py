@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from kerasmemwatch.leaks.causes.case import Case, at
@@ -28,7 +29,8 @@ def models(case: Case) -> Iterator[LeakFinding]:
     is_made = found.more is not None and found.more >= _FEWEST
     is_trained = trained >= _FEWEST and found.count >= trained / 2
     # Where none was counted before: as many as half of the steps are no models that work together.
-    is_of_steps = found.count >= max(_FEWEST_BY_STEP, case.rises.rows / 2)
+    steps = case.rises.rows if math.isnan(case.rises.steps) else case.rises.steps
+    is_of_steps = found.more is None and found.count >= max(_FEWEST_BY_STEP, steps / 2)
     if more is None and not (is_made or is_trained or is_of_steps):
         return
     each_bytes = found.num_bytes / found.count

@@ -99,6 +99,8 @@ def _gains(case: Case) -> Iterator[_Gain]:
             continue
         if each.chain.is_librarys and each.place is None:
             continue
+        if not each.container and any((step.size or 0) >= each.count / 2 for step in each.chain.steps):
+            continue  # they are in one that is no suspect, such as a deque that is full
         if len(case.looks) > 1 and (not each.is_by_size or key in first.containers):
             before = first.containers.get(key)
             gained = each.num_bytes - _bytes_before(first, key, each)
@@ -157,7 +159,7 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
     elif gain.is_measured:
         holds += f" It gained {gain.count:,.0f} ({about}{format_bytes(gain.num_bytes)}) in {gain.steps:,.0f} steps."
     if each.most is not None:
-        full = format_bytes(each.num_bytes / each.count * each.most)
+        full = format_bytes(each.num_bytes / max(1, each.count) * each.most)
         holds += f" It may hold {each.most:,} (maxlen), {about or 'which are '}{full}."
     if each.view_bytes > each.num_bytes / 2:
         holds += " Each is a view of part of a larger array, which is kept whole."
@@ -215,7 +217,8 @@ def _name(each: Contents) -> str:
     if not each.container:  # not the one of them that it leads to
         unknown = next((number for number, step in enumerate(steps) if number and not step.access), len(steps) - 1)
         return replace(each.chain, steps=steps[:unknown]).expression
-    if each.chain.root is not None and each.chain.root.kind == "registry" and len(steps) > 1:
+    is_listed = each.chain.root is not None and each.chain.root.kind == "registry"
+    if is_listed and each.place is not None and steps[-1].access.startswith(".") and len(steps) > 1:
         return f"{steps[-2].class_name}{steps[-1].access}"  # TensorFlow's own names say less
     return each.chain.expression
 

@@ -26,6 +26,7 @@ FINALIZER_FIX = (
     "don't lead back to the object, as a method of it does."
 )
 
+_MANY = 8
 _MAX_DEPTH, _MAX_FRONTIER, _MAX_BEYOND_LIBRARY = 12, 48, 3
 _CONTAINERS = (list, dict, tuple, set, frozenset, CellType, FunctionType, MethodType)
 
@@ -81,10 +82,10 @@ class Chain:
         return self.root is not None and (self.root.scope, self.root.name) == _FINALIZERS
 
     def holder(self, count: int) -> str:
-        """What holds so many objects like this one, as an expression: the last container of the way that has most."""
-        sizes = [step.size or 0 for step in self.steps[:-1]]
-        last = max((number for number, size in enumerate(sizes) if size > 1 and size >= count / 2), default=None)
-        if last is not None:
+        """What holds so many objects like this one, as an expression: the largest container on the way."""
+        sizes = [(step.size or 0, number) for number, step in enumerate(self.steps[:-1])]
+        most, last = max(sizes, default=(0, 0))
+        if min(count, most) >= _MANY:
             return replace(self, steps=self.steps[: last + 1]).expression
         return self.expression.rpartition("[")[0] if self.expression.endswith("]") else self.expression
 
@@ -158,7 +159,8 @@ def place_of(chain: Chain, *, assigned: bool = True) -> Place | None:
     root = chain.root
     if chain.is_finalizers:
         files = filter(is_user_file, dict.fromkeys(map(file_of, sys.modules.copy().values())))
-        return next(filter(None, (calling_line(file, "weakref", "finalize") for file in files)), None)
+        lines = list(filter(None, (calling_line(file, "weakref", "finalize") for file in files)))
+        return lines[0] if len(lines) == 1 else None
     if root is None or not is_user_file(root.file) or (is_named and assigned):
         return None
     return adding_line(root.file, root.name.rpartition(".")[2], root.line, assigned=assigned)

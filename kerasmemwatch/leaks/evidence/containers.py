@@ -126,17 +126,18 @@ def containers(
             if key not in found:
                 contents = _contents(item, [item], "", tensor_class, sizes, tensor_bytes)
                 found[key], live[key] = replace(contents, count=1, length=_length(item)), item
-    if not are_enough(found):
-        for items in alike(heap.held):
-            contents = _contents(items, items, "", tensor_class, sizes, tensor_bytes)
-            key = -crc32(contents.like.encode()) - 1  # no id, and the same in each look
-            found[key], live[key] = replace(contents, container=""), items[len(items) // 2]
     if plain and not are_enough(found):
         for holder, size, like in plain_containers(heap):
             if id(holder) not in found:
                 name, most = type(holder).__name__, most_of(holder)
                 found[id(holder)] = Contents("object", len(holder), size, name, like, most=most)
                 live[id(holder)] = holder
+    if not are_enough(found):
+        for items in alike(heap.held):
+            contents = _contents(items, items, "", tensor_class, sizes, tensor_bytes)
+            key = -crc32(f"{contents.kind} {contents.like}".encode()) - 1  # no id, and the same in each look
+            if contents.num_bytes:
+                found[key], live[key] = replace(contents, container=""), items[len(items) // 2]
     ranked = dict(sorted(found.items(), key=lambda item: -item[1].num_bytes))
     return ranked, (len(tensors), sum(sizes.values())), live
 

@@ -11,7 +11,7 @@ from types import FrameType, FunctionType
 from typing import Any
 
 from kerasmemwatch.leaks.evidence.places import Place, adding_line
-from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of
+from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, hashable
 from kerasmemwatch.leaks.evidence.roots import is_user_file
 
 __all__ = ["Cycle", "find_cycle"]
@@ -44,7 +44,7 @@ def find_cycle(unreachable: Sequence[Any]) -> Cycle | None:
     Args:
         unreachable: All objects that a full collection found.
     """
-    inside = set(map(id, unreachable))
+    inside, unreachable = set(map(id, unreachable)), hashable(unreachable)
     fewest = max(_FEWEST, int(_LEAST_SHARE * len(unreachable)))
     return next(_of_classes(unreachable, inside, fewest), None) or next(_of_code(unreachable, inside, fewest), None)
 

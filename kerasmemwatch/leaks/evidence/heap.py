@@ -25,6 +25,7 @@ from types import (
 from typing import Any
 
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
+from kerasmemwatch.leaks.evidence.reads import hashable
 from kerasmemwatch.leaks.evidence.references import Holders, References
 from kerasmemwatch.leaks.evidence.roots import globals_of_libraries
 
@@ -204,7 +205,7 @@ def _of_kinds(values: list[Any], kinds: frozenset[type]) -> Iterator[Any]:
     try:
         yield from list(itertools.compress(values, map(kinds.__contains__, map(type, values))))
     except TypeError:  # a class without a hash is among theirs
-        yield from (each for each in values if type(type(each)).__hash__ is not None and type(each) in kinds)
+        yield from (each for each in hashable(values) if type(each) in kinds)
 
 
 def _is_data(kind: type) -> bool:

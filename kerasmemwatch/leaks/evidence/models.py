@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -74,15 +75,27 @@ def find_models(heap: Heap, before: Mapping[str, int] | None) -> tuple[list[Any]
 
 def _without_parts(every: Sequence[Any]) -> list[Any]:
     parts = {id(part) for model in every for part in _parts_of(model)}
-    # With each layer that is added, a Sequential makes a functional model anew, and keeps the old ones.
-    whole = [_layers_of(model) for model in every if FUNCTIONAL.of(model) is not None]
-    whole_of = {layer: layers for layers in whole for layer in layers}
+    parts |= _earlier_parts(model for model in every if id(model) not in parts)
+    return [model for model in every if id(model) not in parts]
 
-    def is_old(model: Any) -> bool:
-        layers = _layers_of(model)
-        return any(layers < whole_of[layer] for layer in layers & whole_of.keys())
 
-    return [model for model in every if id(model) not in parts and not is_old(model)]
+def _earlier_parts(every: Iterable[Any]) -> set[int]:
+    """Ids of the functional models that a Sequential made before, with fewer layers: it keeps them.
+
+    Each has other layers, so two of the same layers are models of the user's.
+    """
+    whole: dict[int, tuple[type, frozenset[int]]] = {}
+    by_layers: defaultdict[tuple[type, frozenset[int]], list[int]] = defaultdict(list)
+    for model in every:
+        inner, layers = FUNCTIONAL.of(model), _layers_of(model)
+        if inner is not None:
+            whole.update((layer, (type(inner), layers)) for layer in layers)
+        by_layers[type(model), layers].append(id(model))
+    return {
+        ids[0]
+        for (kind, layers), ids in by_layers.items()
+        if len(ids) == 1 and any(kind is whole[each][0] and layers < whole[each][1] for each in layers & whole.keys())
+    }
 
 
 def _layers_of(model: Any) -> frozenset[int]:

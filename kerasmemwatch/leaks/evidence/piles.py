@@ -17,7 +17,7 @@ from kerasmemwatch.leaks.evidence.collector import Moment
 from kerasmemwatch.leaks.evidence.graph_sizes import GraphSizes, graph_kinds, graph_sizes
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.places import Place
-from kerasmemwatch.leaks.evidence.reads import file_of
+from kerasmemwatch.leaks.evidence.reads import file_of, size_of
 from kerasmemwatch.leaks.evidence.references import Holders
 from kerasmemwatch.leaks.evidence.roots import Root, is_user_file
 
@@ -125,11 +125,16 @@ def find_piles(
 
 
 def alike(held: Holders) -> Iterator[list[Any]]:
-    """Tensors or arrays of one shape, if there are some: they may be in no one container, but in a linked list."""
+    """Tensors or arrays of one shape, if there are some, that no one container holds, but perhaps a linked list."""
     groups: defaultdict[tuple[Any, ...], dict[int, Any]] = defaultdict(dict)
+    many = [size_of(holder) is not None and len(items) >= _FEWEST for holder, items in held.values()]
+    together = {id(item) for (_, items), is_many in zip(held.values(), many, strict=True) if is_many for item in items}
     for _, items in held.values():
         for item in items:
-            groups[type(item), item.dtype.name, str(item.shape)][id(item)] = item
+            if id(item) not in together:
+                is_array = type(item.shape) is tuple
+                like = (item.dtype, item.shape) if is_array else (item.dtype.name, str(item.shape))
+                groups[(type(item), *like)][id(item)] = item
     yield from (list(group.values()) for group in groups.values() if len(group) >= _FEWEST)
 
 

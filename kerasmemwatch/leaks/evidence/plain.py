@@ -10,7 +10,7 @@ from typing import Any
 
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.piles import kind_of
-from kerasmemwatch.leaks.evidence.reads import attributes_of, is_full
+from kerasmemwatch.leaks.evidence.reads import attributes_of, hashable, is_full
 from kerasmemwatch.leaks.evidence.roots import module_of_dict
 from kerasmemwatch.units import KIB
 
@@ -31,7 +31,7 @@ def plain_containers(heap: Heap) -> Iterator[tuple[Any, int, str]]:
     for each in heap.of([list, dict, set, deque]):
         is_long = len(each) >= _FEWEST or (len(each) >= _FEW and all(map(_is_large, _sample(each, _NEWEST))))
         if is_long and module_of_dict(each) is None and not is_full(each):
-            sample = _sample(each)
+            sample = hashable(_sample(each))
             kinds = Counter(map(type, sample))
             if sample and all(kind in _PLAIN or kind_of(kind) == "object" for kind in kinds):
                 yield each, estimated_bytes(each), kinds.most_common(1)[0][0].__name__

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kerasmemwatch.leaks.evidence.reads import hashable
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -138,7 +140,7 @@ class Referrers:
         """Who refers to given objects, and to which; of classes with many such objects, some."""
         wanted, young = frozenset(map(id, targets)), _young_ids()
         found: Holders = {}
-        for each in gc.get_referrers(*targets):
+        for each in hashable(gc.get_referrers(*targets)):
             held = [item for item in gc.get_referents(each) if id(item) in wanted] if id(each) not in young else []
             if held:
                 found[id(each)] = each, held

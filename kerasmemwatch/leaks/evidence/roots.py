@@ -30,10 +30,11 @@ __all__ = [
 ]
 
 _OPTIMIZED = 0x1  # inspect.CO_OPTIMIZED: the locals are not the frame's own dict
-_PYTHON, *_SITE = (
-    os.path.realpath(path) + os.sep for name in ("stdlib", "purelib", "platlib") if (path := sysconfig.get_path(name))
+_PYTHON = os.path.realpath(sysconfig.get_path("stdlib")) + os.sep
+_PACKAGES = frozenset(("site-packages", "dist-packages"))
+_LIBRARIES = tuple(
+    {os.path.realpath(path) + os.sep for name in ("purelib", "platlib", "stdlib") if (path := sysconfig.get_path(name))}
 )
-_LIBRARIES = (_PYTHON, *_SITE)
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _FROZEN_LOCALS = sys.version_info >= (3, 13)
 
@@ -77,7 +78,8 @@ def is_library_file(path: str) -> bool:
 def is_python_file(path: str) -> bool:
     """Whether a source file is of Python's standard library."""
     real = os.path.realpath(path)
-    return real.startswith(_PYTHON) and not real.startswith(tuple(_SITE))
+    # An environment sees the packages of the Python that it was made from in that one's folder.
+    return real.startswith(_PYTHON) and _PACKAGES.isdisjoint(real.removeprefix(_PYTHON).split(os.sep))
 
 
 def user_roots(frame: FrameType | None) -> dict[int, Root]:

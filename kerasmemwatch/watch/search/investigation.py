@@ -282,7 +282,8 @@ class Investigation:
         times = "once" if self._num_looks == 1 else f"{self._num_looks} times, last"
         own = f"; RSS rose by {format_bytes(self._own_rss.num_bytes)} meanwhile" if self._own_rss.num_bytes else ""
         another = ", after another full garbage collection" if collected else ""
-        asked = f", and {_TRIMMED}" if trimmed and not self.has_collected else ""
+        has_told = self._collected is not None and self._collected.malloc_bytes is not None
+        asked = f", and {_TRIMMED}" if trimmed and not has_told else ""
         note = f"All live objects were visited {times} after {suspicion.after} to explain growth{another}{asked}{own}."
         self._say(note, recorder)
 
