@@ -335,7 +335,7 @@ def test_values_that_tensorflow_holds_by_the_users_object_are_the_users() -> Non
 
 def test_what_a_container_may_hold_is_told() -> None:
     leak = only(find_causes(case(look(200, replace(HELD, container="deque", most=1000)))))
-    assert leak.evidence.endswith("It may hold 1,000 (maxlen), which are 976.6 KiB.")
+    assert leak.evidence.endswith("It may hold 1,000 (maxlen), which would take 976.6 KiB.")
     assert leak.fix == "Give losses a smaller maxlen, or keep less of each."
 
 

@@ -8,11 +8,11 @@ import operator
 import sys
 import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-__all__ = ["Census", "all_but_tuples", "live_objects"]
+__all__ = ["Census", "all_but_tuples", "hashable", "live_objects"]
 
 _Found = defaultdict[str, list[Any]]
 # Beyond this many, a full search is cheaper; a search that finds nothing counts as well.
@@ -114,8 +114,13 @@ def all_but_tuples(generation: int | None = None) -> list[Any]:
     others = map(operator.is_not, map(type, iter(every)), itertools.repeat(tuple))
     objects = list(itertools.compress(itertools.chain(fill, iter(every), empty), others))
     if _has_unhashable_classes():
-        objects[:] = [each for each in objects if type(type(each)).__hash__ is not None]
+        objects[:] = hashable(objects)
     return objects
+
+
+def hashable(values: Iterable[Any]) -> list[Any]:
+    """Those whose class has a hash, unlike one whose metaclass compares classes."""
+    return [each for each in values if type(type(each)).__hash__ is not None]
 
 
 def _has_unhashable_classes() -> bool:

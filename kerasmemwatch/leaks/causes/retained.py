@@ -160,7 +160,7 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
         holds += f" It gained {gain.count:,.0f} ({about}{format_bytes(gain.num_bytes)}) in {gain.steps:,.0f} steps."
     if each.most is not None:
         full = format_bytes(each.num_bytes / max(1, each.count) * each.most)
-        holds += f" It may hold {each.most:,} (maxlen), {about or 'which are '}{full}."
+        holds += f" It may hold {each.most:,} (maxlen), which would take {about}{full}."
     if each.view_bytes > each.num_bytes / 2:
         holds += " Each is a view of part of a larger array, which is kept whole."
     is_sure = _is_like(share)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from types import FrameType, FunctionType
 from typing import Any
 
+from kerasmemwatch.attribution.variables.live_objects import hashable
 from kerasmemwatch.leaks.evidence.places import Place, adding_line
-from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, hashable
+from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file
 
 __all__ = ["Cycle", "find_cycle"]

@@ -24,8 +24,7 @@ from types import (
 )
 from typing import Any
 
-from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
-from kerasmemwatch.leaks.evidence.reads import hashable
+from kerasmemwatch.attribution.variables.live_objects import all_but_tuples, hashable
 from kerasmemwatch.leaks.evidence.references import Holders, References
 from kerasmemwatch.leaks.evidence.roots import globals_of_libraries
 

@@ -8,9 +8,10 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
 
+from kerasmemwatch.attribution.variables.live_objects import hashable
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.piles import kind_of
-from kerasmemwatch.leaks.evidence.reads import attributes_of, hashable, is_full
+from kerasmemwatch.leaks.evidence.reads import attributes_of, is_full
 from kerasmemwatch.leaks.evidence.roots import module_of_dict
 from kerasmemwatch.units import KIB
 

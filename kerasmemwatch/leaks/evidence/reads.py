@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
-__all__ = ["attributes_of", "file_of", "hashable", "is_a", "is_full", "items_of", "most_of", "size_of", "variable_of"]
+__all__ = ["attributes_of", "file_of", "is_a", "is_full", "items_of", "most_of", "size_of", "variable_of"]
 
 _CONTAINERS: tuple[type[Any], ...] = (list, dict, tuple, set, frozenset, deque)
 
@@ -38,11 +37,6 @@ def size_of(value: Any) -> int | None:
     """How many things a container holds; ``None`` of anything else."""
     kind = next((each for each in _CONTAINERS if is_a(value, each)), None)
     return None if kind is None else int(kind.__len__(value))
-
-
-def hashable(values: Iterable[Any]) -> list[Any]:
-    """Those whose class has a hash, unlike one whose metaclass compares classes."""
-    return [each for each in values if type(type(each)).__hash__ is not None]
 
 
 def most_of(value: Any) -> int | None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kerasmemwatch.leaks.evidence.reads import hashable
+from kerasmemwatch.attribution.variables.live_objects import hashable
 
 if TYPE_CHECKING:
     import numpy as np
