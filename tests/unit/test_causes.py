@@ -337,6 +337,7 @@ def test_what_a_container_may_hold_is_told() -> None:
     leak = only(find_causes(case(look(200, replace(HELD, container="deque", most=1000)))))
     assert leak.evidence.endswith("It may hold 1,000 (maxlen), which would take 976.6 KiB.")
     assert leak.fix == "Give losses a smaller maxlen, or keep less of each."
+    assert [link.reason for link in leak.trace if link.verdict == "suspect"] == ["it keeps the newest 1,000"]
 
 
 def test_arrays_in_no_one_container_are_told_by_their_size() -> None:

@@ -176,7 +176,7 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
         unit="step",
         rate=per_step,
         known_issue=_issue(each),
-        trace=_trace(each),
+        trace=_with_limit(each, _trace(each)),
     )
 
 
@@ -205,6 +205,14 @@ def _trace(each: Contents) -> tuple[TraceLink, ...]:
     if not each.container:
         return trace_of(each.chain, reason=f"one of many ({each.like})", count=each.count)
     return trace_of(each.chain, "EagerTensor" if each.kind == "tensor" else "ndarray", each.like, each.count)
+
+
+def _with_limit(each: Contents, trace: tuple[TraceLink, ...]) -> tuple[TraceLink, ...]:
+    """A trace that does not say that nothing removes what a deque with ``maxlen`` holds."""
+    if each.most is None:
+        return trace
+    reason = f"it keeps the newest {each.most:,}"
+    return tuple(replace(link, reason=reason) if link.verdict == "suspect" else link for link in trace)
 
 
 def _name(each: Contents) -> str:
