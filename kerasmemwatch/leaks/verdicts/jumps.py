@@ -1,17 +1,19 @@
-"""A level that shifts once is no growth: a second model, a cache for validation, a larger batch."""
+"""Levels that shift now and then are no growth: a second model, a cache for validation, a larger batch."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["is_in_few_jumps", "only_jump"]
+__all__ = ["has_stopped", "is_in_few_jumps", "only_jump", "usual_rise"]
 
 _NUM_BLOCKS = 16
 # Share of the whole rise that one jump explains.
 _MOST_OF_IT = 0.8
 # RSS that rises so much in so few of the blocks rises with high-water marks, not with the steps.
 _FEW_BLOCKS, _SHARE_OF_FEW = 3, 0.5
+# What rises by less than this share of its pace in the newest eighth has stopped.
+_NUM_EIGHTHS, _STOPPED_SHARE = 8, 0.2
 
 
 def is_in_few_jumps(values: NDArray[np.float64]) -> bool:
@@ -20,9 +22,28 @@ def is_in_few_jumps(values: NDArray[np.float64]) -> bool:
     Args:
         values: ``float64[num_rows]``, RSS whose floor rises.
     """
-    floors = np.array([block.min() for block in np.array_split(values, min(_NUM_BLOCKS, len(values)))])
-    rises = np.sort(np.diff(floors))
-    return bool(rises[-_FEW_BLOCKS:].sum() > _SHARE_OF_FEW * (floors[-1] - floors[0]))
+    rises = np.sort(_rises_of_blocks(values))
+    return bool(rises[-_FEW_BLOCKS:].sum() > _SHARE_OF_FEW * rises.sum())
+
+
+def usual_rise(values: NDArray[np.float64]) -> float:
+    """How far the floor would rise if it always rose as in the median block: 0 for what rises in few blocks only.
+
+    Args:
+        values: ``float64[num_rows]``, at least 2.
+    """
+    rises = _rises_of_blocks(values)
+    return float(np.median(rises)) * len(rises)
+
+
+def has_stopped(values: NDArray[np.float64]) -> bool:
+    """Whether a rise is over: the newest eighth is hardly higher than the one before.
+
+    Args:
+        values: ``float64[num_rows]``, at least 8, whose floor rises.
+    """
+    before, newest = (float(np.median(part)) for part in np.array_split(values, _NUM_EIGHTHS)[-2:])
+    return newest - before < _STOPPED_SHARE * float(values[-1] - values[0]) / _NUM_EIGHTHS
 
 
 def only_jump(values: NDArray[np.float64]) -> int | None:
@@ -41,3 +62,9 @@ def only_jump(values: NDArray[np.float64]) -> int | None:
     begin = sum(len(block) for block in blocks[: highest + 1]) - len(blocks[highest])
     own = np.diff(values[begin : begin + 2 * len(blocks[highest])])
     return begin + int(np.argmax(own)) + 1
+
+
+def _rises_of_blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    floors = [block.min() for block in np.array_split(values, min(_NUM_BLOCKS, len(values)))]
+    rises: NDArray[np.float64] = np.diff(floors)
+    return rises

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS, falls_back, floor_rises, is_rising, windows
 from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of
-from kerasmemwatch.leaks.verdicts.jumps import is_in_few_jumps
+from kerasmemwatch.leaks.verdicts.jumps import has_stopped, is_in_few_jumps, usual_rise
 from kerasmemwatch.leaks.verdicts.series import Kind
 from kerasmemwatch.leaks.verdicts.sure_rise import adds_each_time, rises_surely
 
@@ -23,12 +23,16 @@ Indices = NDArray[np.intp]
 FEWEST_ROWS = 40
 _FEWEST_WITHOUT_EPOCHS = 400
 _USUAL_STEPS = 200
-_FEWEST_FOR_JUMPS = 8
+# A rise over fewer ends than these has to be large or, on a device, surer.
+_MANY_ENDS = {"device": 6, "host": 8}
+_SURE_OF_FEW_ENDS = 0.8
 _LONG_STEPS = 195  # 200, less what a window loses
 # Share of the rate that is certain if the rate is low, or if no epochs tell what is drained.
 _SURE = 0.5
-# Share of the least rate that is enough where each quarter's mean rises and the rate's interval is narrow.
-_SURE_OF_MEANS = 0.75
+# Share of the least rate that is enough where most rows rise alike and the rate's interval is narrow.
+_SURE_OF_MEDIANS = 0.75
+# Share of RSS's least rate that its median block has, unless it rises so many times as fast.
+_USUAL_SHARE, _FAST = 0.5, 4.0
 # How many times faster it rose before if it settles.
 _SETTLES = 2.0
 
@@ -43,6 +47,7 @@ class _Least:
         sure: The share of it that is enough over 200 steps or more if the rate's interval is narrow, too.
         per_step_at_ends: A step, if looked at where epochs or calls end: buffers are drained there.
         per_end: An epoch or call.
+        per_end_of_few: The same if few have ended.
     """
 
     per_step: float
@@ -50,12 +55,13 @@ class _Least:
     sure: float
     per_step_at_ends: float
     per_end: float
+    per_end_of_few: float
 
 
 # Clean runs' bytes in use jitter by whole batches, but their floor is still. RSS only ever rises, ever more slowly.
 _LEAST: dict[Kind, _Least] = {
-    "device": _Least(512.0, 256.0, 0.4, 128.0, 2048.0),
-    "host": _Least(49_152.0, 16_384.0, 0.6, 16_384.0, 524_288.0),
+    "device": _Least(512.0, 256.0, 0.4, 128.0, 2048.0, 2048.0),
+    "host": _Least(49_152.0, 16_384.0, 0.6, 16_384.0, 524_288.0, 16_777_216.0),
 }
 
 
@@ -80,7 +86,6 @@ def signs(rows: JudgedRows, kind: Kind, start: int) -> list[Sign]:
     Args:
         start: The first row after warm-up.
     """
-    least = _LEAST[kind]
     found = []
     after = np.arange(start, len(rows))
     # Without epochs nothing tells when buffers are drained, and a deep one may fill for hundreds of steps.
@@ -96,15 +101,21 @@ def signs(rows: JudgedRows, kind: Kind, start: int) -> list[Sign]:
     # What the first validation or checkpoint adds stays, and a device's bytes are still otherwise.
     later = epochs[1:] if kind == "device" else epochs[:0]
     for ends in (epochs, later, ends_of(rows.calls, rows.x)[1:]):
-        if len(ends) >= NUM_PARTS:
-            each, y = np.arange(len(ends), dtype=float), rows.y[ends]
-            if kind == "host" and len(ends) >= _FEWEST_FOR_JUMPS and is_in_few_jumps(y):
-                continue
-            steps = float(rows.x[ends[-1]] - rows.x[ends[0]]) / (len(ends) - 1)
-            slowest = max(least.per_end, least.per_step_at_ends * steps)
-            if is_rising(each, y, slowest) and _is_sure(each, y) and _is_of_all_rows(rows, ends):
-                found.append(Sign(ends, at_ends=True))
+        if len(ends) >= NUM_PARTS and _rises_at(rows, ends, kind):
+            found.append(Sign(ends, at_ends=True))
     return found
+
+
+def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind) -> bool:
+    """Whether the values at the ends of epochs or calls rise."""
+    x, y, least = np.arange(len(ends), dtype=float), rows.y[ends], _LEAST[kind]
+    is_few = len(ends) < _MANY_ENDS[kind]
+    if kind == "host" and not is_few and is_in_few_jumps(y):
+        return False
+    steps = float(rows.x[ends[-1]] - rows.x[ends[0]]) / (len(ends) - 1)
+    slowest = max(least.per_end_of_few if is_few else least.per_end, least.per_step_at_ends * steps)
+    is_sure = _is_sure(x, y, _SURE_OF_FEW_ENDS if is_few else _SURE)
+    return is_sure and is_rising(x, y, slowest) and _is_of_all_rows(rows, ends)
 
 
 def _is_of_all_rows(rows: JudgedRows, ends: Indices) -> bool:
@@ -123,14 +134,19 @@ def _rises(rows: JudgedRows, at: Indices, kind: Kind) -> bool:
     # What may as well not grow is not called growing, even if its floor rises.
     is_slow = not is_rising(x, y, usual)
     least_sure = _SURE if rows.epochs is None or is_slow else 0.0
-    if is_slow and kind == "host" and is_in_few_jumps(y):
+    if kind == "host" and (has_stopped(y) or _is_in_jumps(y, usual * span, is_fast=is_rising(x, y, _FAST * usual))):
         return False
     if is_rising(x, y, slower) and _is_sure(x, y, least_sure):
         return True
     if kind == "host":
         return False
-    is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEANS * usual)
+    is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEDIANS * usual)
     return is_sure or adds_each_time(x, y, least.sure * usual)
+
+
+def _is_in_jumps(y: Floats, least: float, *, is_fast: bool) -> bool:
+    """Whether RSS rises in jumps, and not with the steps: what rises fast may."""
+    return not is_fast and usual_rise(y) < _USUAL_SHARE * least
 
 
 def _was_faster(y: Floats, start: int) -> bool:
