@@ -9,7 +9,7 @@ from kerasmemwatch.names import shortened
 from kerasmemwatch.records.growth import Growth, LeakFinding, Verdict
 from kerasmemwatch.units import a_unit, format_bytes
 
-__all__ = ["THEIRS", "by_owner", "leak_lines", "leak_title", "marked_trace", "trace_lines", "with_remedy"]
+__all__ = ["THEIRS", "by_owner", "confirmed", "leak_lines", "leak_title", "marked_trace", "trace_lines", "with_remedy"]
 
 _TITLES = {
     "retained_tensors": "Tensors are kept",
@@ -90,6 +90,28 @@ def with_remedy(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple
         else each
         for each in growth
     )
+
+
+def confirmed(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple[Growth, ...]:
+    """Verdicts that were too short to tell, and are growing because what the user's code keeps explains the rise."""
+    leaks = tuple(leaks)
+    return tuple(
+        replace(each, verdict="growing", explanation=f"Growing: {_rest(each)}; what your code keeps explains it")
+        if each.verdict == "too short to tell" and any(_explains(leak, each) for leak in leaks)
+        else each
+        for each in growth
+    )
+
+
+def _explains(leak: LeakFinding, growth: Growth) -> bool:
+    if growth.since_step is None or not growth.bytes_per_step or leak.bytes_per_step is None or leak.whose != "yours":
+        return False
+    return 0.5 <= leak.bytes_per_step / growth.bytes_per_step <= 3.0
+
+
+def _rest(growth: Growth) -> str:
+    rest = growth.explanation.partition(": ")[2].rpartition(", in jumps")[0]
+    return rest.replace(" rises by ", " grows by ", 1)
 
 
 def _said(growth: Growth) -> str:

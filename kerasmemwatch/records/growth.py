@@ -31,7 +31,8 @@ class Growth:
         rate: Bytes per ``unit``; ``None`` if there is too little to measure it.
         unit: What the rate counts: the training step, or what explains the growth better, such as the ``fit``.
         interval: Ends of an interval that holds the true rate 95 times of 100, bytes per ``unit``.
-        since_step: First step of the rows that show the growth; ``None`` if it doesn't grow.
+        since_step: First step of the rows that show the growth, or that show what may be growth though it is too
+            short to tell; ``None`` if it doesn't grow.
         limit: Bytes that the series may not pass, if known.
         met_at: Step that meets the limit at this rate; ``None`` if it doesn't grow or no limit is known.
         bytes_per_step: The rate per training step, whatever ``unit`` is.

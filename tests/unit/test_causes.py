@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.analysis.leak_words import leak_lines, leak_title, trace_lines, with_remedy
+from kerasmemwatch.analysis.leak_words import confirmed, leak_lines, leak_title, trace_lines, with_remedy
 from kerasmemwatch.leaks.causes.case import Case, Rises
 from kerasmemwatch.leaks.causes.find import find_causes
 from kerasmemwatch.leaks.causes.retained import pick_suspects
@@ -124,6 +124,34 @@ def test_a_devices_growth_comes_first_but_for_a_small_part_of_the_hosts() -> Non
     assert suspicious([small, host]) == (host, small)
     assert suspicious([host, gpu]) == (gpu, host)
     assert suspicious([replace(host, verdict="steady"), small]) == (small,)
+
+
+def test_what_is_too_short_to_tell_is_explained_if_it_rises_and_nothing_else_grows() -> None:
+    maybe = replace(HOST, verdict="too short to tell")
+    assert suspicious([maybe, replace(GROWING, verdict="steady")]) == (maybe,)
+    assert suspicious([maybe, GROWING]) == (GROWING,)
+    assert suspicious([replace(maybe, since_step=None)]) == ()
+
+
+def test_only_what_the_user_keeps_makes_a_rise_sure() -> None:
+    maybe = replace(
+        HOST, verdict="too short to tell", explanation="Too short to tell: host RSS rises by 1, in jumps so"
+    )
+    arrays = replace(HELD, kind="array")
+    [leak] = find_causes(case(look(200, arrays), growth=maybe))
+    assert leak.cause == "retained_arrays"
+    [growth] = confirmed([maybe], [leak])
+    assert growth.is_growing and growth.explanation == (
+        "Growing: host RSS grows by 1; what your code keeps explains it"
+    )
+    for told in (replace(maybe, since_step=None), replace(maybe, bytes_per_step=100.0), HOST):
+        assert confirmed([told], [leak]) == (told,)
+    assert confirmed([maybe], [replace(leak, whose="Keras'")]) == (maybe,)
+    # What is not of its size, and what no list of the user's shows, is no cause.
+    assert find_causes(case(look(200, replace(arrays, num_bytes=90_000)), growth=maybe)) == ()
+    assert find_causes(case(look(200), growth=maybe, collected=WAITS)) == ()
+    assert find_causes(case(look(200), growth=HOST, rises=replace(RISES, gradients=40, functions=80))) != ()
+    assert find_causes(case(look(200), growth=maybe, rises=replace(RISES, gradients=40, functions=80))) == ()
 
 
 def test_things_that_hold_tensors_are_counted_as_such() -> None:

@@ -498,7 +498,10 @@ def test_rss_that_has_stopped_to_rise_does_not_grow() -> None:
 def test_a_few_epochs_that_leave_some_rss_are_no_growth_and_many_or_much_is() -> None:
     for epochs, left, verdict in ((7, 4, "too short to tell"), (12, 4, "growing"), (5, 40, "growing")):
         values = 300.0 * MIB + left * MIB * np.arange(epochs).repeat(50)
-        assert judge(series(values, kind="host")).verdict == verdict, epochs
+        found = judge(series(values, kind="host", label="host RSS"))
+        assert found.verdict == verdict and found.since_step in (50, 51), epochs
+        assert found.explanation.endswith(", in jumps that training without a leak may have, too") == (epochs == 7)
+    assert judge(series(rss(400), kind="host")).since_step is None
 
 
 def test_much_that_comes_now_and_then_grows() -> None:

@@ -124,6 +124,11 @@ class Case:
         return self.growth[0]
 
     @property
+    def is_told(self) -> bool:
+        """Whether the growth is told without a cause; else only one shows that it is some."""
+        return self.main.verdict != "too short to tell"
+
+    @property
     def grown_bytes(self) -> float:
         """By how much memory has grown over the rows that show it."""
         rate, steps = self.main.bytes_per_step, self.rises.train_steps or self.rises.steps

@@ -60,7 +60,7 @@ def waits_for_collector(case: Case) -> Iterator[LeakFinding]:
 def is_waiting(case: Case) -> bool:
     """Whether a collection that was run now gave most of the growth back."""
     # Looks are taken after a collection that did not explain the growth.
-    if case.looks or case.grown_then is not None:
+    if case.looks or case.grown_then is not None or not case.is_told:
         return False
     released = released_bytes(case)
     return released is not None and released >= _LEAST_BYTES and released >= _LEAST_SHARE * case.grown_bytes

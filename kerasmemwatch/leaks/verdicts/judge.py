@@ -57,7 +57,11 @@ def judge(series: Series) -> Growth:
     if garbage is not None:
         return _waiting(found, series, rows, garbage)
     seen = signs(rows, series.kind, start) if may_grow else []
-    grown = _growing(found, series, rows, seen) if seen else None
+    # RSS moves by itself: a rate of which so little is certain tells nothing.
+    share = _SURE_OF_HOST if series.kind == "host" else 0.0
+    grown = _growing(found, series, rows, seen, least_share=share) if seen else None
+    if grown is None and may_grow and series.kind == "host":
+        grown = _may_grow(found, series, rows, signs(rows, "host", start, is_strict=False))
     if grown is not None:
         return grown
     if count >= FEWEST_ROWS:
@@ -73,8 +77,8 @@ def _waiting(found: Growth, series: Series, rows: JudgedRows, sign: Sign) -> Gro
     return explained(found, Seen(is_garbage=True))
 
 
-def _growing(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign]) -> Growth | None:
-    """The verdict on signs of growth; ``None`` if the rate, in the unit that explains it, may as well be 0."""
+def _growing(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign], *, least_share: float) -> Growth | None:
+    """The verdict on signs of growth; ``None`` if so much of the rate, in the unit that explains it, is not certain."""
     first = int(min(sign.at[0] for sign in seen))
     since = int(series.steps[rows.rows[first]])
     found = replace(in_unit(found, series, rows, seen[0]), num_samples=len(rows) - first)
@@ -88,13 +92,20 @@ def _growing(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign]) 
     if is_garbage or may_be_garbage(found, series, rows, first):
         found = replace(found, verdict="waits for the collector", since_step=since)
         return explained(found, Seen(num_collections=count, is_garbage=is_garbage))
-    # RSS moves by itself: a rate of which so little is certain tells nothing.
-    share = _SURE_OF_HOST if series.kind == "host" else 0.0
-    if found.interval is None or found.rate is None or found.interval[0] <= share * found.rate:
+    if found.interval is None or found.rate is None or found.interval[0] <= least_share * found.rate:
         return None
     found = replace(found, verdict="growing", since_step=since, met_at=_met_at(found, series, rows, first))
     newest = series.newest[0] if series.newest else None
     return explained(found, Seen(newest_bytes=newest, num_collections=count, counted=_counted(rows)))
+
+
+def _may_grow(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign]) -> Growth | None:
+    """What clean runs do, too, so that only the live objects tell; ``since_step`` is known of no other such verdict."""
+    grown = _growing(found, series, rows, seen, least_share=-math.inf) if seen else None
+    if grown is None or not grown.is_growing:
+        return None
+    grown = replace(grown, verdict="too short to tell", met_at=None)
+    return explained(grown, Seen(is_in_jumps=True, counted=_counted(rows)))
 
 
 def _counted(rows: JudgedRows, *, at_ends: bool = False) -> str:

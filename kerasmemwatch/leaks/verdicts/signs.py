@@ -24,15 +24,18 @@ FEWEST_ROWS = 40
 _FEWEST_WITHOUT_EPOCHS = 400
 _USUAL_STEPS = 200
 # A rise over fewer ends than these has to be large or, on a device, surer.
-_MANY_ENDS = {"device": 6, "host": 8}
+_MANY_ENDS = 8
 _SURE_OF_FEW_ENDS = 0.8
 _LONG_STEPS = 195  # 200, less what a window loses
 # Share of the rate that is certain if the rate is low, or if no epochs tell what is drained.
 _SURE = 0.5
+# Share of the least rate that is enough over 200 steps or more if the rate's interval is narrow, too.
+_NARROW_SHARE = 0.6
 # Share of the least rate that is enough where most rows rise alike and the rate's interval is narrow.
 _SURE_OF_MEDIANS = 0.75
-# Share of RSS's least rate that its median block has, unless it rises so many times as fast.
-_USUAL_SHARE, _FAST = 0.5, 4.0
+# RSS that rises in jumps may do so in clean runs, too: unless it rises so many times as fast as the least rate, most
+# blocks of rows have to rise by so much of it.
+_FAST, _USUAL = 4.0, 0.5
 # How many times faster it rose before if it settles.
 _SETTLES = 2.0
 
@@ -44,7 +47,6 @@ class _Least:
     Attributes:
         per_step: A step, over 200 steps; over fewer the same in all, over more less a step.
         far: A step, over however many.
-        sure: The share of it that is enough over 200 steps or more if the rate's interval is narrow, too.
         per_step_at_ends: A step, if looked at where epochs or calls end: buffers are drained there.
         per_end: An epoch or call.
         per_end_of_few: The same if few have ended.
@@ -52,7 +54,6 @@ class _Least:
 
     per_step: float
     far: float
-    sure: float
     per_step_at_ends: float
     per_end: float
     per_end_of_few: float
@@ -60,8 +61,8 @@ class _Least:
 
 # Clean runs' bytes in use jitter by whole batches, but their floor is still. RSS only ever rises, ever more slowly.
 _LEAST: dict[Kind, _Least] = {
-    "device": _Least(512.0, 256.0, 0.4, 128.0, 2048.0, 2048.0),
-    "host": _Least(49_152.0, 16_384.0, 0.6, 16_384.0, 524_288.0, 16_777_216.0),
+    "device": _Least(512.0, 256.0, 128.0, 2048.0, 2048.0),
+    "host": _Least(49_152.0, 16_384.0, 16_384.0, 524_288.0, 16_777_216.0),
 }
 
 
@@ -80,11 +81,12 @@ def least_rate(kind: Kind, num_steps: float) -> float:
     return max(least.far, least.per_step * (ratio if ratio > 1 else math.sqrt(ratio)))
 
 
-def signs(rows: JudgedRows, kind: Kind, start: int) -> list[Sign]:
+def signs(rows: JudgedRows, kind: Kind, start: int, *, is_strict: bool = True) -> list[Sign]:
     """Where the floor rises: over the longest window of steps first, then at the ends of epochs and of calls.
 
     Args:
         start: The first row after warm-up.
+        is_strict: Whether jumps of RSS and a few ends of epochs, which clean runs have too, are no signs.
     """
     found = []
     after = np.arange(start, len(rows))
@@ -93,7 +95,7 @@ def signs(rows: JudgedRows, kind: Kind, start: int) -> list[Sign]:
     for window in windows(len(after) if len(after) >= FEWEST_ROWS else 0, fewest):
         at = after[window]
         settles_or_repeats = _was_faster(rows.y[after], window.start) or _repeats(rows, at) or falls_back(rows.y, at[0])
-        if not settles_or_repeats and _rises(rows, at, kind):
+        if not settles_or_repeats and _rises(rows, at, kind, is_strict=is_strict):
             found.append(Sign(at, at_ends=False))
             break
     # The first epoch's end is a fair start, as buffers are full by then; a first call still traces functions.
@@ -101,20 +103,21 @@ def signs(rows: JudgedRows, kind: Kind, start: int) -> list[Sign]:
     # What the first validation or checkpoint adds stays, and a device's bytes are still otherwise.
     later = epochs[1:] if kind == "device" else epochs[:0]
     for ends in (epochs, later, ends_of(rows.calls, rows.x)[1:]):
-        if len(ends) >= NUM_PARTS and _rises_at(rows, ends, kind):
+        if len(ends) >= NUM_PARTS and _rises_at(rows, ends, kind, is_strict=is_strict):
             found.append(Sign(ends, at_ends=True))
     return found
 
 
-def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind) -> bool:
+def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind, *, is_strict: bool) -> bool:
     """Whether the values at the ends of epochs or calls rise."""
     x, y, least = np.arange(len(ends), dtype=float), rows.y[ends], _LEAST[kind]
-    is_few = len(ends) < _MANY_ENDS[kind]
+    is_few = len(ends) < _MANY_ENDS
     if kind == "host" and not is_few and is_in_few_jumps(y):
         return False
     steps = float(rows.x[ends[-1]] - rows.x[ends[0]]) / (len(ends) - 1)
-    slowest = max(least.per_end_of_few if is_few else least.per_end, least.per_step_at_ends * steps)
-    is_sure = _is_sure(x, y, _SURE_OF_FEW_ENDS if is_few else _SURE)
+    is_doubted = is_few and is_strict
+    slowest = max(least.per_end_of_few if is_doubted else least.per_end, least.per_step_at_ends * steps)
+    is_sure = not is_strict or _is_sure(x, y, _SURE_OF_FEW_ENDS if is_doubted else _SURE)
     return is_sure and is_rising(x, y, slowest) and _is_of_all_rows(rows, ends)
 
 
@@ -125,28 +128,25 @@ def _is_of_all_rows(rows: JudgedRows, ends: Indices) -> bool:
     return bool(last - first >= EVEN_SHARE * rise)
 
 
-def _rises(rows: JudgedRows, at: Indices, kind: Kind) -> bool:
+def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> bool:
     """Whether the floor rises within a window, or what noise hides does."""
-    x, y, least = rows.x[at], rows.y[at], _LEAST[kind]
+    x, y = rows.x[at], rows.y[at]
     span = float(x[-1] - x[0])
     usual = least_rate(kind, span)
-    slower = usual * (least.sure if span >= _LONG_STEPS else 1.0)
+    slower = usual * (_NARROW_SHARE if span >= _LONG_STEPS else 1.0)
     # What may as well not grow is not called growing, even if its floor rises.
     is_slow = not is_rising(x, y, usual)
     least_sure = _SURE if rows.epochs is None or is_slow else 0.0
-    if kind == "host" and (has_stopped(y) or _is_in_jumps(y, usual * span, is_fast=is_rising(x, y, _FAST * usual))):
+    if kind == "host" and has_stopped(y):
+        return False
+    if kind == "host" and is_strict and not is_rising(x, y, _FAST * usual) and usual_rise(y) < _USUAL * usual * span:
         return False
     if is_rising(x, y, slower) and _is_sure(x, y, least_sure):
         return True
     if kind == "host":
         return False
     is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEDIANS * usual)
-    return is_sure or adds_each_time(x, y, least.sure * usual)
-
-
-def _is_in_jumps(y: Floats, least: float, *, is_fast: bool) -> bool:
-    """Whether RSS rises in jumps, and not with the steps: what rises fast may."""
-    return not is_fast and usual_rise(y) < _USUAL_SHARE * least
+    return is_sure or adds_each_time(x, y, _NARROW_SHARE * usual)
 
 
 def _was_faster(y: Floats, start: int) -> bool:

@@ -28,6 +28,7 @@ class Seen:
         filling: What is known to fill and explains the rise.
         held_bytes: What that holds now.
         newest_bytes: The newest value.
+        is_in_jumps: Whether it rises as clean runs do for a while, in jumps or over few epochs.
         is_garbage: Whether collections have shown that it is garbage.
         num_collections: How often Python's full collection has run meanwhile; ``None`` if unknown.
     """
@@ -44,6 +45,7 @@ class Seen:
     filling: Filling | None = None
     held_bytes: float = 0.0
     newest_bytes: float | None = None
+    is_in_jumps: bool = False
     is_garbage: bool = False
     num_collections: int | None = None
 
@@ -85,10 +87,7 @@ def _sentence(growth: Growth, seen: Seen) -> str:
         return f"{growth.label} doesn't grow ({rose}, and not in the {seen.num_since:,} steps since)"
     if growth.verdict == "steady":
         return f"{growth.label} doesn't grow (its floor {_moved(seen)} {over})"
-    assert growth.rate is not None and growth.interval is not None
-    low, high = (format_bytes(end) for end in growth.interval)
-    since = "" if growth.since_step is None else f" since step {growth.since_step:,}"
-    pace = f"by {format_bytes(growth.rate)} {a_unit(growth.unit)}{since} (95 % interval {low} to {high}, {over})"
+    pace = _pace(growth, over)
     if growth.verdict == "waits for the collector":
         what = f"{growth.label} rises {pace}"
         if seen.is_garbage:
@@ -101,7 +100,16 @@ def _sentence(growth: Growth, seen: Seen) -> str:
     return sentence
 
 
+def _pace(growth: Growth, over: str) -> str:
+    assert growth.rate is not None and growth.interval is not None
+    low, high = (format_bytes(end) for end in growth.interval)
+    since = "" if growth.since_step is None else f" since step {growth.since_step:,}"
+    return f"by {format_bytes(growth.rate)} {a_unit(growth.unit)}{since} (95 % interval {low} to {high}, {over})"
+
+
 def _too_short(growth: Growth, seen: Seen, over: str) -> str:
+    if seen.is_in_jumps:
+        return f"{growth.label} rises {_pace(growth, over)}, in jumps that training without a leak may have, too"
     if seen.may_grow_by is not None:
         return f"{growth.label} may grow by up to {format_bytes(seen.may_grow_by)} a step, or not at all ({over})"
     if seen.total is not None:

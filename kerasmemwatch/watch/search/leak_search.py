@@ -142,11 +142,13 @@ def raise_leaks(leaks: Sequence[LeakFinding]) -> None:
 
 
 def suspicious(growth: Iterable[Growth]) -> tuple[Growth, ...]:
-    """The verdicts that ask for an explanation.
+    """The verdicts that ask for an explanation; without any, those that only an explanation would make sure.
 
     Devices come first, because they are exact, but no CPU that is a small part of the host's.
     """
+    growth = tuple(growth)
     found = [each for each in growth if each.verdict in _SUSPICIOUS]
+    found = found or [each for each in growth if each.verdict == "too short to tell" and each.since_step is not None]
     host = max((each.bytes_per_step or 0.0 for each in found if each.series.startswith("host")), default=0.0)
 
     def place(each: Growth) -> tuple[bool, float]:
