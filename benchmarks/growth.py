@@ -3,7 +3,8 @@
     python benchmarks/growth.py --series DIR          # 100 programs x 3 seeds and a long run of each; over an hour
     python benchmarks/growth.py --series DIR --judge  # judges what the directory has, and records nothing
     python benchmarks/growth.py --part                # a few programs, one seed: half a minute of CPU
-    python benchmarks/growth.py --series DIR --fresh  # the programs that were recorded after the rule was fixed
+    python benchmarks/growth.py --series DIR --later  # the 100 programs x 2 seeds that came after the rule was fixed
+    python benchmarks/growth.py --series DIR --fresh  # the programs that came after it
 
 Each program trains in a process of its own, recorded by a real watch, and is looked at after every 20 rows. What grows
 in TensorFlow itself and is no leak of the program is listed apart, with the bytes that its kernel cache gives back.
@@ -33,7 +34,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 from _growth_intervals import Coverage, coverage, look_ms
 from _growth_looks import LEAKS, Alarm, Leak, Search, alarms, is_held_out, search
 from _growth_programs import FIXED_PART, PROGRAMS
-from _growth_record import LONG, Series, read, record
+from _growth_record import LATER, LONG, SHORT_EPOCHS, Series, read, record
 from _targets import at_least, at_most
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--series", type=Path, metavar="DIR", help="where recorded series are kept, and looked for")
     parser.add_argument("--judge", action="store_true", help="record nothing")
     parser.add_argument("--part", action="store_true", help="a few programs, one seed")
+    parser.add_argument("--later", action="store_true", help="the seeds that came after the rule")
     parser.add_argument("--fresh", action="store_true", help="the programs that came after the rule")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from _growth_fresh import FRESH
 
         programs = list(FRESH)
-    seeds = [0] if options.part else [0, LONG, *range(1, _SEEDS)]
+    seeds: Sequence[int] = LATER if options.later else [0] if options.part else [0, LONG, *range(1, _SEEDS)]
     with contextlib.ExitStack() as stack:
         folder = options.series or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         failed = [] if options.judge else record(folder, programs, seeds)
@@ -125,7 +127,7 @@ def _searched(recorded: list[Series], leak: Leak) -> list[Search]:
     """The leak in each program's first run that is long enough and has short epochs."""
     found: dict[str, Search] = {}
     for series in recorded:
-        if series.seed in (0, LONG) and series.program.name not in found:
+        if series.seed in SHORT_EPOCHS and series.program.name not in found:
             tried = search(series, leak)
             if tried is not None:
                 found[series.program.name] = tried

@@ -16,7 +16,7 @@ from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
 from kerasmemwatch.analysis.steps.shown_step import shown_step
 from kerasmemwatch.analysis.steps.step_devices import device_names, headed, steps_on
-from kerasmemwatch.leaks.verdicts.find import find_growth, worker_name
+from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth, worker_name
 from kerasmemwatch.records.ending import Ending
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
@@ -160,6 +160,7 @@ def make_findings(
     endings = tuple(ending for ending in ended if ending is not None)
     found = kind(run, samples, peak, held, growth, notes=notes, workers=each, inventory=held, endings=endings)
     growth = confirmed(with_calls(growth, run.call_growth), run.leaks)
+    growth = tuple(each for each in growth if each.is_growing or not each.series.startswith(HEAP))
     found = replace(found, leaks=run.leaks, growth=with_remedy(growth, run.leaks))
     steps = headed(steps, peak.device)
     return _explained(found, steps, shown_step(peak, [s for s in steps if s.timeline.device == peak.device] or steps))

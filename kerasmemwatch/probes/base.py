@@ -23,7 +23,7 @@ def begin_nothing() -> None:
 class Probe(Protocol):
     """One source of measurements. The recorder opens it, reads it, and closes it."""
 
-    name: str  # short name, used in messages: `"host"`, `"tensorflow"`, `"nvml"`, `"counters"`
+    name: str  # short name, used in messages: `"host"`, `"heap"`, `"tensorflow"`, `"nvml"`, `"counters"`
     # Columns that `batch_end` returns, one `float` each (`width` floats for a column with a width). Known once
     # `open` has returned.
     columns: tuple[Column, ...]

@@ -22,6 +22,7 @@ from kerasmemwatch.leaks.evidence.graph_sizes import graph_sizes, grown_graph
 from kerasmemwatch.leaks.evidence.look import take_look
 from kerasmemwatch.leaks.evidence.models import follow_models
 from kerasmemwatch.leaks.evidence.piles import Count, count_classes
+from kerasmemwatch.probes import heap
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.watch.search import allowance, investigation, leak_search
 
@@ -70,6 +71,36 @@ def test_tensors_that_a_loop_keeps_are_found(tmp_path: Path) -> None:
     rises = kmw.load(tmp_path).run.own_rises
     assert rises == session.recording.run.own_rises and all(0 < rise.step <= 200 for rise in rises)
     assert ("RSS rose by" in visits) == bool(rises)
+
+
+class Snapshots(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[Any] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.weights.append(self.model.get_weights())
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_each_of_a_few_epochs_keeps_is_found_by_the_heap(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RSS hardly moves, as free memory of the heap is used first, and does so in clean runs, too."""
+    monkeypatch.setattr(heap, "_SHARE", 1e9)
+    model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(256), keras.layers.Dense(256)])
+    model.compile("sgd", "mse")
+    watch, snapshots = kmw.MemoryWatch(log_dir=None, trace=False, strict=True), Snapshots()
+    x, y = np.ones((320, 32), np.float32), np.ones((320, 256), np.float32)
+    model.fit(x, y, batch_size=32, epochs=12, verbose=0, callbacks=[watch, *[snapshots] * keeps])
+    report = watch.report
+    told = {growth.label: growth for growth in report.growth}
+    if not keeps:
+        assert report.leaks == () and "host heap" not in told
+        return
+    [leak] = report.leaks
+    assert leak.cause == "retained_arrays" and leak.where.endswith("self.weights.append(self.model.get_weights())")
+    assert told["host heap"].verdict == "growing" and told["host heap"].unit == "epoch"
+    assert told["host heap"].rate == pytest.approx(sum(each.nbytes for each in snapshots.weights[0]), rel=0.3)
+    assert "host heap grows by " in str(report) and "what your code keeps explains it" in " ".join(str(report).split())
 
 
 class Keeper(keras.callbacks.Callback):

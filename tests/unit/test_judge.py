@@ -519,6 +519,24 @@ def test_a_few_ends_of_epochs_have_to_rise_surely() -> None:
     assert judge(series(sure[:260])).verdict == "growing"
 
 
+def test_the_heap_only_asks_for_a_cause() -> None:
+    """It is exact, but what clean runs do to it is not known well."""
+    steps = np.arange(1, 241)
+    heap = np.where(steps % 7 == 0, 600 * MIB + 256 * KIB * ((steps - 1) // 40), np.nan)  # it is read now and then
+    columns = {"step": steps, "stage": np.full(240, "train"), "epoch": (steps - 1.0) // 40, "host_malloc_bytes": heap}
+    [found] = find_growth(RunInfo("run", 0.0), Samples(columns))
+    assert (found.series, found.label, found.verdict) == ("host_malloc_bytes", "host heap", "too short to tell")
+    assert found.unit == "epoch" and found.rate == pytest.approx(256 * KIB, rel=0.1) and found.since_step is not None
+    still = {**columns, "host_malloc_bytes": np.where(np.isnan(heap), heap, 600.0 * MIB)}
+    assert find_growth(RunInfo("run", 0.0), Samples(still)) == ()
+
+
+@pytest.mark.parametrize("num_ends", range(4, 13))
+def test_few_values_that_rise_evenly_do_not_seem_to_settle(num_ends: int) -> None:
+    noise = np.random.default_rng(num_ends).normal(0, 0.02, num_ends)
+    assert is_rising(np.arange(num_ends, dtype=float), np.arange(num_ends) + noise, 0.5)
+
+
 def test_what_our_own_looks_add_to_rss_is_no_growth() -> None:
     steps = np.arange(1, 401)
     rises = tuple(OwnRise(int(step), 5 * MIB) for step in range(70, 400, 20))

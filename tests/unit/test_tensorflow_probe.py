@@ -380,5 +380,5 @@ def test_nothing_is_slow_to_read(tensorflow: Load, opened: Open) -> None:
     assert probe.slow_columns == () and probe.epoch_end() == ()
 
 
-def test_default_probes_are_device_host_driver_and_counters() -> None:
-    assert [probe.name for probe in default_probes("tensorflow")] == ["tensorflow", "host", "nvml", "counters"]
+def test_default_probes_are_device_host_heap_driver_and_counters() -> None:
+    assert [probe.name for probe in default_probes("tensorflow")] == ["tensorflow", "host", "heap", "nvml", "counters"]

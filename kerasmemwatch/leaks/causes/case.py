@@ -58,7 +58,7 @@ class Rises:
         return replace(self, **{name: getattr(self, name) * share for name in names})
 
 
-_FEWEST_CALLS, _CALLS_TO_SEE = 4, 10
+_FEWEST_CALLS, _CALLS_TO_SEE, _FEWEST_EPOCHS = 4, 10, 5
 _COLUMNS = {
     "steps": "step",
     "train_steps": "train_step",
@@ -133,6 +133,12 @@ class Case:
         """By how much memory has grown over the rows that show it."""
         rate, steps = self.main.bytes_per_step, self.rises.train_steps or self.rises.steps
         return math.nan if rate is None else rate * steps
+
+    @property
+    def num_additions(self) -> int:
+        """How often something may have been added: with each row or, if too little is told, with each epoch."""
+        rows, epochs = max(1, self.rises.rows), self.rises.epochs
+        return min(rows, max(_FEWEST_EPOCHS, int(epochs))) if epochs > 0 and not self.is_told else rows
 
     @property
     def is_host(self) -> bool:

@@ -23,6 +23,7 @@ from kerasmemwatch.leaks.evidence.cycles import Cycle, find_cycle
 from kerasmemwatch.leaks.evidence.places import Place, calling_line
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file
+from kerasmemwatch.probes.heap import malloc_info_reader
 
 __all__ = ["Collected", "Moment", "collect", "full_collections", "in_use_bytes", "rss_bytes", "switched_off_at", "trim"]
 
@@ -138,21 +139,9 @@ def in_use_bytes(devices: Sequence[str]) -> dict[str, int]:
     return found
 
 
-class _MallInfo2(ctypes.Structure):
-    """``struct mallinfo2`` of glibc 2.33 and later."""
-
-    _fields_ = (("others", ctypes.c_size_t * 9), ("keepcost", ctypes.c_size_t))
-
-
 def _top_bytes() -> int | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        tell = ctypes.CDLL(None).mallinfo2
-    except (OSError, AttributeError):
-        return None
-    tell.restype = _MallInfo2
-    return int(tell().keepcost)
+    tell = malloc_info_reader()
+    return None if tell is None else int(tell().keepcost)
 
 
 def trim() -> bool:

@@ -23,6 +23,8 @@ from kerasmemwatch.units import KIB
 __all__ = ["Contents", "containers"]
 
 _FEWEST, _LEAST_BYTES, _MAX_LEVELS, _LEAST_SINGLE_BYTES = 8, 16 * KIB, 3, 256 * KIB
+# Of things that hold some each, such as the weights of a model.
+_FEWEST_THINGS = 5
 # What holds them otherwise: a module's globals, a class's attributes, a function's defaults.
 _NO_PARTS = (type, FunctionType, ModuleType, BuiltinFunctionType)
 
@@ -78,7 +80,7 @@ def containers(
     *,
     plain: bool = True,
 ) -> tuple[dict[int, Contents], tuple[int, int], dict[int, Any]]:
-    """Find containers of at least eight tensors or arrays.
+    """Find containers of at least eight tensors or arrays, or of five things that hold some.
 
     Args:
         are_enough: Whether containers that hold them directly explain what is to be explained; if not, those of things
@@ -210,14 +212,14 @@ def _around(
     found: dict[int, tuple[Any, list[Any], str]] = {}
     level = _alike(small, size_of)
     for _ in range(_MAX_LEVELS):
-        if len(level) < _FEWEST:
+        if len(level) < _FEWEST_THINGS:
             break
         items = {id(holder): held for holder, held in level}
         above: Holders = heap.holders_of(holder for holder, _ in level)
         following = []
         for key, (holder, held) in above.items():
             inner = [item for each in held for item in items[id(each)]]
-            if _is_container(holder) and len(held) >= _FEWEST:
+            if _is_container(holder) and len(held) >= _FEWEST_THINGS:
                 if module_of_dict(holder) is None:
                     before = found[key][1] if key in found else []
                     found[key] = holder, [*before, *inner], type(held[0]).__name__
@@ -231,7 +233,7 @@ def _alike(small: list[tuple[Any, list[Any]]], size_of: Callable[[Any], int]) ->
     """Those whose class holds enough in many instances: single ones do not pile up."""
     counts, sizes = Counter(type(holder) for holder, _ in small), Counter[type]()
     for holder, held in small:
-        if counts[type(holder)] >= _FEWEST:
+        if counts[type(holder)] >= _FEWEST_THINGS:
             sizes[type(holder)] += sum(map(size_of, held))
     return [(holder, held) for holder, held in small if sizes[type(holder)] >= _LEAST_BYTES]
 

@@ -21,10 +21,10 @@ _FEWEST_BETWEEN = 10
 # Memory that grew by less than this share of its pace since a collection uses what that freed.
 _USED_AGAIN, _ROWS_COMPARED, _FEWEST_SINCE = 0.5, 20, 40
 # What a collection gives back is garbage worth a word from here on: bytes.
-_WORTH_A_WORD: dict[Kind, float] = {"device": 131_072.0, "host": 8_388_608.0}
+_WORTH_A_WORD: dict[Kind, float] = {"device": 131_072.0, "host": 8_388_608.0, "heap": 131_072.0}
 _FEWEST_CALLS = 8
 # The cycles that each fit, evaluate or predict leaves hold less than this: bytes.
-_GARBAGE_OF_A_CALL: dict[Kind, float] = {"device": 4096.0, "host": 262_144.0}
+_GARBAGE_OF_A_CALL: dict[Kind, float] = {"device": 4096.0, "host": 262_144.0, "heap": 262_144.0}
 
 
 def num_collections(series: Series, rows: JudgedRows, first: int) -> int | None:

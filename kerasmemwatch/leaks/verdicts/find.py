@@ -15,9 +15,10 @@ from kerasmemwatch.records.growth import Growth, OwnRise
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Samples
 
-__all__ = ["CHILDREN", "find_growth", "series_of", "worker_name"]
+__all__ = ["CHILDREN", "HEAP", "find_growth", "series_of", "worker_name"]
 
 CHILDREN = "host_children_uss_bytes"
+HEAP = "host_malloc_bytes"
 _DEVICE, _RSS, _USS = "device_in_use_bytes", "host_rss_bytes", "host_uss_bytes"
 # Rows before and after a look of ours that are compared.
 _AROUND = 20
@@ -31,10 +32,14 @@ def find_growth(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo,
     growth in a smaller one.
     """
     found = (judge(series) for series in series_of(run, samples, workers))
-    # USS is seldom read: that there is too little of it says nothing of the run.
-    return tuple(
-        each for each in found if not (each.series.startswith((_USS, CHILDREN)) and each.verdict == "too short to tell")
-    )
+    return tuple(each for each in found if _is_worth_a_word(each))
+
+
+def _is_worth_a_word(growth: Growth) -> bool:
+    """Whether a verdict is told: USS is seldom read, so that too little of it says nothing; the heap is only a hint."""
+    if growth.series.startswith(HEAP):
+        return growth.since_step is not None
+    return not (growth.series.startswith((_USS, CHILDREN)) and growth.verdict == "too short to tell")
 
 
 def series_of(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo, Samples]] = ()) -> Iterator[Series]:
@@ -66,6 +71,9 @@ def series_of(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo, S
                     kind="host",
                     limit=_limit(run_of.host.get("limit_bytes")),
                 )
+        heap = own.get(HEAP, np.empty(0)).astype(float)
+        if np.count_nonzero(~np.isnan(heap)) >= NUM_PARTS:
+            yield Series(**_common(run_of, own, heap), name=f"{HEAP}{whose}", label=f"host heap{of}", kind="heap")
 
 
 def worker_name(run: RunInfo) -> str:

@@ -64,9 +64,11 @@ def is_rising(x: Floats, values: Floats, least_rate: float) -> bool:
         values: ``float64[num_rows]``, at least 4.
     """
     rises = floor_rises(values)
-    mean = float(rises.mean())
-    if rises[0] > rises[1] > rises[2] and rises[2] < _SLOWED_SHARE * rises[0]:
+    # Of few values, the first parts have one more than the last.
+    paces = rises / [len(part) for part in np.array_split(values, NUM_PARTS)[:-1]]
+    mean = float(paces.mean())
+    if paces[0] > paces[1] > paces[2] and paces[2] < _SLOWED_SHARE * paces[0]:
         return False
     # From the middle of the first part to that of the last.
     span = float(x[-1] - x[0]) * len(values) / max(1, len(values) - 1) * (NUM_PARTS - 1) / NUM_PARTS
-    return mean > 0 and float(rises.sum()) >= least_rate * span and float(rises.min()) >= EVEN_SHARE * mean
+    return mean > 0 and float(rises.sum()) >= least_rate * span and float(paces.min()) >= EVEN_SHARE * mean

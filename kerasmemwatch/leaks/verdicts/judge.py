@@ -59,7 +59,10 @@ def judge(series: Series) -> Growth:
     seen = signs(rows, series.kind, start) if may_grow else []
     # RSS moves by itself: a rate of which so little is certain tells nothing.
     share = _SURE_OF_HOST if series.kind == "host" else 0.0
-    grown = _growing(found, series, rows, seen, least_share=share) if seen else None
+    if series.kind == "heap":
+        grown = _may_grow(found, series, rows, seen)
+    else:
+        grown = _growing(found, series, rows, seen, least_share=share) if seen else None
     if grown is None and may_grow and series.kind == "host":
         grown = _may_grow(found, series, rows, signs(rows, "host", start, is_strict=False))
     if grown is not None:

@@ -13,7 +13,7 @@ from kerasmemwatch.leaks.verdicts.filling import Filling
 
 __all__ = ["Kind", "Series"]
 
-Kind = Literal["device", "host"]
+Kind = Literal["device", "host", "heap"]
 Floats = NDArray[np.float64]
 
 
@@ -27,7 +27,8 @@ class Series:
         name: Name of the samples' column, with the device.
         label: What it is, in words.
         kind: ``"device"`` for an allocator's bytes in use, ``"host"`` for what the operating system counts (RSS, USS),
-            which is rounded and never quite still, so that its floors are higher.
+            which is rounded and never quite still, so that its floors are higher; ``"heap"`` for what the C library has
+            handed out, which is read now and then, and which nothing is told from without a cause.
         stages: ``str[num_rows]``, ``"train"``, ``"test"`` or ``"predict"``; ``None`` if all train.
         train_steps: ``int[num_rows]``, training steps so far; ``None`` if they are ``steps``.
         epochs: ``float[num_rows]``, the epoch; NaN where there is none.

@@ -63,6 +63,7 @@ class _Least:
 _LEAST: dict[Kind, _Least] = {
     "device": _Least(512.0, 256.0, 128.0, 2048.0, 2048.0),
     "host": _Least(49_152.0, 16_384.0, 16_384.0, 524_288.0, 16_777_216.0),
+    "heap": _Least(8_192.0, 2_048.0, 1_024.0, 65_536.0, 65_536.0),
 }
 
 
@@ -100,8 +101,8 @@ def signs(rows: JudgedRows, kind: Kind, start: int, *, is_strict: bool = True) -
             break
     # The first epoch's end is a fair start, as buffers are full by then; a first call still traces functions.
     epochs = ends_of(rows.epochs, rows.x)
-    # What the first validation or checkpoint adds stays, and a device's bytes are still otherwise.
-    later = epochs[1:] if kind == "device" else epochs[:0]
+    # What the first validation or checkpoint adds stays, and what is counted exactly is still otherwise.
+    later = epochs[1:] if kind != "host" else epochs[:0]
     for ends in (epochs, later, ends_of(rows.calls, rows.x)[1:]):
         if len(ends) >= NUM_PARTS and _rises_at(rows, ends, kind, is_strict=is_strict):
             found.append(Sign(ends, at_ends=True))
@@ -112,7 +113,7 @@ def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind, *, is_strict: bool) -
     """Whether the values at the ends of epochs or calls rise."""
     x, y, least = np.arange(len(ends), dtype=float), rows.y[ends], _LEAST[kind]
     is_few = len(ends) < _MANY_ENDS
-    if kind == "host" and not is_few and is_in_few_jumps(y):
+    if kind != "device" and not is_few and is_in_few_jumps(y):
         return False
     steps = float(rows.x[ends[-1]] - rows.x[ends[0]]) / (len(ends) - 1)
     is_doubted = is_few and is_strict
@@ -137,13 +138,13 @@ def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> boo
     # What may as well not grow is not called growing, even if its floor rises.
     is_slow = not is_rising(x, y, usual)
     least_sure = _SURE if rows.epochs is None or is_slow else 0.0
-    if kind == "host" and has_stopped(y):
+    if kind != "device" and has_stopped(y):
         return False
-    if kind == "host" and is_strict and not is_rising(x, y, _FAST * usual) and usual_rise(y) < _USUAL * usual * span:
+    if kind != "device" and is_strict and not is_rising(x, y, _FAST * usual) and usual_rise(y) < _USUAL * usual * span:
         return False
     if is_rising(x, y, slower) and _is_sure(x, y, least_sure):
         return True
-    if kind == "host":
+    if kind != "device":
         return False
     is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEDIANS * usual)
     return is_sure or adds_each_time(x, y, _NARROW_SHARE * usual)

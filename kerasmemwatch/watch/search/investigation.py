@@ -260,7 +260,7 @@ class Investigation:
             pick_suspects,
             before=before,
             grown_bytes=case.grown_bytes,
-            rows=max(1, case.rises.rows),
+            rows=case.num_additions,
             steps=suspicion.step,
         )
         with self._own_rss.counted(recorder), self._allowance.spend():

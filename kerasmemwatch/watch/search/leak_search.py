@@ -12,7 +12,7 @@ from kerasmemwatch.errors import MemoryGrowthError
 from kerasmemwatch.leaks.causes.case import rises_of
 from kerasmemwatch.leaks.evidence.collector import Moment
 from kerasmemwatch.leaks.evidence.makings import Makings
-from kerasmemwatch.leaks.verdicts.find import find_growth
+from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.recorder import Recorder
@@ -151,9 +151,10 @@ def suspicious(growth: Iterable[Growth]) -> tuple[Growth, ...]:
     found = found or [each for each in growth if each.verdict == "too short to tell" and each.since_step is not None]
     host = max((each.bytes_per_step or 0.0 for each in found if each.series.startswith("host")), default=0.0)
 
-    def place(each: Growth) -> tuple[bool, float]:
+    def place(each: Growth) -> tuple[bool, bool, float]:
         rate = each.bytes_per_step or 0.0
         is_part = " CPU:" in each.series and rate < _SMALL_PART * host
-        return is_part or not each.series.startswith("device"), -rate
+        is_exact = not is_part and each.series.startswith("device")
+        return not is_exact, not each.series.startswith(HEAP), -rate
 
     return tuple(sorted(found, key=place))
