@@ -17,8 +17,9 @@ from kerasmemwatch.records.samples import Column
 
 __all__ = ["HeapProbe", "heap_bytes_reader", "malloc_info_reader"]
 
-# The C library visits its lists of free blocks, which takes some 150 us of CPU time: this share of the time at most.
-_SHARE = 0.003
+# The C library visits its lists of free blocks, which takes some 150 us of CPU time: this share of the time at most,
+# but more while a process has spent little on it, so that short runs have enough readings.
+_SHARE, _FIRST_SHARE, _FIRST_S = 0.001, 0.01, 0.03
 
 
 class HeapProbe:
@@ -96,6 +97,10 @@ def heap_bytes_reader() -> Callable[[], float] | None:
     return read
 
 
+# By all probes of this process.
+spent_s = [0.0]
+
+
 def _now_and_then(read: Callable[[], float]) -> Callable[[], Sequence[float]]:
     clock, cpu_clock, due = time.monotonic, time.thread_time, 0.0
 
@@ -105,7 +110,9 @@ def _now_and_then(read: Callable[[], float]) -> Callable[[], Sequence[float]]:
             return (UNKNOWN,)
         begun = cpu_clock()
         value = read()
-        due = clock() + (cpu_clock() - begun) / _SHARE
+        cost_s = cpu_clock() - begun
+        spent_s[0] += cost_s
+        due = clock() + cost_s / (_FIRST_SHARE if spent_s[0] <= _FIRST_S else _SHARE)
         return (value,)
 
     return read_if_due

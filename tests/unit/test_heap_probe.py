@@ -31,8 +31,10 @@ def test_it_reads_as_often_as_its_share_of_the_time_allows(monkeypatch: pytest.M
     now, cpu = [100.0], [0.0]
 
     def read() -> float:
-        cpu[0] += 0.003
+        cpu[0] += 0.012
         return 7.0
+
+    monkeypatch.setattr(heap, "spent_s", [0.0])
 
     monkeypatch.setattr(heap.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(heap.time, "thread_time", lambda: cpu[0])
@@ -41,10 +43,11 @@ def test_it_reads_as_often_as_its_share_of_the_time_allows(monkeypatch: pytest.M
     assert math.isnan(probe.batch_end()[0])
     probe.open()
     found = []
-    for _ in range(25):
+    for _ in range(40):
         found.append(probe.batch_end()[0])
-        now[0] += 0.125
-    assert [index for index, value in enumerate(found) if value == 7.0] == [0, 8, 16, 24]
+        now[0] += 0.625
+    # Each takes 12 ms: the first two make the next one due in 1.2 s, all others in 12 s.
+    assert [index for index, value in enumerate(found) if value == 7.0] == [0, 2, 4, 24]
     assert all(math.isnan(value) for value in found if value != 7.0)
     assert probe.epoch_end() == ()
     probe.close()

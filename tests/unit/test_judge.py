@@ -527,6 +527,11 @@ def test_the_heap_only_asks_for_a_cause() -> None:
     [found] = find_growth(RunInfo("run", 0.0), Samples(columns))
     assert (found.series, found.label, found.verdict) == ("host_malloc_bytes", "host heap", "too short to tell")
     assert found.unit == "epoch" and found.rate == pytest.approx(256 * KIB, rel=0.1) and found.since_step is not None
+    # A thread's buffer that is made once hides nothing.
+    [found] = find_growth(
+        RunInfo("run", 0.0), Samples({**columns, "host_malloc_bytes": heap + 4 * MIB * (steps > 130)})
+    )
+    assert found.rate == pytest.approx(256 * KIB, rel=0.2)
     still = {**columns, "host_malloc_bytes": np.where(np.isnan(heap), heap, 600.0 * MIB)}
     assert find_growth(RunInfo("run", 0.0), Samples(still)) == ()
 

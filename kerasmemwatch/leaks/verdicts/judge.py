@@ -11,7 +11,7 @@ from kerasmemwatch.leaks.verdicts.collector import given_back, may_be_garbage, n
 from kerasmemwatch.leaks.verdicts.floor import NUM_PARTS, floor_rises
 from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of, judged_rows
-from kerasmemwatch.leaks.verdicts.jumps import only_jump
+from kerasmemwatch.leaks.verdicts.jumps import only_jump, without_one_jump
 from kerasmemwatch.leaks.verdicts.series import Series
 from kerasmemwatch.leaks.verdicts.signs import FEWEST_ROWS, Sign, least_rate, signs
 from kerasmemwatch.leaks.verdicts.units_of_growth import in_unit
@@ -48,6 +48,8 @@ def judge(series: Series) -> Growth:
     start = max(_WARM_UP_ROWS, math.ceil(len(rows) * _WARM_UP_SHARE))
     if not rows.is_in_first_epoch:
         start = max(start, rows.first_epoch)
+    if series.kind == "heap":
+        rows = replace(rows, y=without_one_jump(rows.y, rows.first_epoch))
     count = max(0, len(rows) - start)
     found = Growth(series.name, "too short to tell", None, "step", None, None, series.limit, None, None, "", count)
     found = replace(found, label=series.label)

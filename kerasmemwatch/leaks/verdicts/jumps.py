@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["has_stopped", "is_in_few_jumps", "only_jump", "usual_rise"]
+__all__ = ["has_stopped", "is_in_few_jumps", "only_jump", "usual_rise", "without_one_jump"]
 
 _NUM_BLOCKS = 16
 # Share of the whole rise that one jump explains.
 _MOST_OF_IT = 0.8
 # RSS that rises so much in so few of the blocks rises with high-water marks, not with the steps.
 _FEW_BLOCKS, _SHARE_OF_FEW = 3, 0.5
+# One jump is so many times as high as any other rise.
+_ALONE = 2.0
 # What rises by less than this share of its pace in the newest eighth has stopped.
 _NUM_EIGHTHS, _STOPPED_SHARE = 8, 0.2
 
@@ -62,6 +64,19 @@ def only_jump(values: NDArray[np.float64]) -> int | None:
     begin = sum(len(block) for block in blocks[: highest + 1]) - len(blocks[highest])
     own = np.diff(values[begin : begin + 2 * len(blocks[highest])])
     return begin + int(np.argmax(own)) + 1
+
+
+def without_one_jump(values: NDArray[np.float64], start: int) -> NDArray[np.float64]:
+    """The values less the one jump from a row on that is far higher than any other rise: what a thread sets up, say."""
+    changes = np.diff(values[start:])
+    if len(changes) < 2:
+        return values
+    second, highest = np.argsort(changes)[-2:]
+    if changes[highest] <= _ALONE * max(0.0, changes[second]):
+        return values
+    found = values.copy()
+    found[start + highest + 1 :] -= changes[highest]
+    return found
 
 
 def _rises_of_blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of
 from kerasmemwatch.leaks.verdicts.jumps import has_stopped, is_in_few_jumps, usual_rise
 from kerasmemwatch.leaks.verdicts.series import Kind
-from kerasmemwatch.leaks.verdicts.sure_rise import adds_each_time, rises_surely
+from kerasmemwatch.leaks.verdicts.sure_rise import adds_each_time, rises_regularly, rises_surely
 
 __all__ = ["FEWEST_ROWS", "Sign", "least_rate", "signs"]
 
@@ -113,9 +113,11 @@ def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind, *, is_strict: bool) -
     """Whether the values at the ends of epochs or calls rise."""
     x, y, least = np.arange(len(ends), dtype=float), rows.y[ends], _LEAST[kind]
     is_few = len(ends) < _MANY_ENDS
-    if kind != "device" and not is_few and is_in_few_jumps(y):
+    if kind == "host" and not is_few and is_in_few_jumps(y):
         return False
     steps = float(rows.x[ends[-1]] - rows.x[ends[0]]) / (len(ends) - 1)
+    if kind == "heap":
+        return rises_regularly(y, max(least.per_end, least.per_step_at_ends * steps))
     is_doubted = is_few and is_strict
     slowest = max(least.per_end_of_few if is_doubted else least.per_end, least.per_step_at_ends * steps)
     is_sure = not is_strict or _is_sure(x, y, _SURE_OF_FEW_ENDS if is_doubted else _SURE)

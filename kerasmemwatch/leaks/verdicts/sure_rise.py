@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS
 from kerasmemwatch.leaks.verdicts.interval import slope
 
-__all__ = ["adds_each_time", "rises_surely"]
+__all__ = ["adds_each_time", "rises_regularly", "rises_surely"]
 
 Floats = NDArray[np.float64]
 
@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 _NUM_BLOCKS, _FEWEST_OF_BLOCK = 20, 5
 # The lower end of the rate's interval, as a share of the rate.
 _NARROW = 0.65
+# Share of the changes that are about the same.
+_REGULAR = 0.75
 # In so many rows the commonest change is what is added, and in so many of each quarter.
 _COMMON, _COMMON_IN_EACH = 0.25, 0.125
 
@@ -36,6 +38,18 @@ def rises_surely(x: Floats, values: Floats, least_rate: float) -> bool:
         return False
     rises = np.diff([np.median(part) for part in np.array_split(values, NUM_PARTS)])
     return bool(rises.min() >= EVEN_SHARE * rises.mean())
+
+
+def rises_regularly(values: Floats, least: float) -> bool:
+    """Whether most changes from value to value are about the same rise, whatever jumps are between them.
+
+    Args:
+        values: ``float64[num_values]``, at least 2.
+        least: The least of that rise.
+    """
+    changes = np.diff(values)
+    usual = float(np.median(changes))
+    return bool(usual >= least and np.mean((changes >= usual / 2) & (changes <= 2 * usual)) >= _REGULAR)
 
 
 def adds_each_time(x: Floats, values: Floats, least_rate: float) -> bool:
