@@ -147,6 +147,13 @@ def test_only_what_the_user_keeps_makes_a_rise_sure() -> None:
     for told in (replace(maybe, since_step=None), replace(maybe, bytes_per_step=100.0), HOST):
         assert confirmed([told], [leak]) == (told,)
     assert confirmed([maybe], [replace(leak, whose="Keras'")]) == (maybe,)
+    # It has one of each step or epoch; a constant may have the size of the growth by chance.
+    for count, rises in ((250, RISES), (150, RISES), (20, replace(RISES, epochs=12)), (12, replace(RISES, epochs=2))):
+        assert find_causes(case(look(200, replace(arrays, count=count)), growth=maybe, rises=rises)) == (), count
+    assert find_causes(case(look(200, replace(arrays, count=13)), growth=maybe, rises=replace(RISES, epochs=11))) != ()
+    assert find_causes(case(look(200, replace(HELD, kind="object")), growth=maybe)) == ()
+    then = replace(HELD, kind="object", count=100, num_bytes=100_000, chain=None)
+    assert find_causes(case(look(100, then), look(200, replace(HELD, kind="object")), growth=maybe)) != ()
     # What is not of its size, and what no list of the user's shows, is no cause.
     assert find_causes(case(look(200, replace(arrays, num_bytes=90_000)), growth=maybe)) == ()
     assert find_causes(case(look(200), growth=maybe, collected=WAITS)) == ()

@@ -18,6 +18,8 @@ __all__ = ["pick_suspects", "retained"]
 # A container's bytes may explain this share of the growth, or it is not named.
 _LEAST_SHARE, _MOST_SHARE = 0.2, 3.0
 _LEAST_BYTES, _FEWEST, _FEWEST_STEPS = KIB, 8, 20
+# Epochs before those that show the growth, and the one that has just ended.
+_LEAST_EPOCHS, _EPOCHS_BEFORE = 3, 3
 _CAUSES = {"tensor": "retained_tensors", "array": "retained_arrays", "object": "python_objects"}
 
 
@@ -87,6 +89,8 @@ def retained(case: Case) -> Iterator[LeakFinding]:
             continue
         if gain.contents.is_by_size and not _explains(case, gain, share):
             continue
+        if not (case.is_told or gain.is_measured or _is_one_each(case, gain)):
+            continue
         if _is_nameless(gain.contents) and not (gain.is_measured or _is_like(share)):
             continue
         yield _finding(case, gain, per_step, share)
@@ -123,6 +127,13 @@ def _is_nameless(each: Contents) -> bool:
 def _is_like(share: float | None) -> bool:
     """Whether what a container gained is as large as the growth."""
     return share is not None and 0.5 <= share <= 2.0
+
+
+def _is_one_each(case: Case, gain: _Gain) -> bool:
+    """Whether a container has one thing of each epoch or step so far: a constant may have the size of the growth."""
+    count, epochs, rows = gain.count, case.rises.epochs, case.rises.rows
+    is_of_epochs = _LEAST_EPOCHS <= epochs <= count <= epochs + _EPOCHS_BEFORE
+    return gain.contents.kind != "object" and (is_of_epochs or rows <= count <= gain.steps)
 
 
 def _explains(case: Case, gain: _Gain, share: float | None) -> bool:
