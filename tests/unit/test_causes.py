@@ -116,6 +116,13 @@ def test_a_single_array_is_suspicious_if_the_steps_divide_its_length() -> None:
     assert pick_suspects({2: CURVE}, look(100, HELD), 200_000.0, 200, steps=190) == []
 
 
+def test_what_gained_little_since_the_last_look_is_no_reason_to_look_no_further() -> None:
+    before, little = look(100, HELD), replace(HELD, num_bytes=HELD.num_bytes + 10_000)
+    assert pick_suspects({1: little}, before, 20_000.0, 100) == [1]
+    assert pick_suspects({1: little}, before, 100_000.0, 100) == []
+    assert pick_suspects({1: little}, before, float("nan"), 100) == [1]
+
+
 def test_a_devices_growth_comes_first_but_for_a_small_part_of_the_hosts() -> None:
     host = replace(HOST, bytes_per_step=10_000.0)
     small, gpu = replace(GROWING, bytes_per_step=900.0), replace(GROWING, series="device_in_use_bytes GPU:0")

@@ -134,6 +134,10 @@ class Case:
         rate, steps = self.main.bytes_per_step, self.rises.train_steps or self.rises.steps
         return math.nan if rate is None else rate * steps
 
+    def grown_in(self, steps: int) -> float:
+        """By how much it has grown in the last steps of any stage, if evenly; NaN if unknown."""
+        return self.grown_bytes * steps / self.rises.steps if self.rises.steps > 0 else math.nan
+
     @property
     def num_additions(self) -> int:
         """How often something may have been added: with each row or, if too little is told, with each epoch."""

@@ -31,7 +31,7 @@ def pick_suspects(
     Args:
         found: The containers now.
         before: The last look, if any.
-        grown_bytes: By how much memory has grown; NaN if unknown.
+        grown_bytes: By how much memory has grown, since the last look if there is one; NaN if unknown.
         rows: Over how many steps.
         steps: Steps since the run began: what each of them adds to has a length that this number divides.
     """
@@ -41,7 +41,8 @@ def pick_suspects(
             for key, each in found.items()
             if _is_held(each) or key in before.containers or _is_of_steps(each, steps)
         }
-        return sorted((key for key, size in grown.items() if size >= _LEAST_BYTES), key=lambda key: -grown[key])
+        least = max(_LEAST_BYTES, _LEAST_SHARE * grown_bytes) if grown_bytes > 0 else _LEAST_BYTES
+        return sorted((key for key, size in grown.items() if size >= least), key=lambda key: -grown[key])
     chosen = []
     for key, each in found.items():
         is_like = not grown_bytes > 0 or _LEAST_SHARE <= each.num_bytes / grown_bytes <= _MOST_SHARE
@@ -131,7 +132,7 @@ def _is_like(share: float | None) -> bool:
 
 def _is_one_each(case: Case, gain: _Gain) -> bool:
     """Whether a container has one thing of each epoch or step so far: a constant may have the size of the growth."""
-    count, epochs, rows = gain.count, case.rises.epochs, case.rises.rows
+    count, epochs, rows = gain.count, case.rises_then.epochs, case.rises_then.rows
     is_of_epochs = _LEAST_EPOCHS <= epochs <= count <= epochs + _EPOCHS_BEFORE
     return gain.contents.kind != "object" and (is_of_epochs or rows <= count <= gain.steps)
 

@@ -259,7 +259,7 @@ class Investigation:
         suspects = partial(
             pick_suspects,
             before=before,
-            grown_bytes=case.grown_bytes,
+            grown_bytes=case.grown_bytes if before is None else case.grown_in(suspicion.step - before.step),
             rows=case.num_additions,
             steps=suspicion.step,
         )
