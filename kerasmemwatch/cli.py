@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,16 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             log_dir, target = launch.split_arguments(arguments[1:])
             return launch.run(target, log_dir)
         options = _parser().parse_args(arguments)
-        return int(options.command(options))
+        status = int(options.command(options))
+        sys.stdout.flush()  # as Python ends, an error of it could not be caught
+        return status
     except MemWatchError as error:
         print(f"kerasmemwatch: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `kerasmemwatch show logs | head`
-        sys.stderr.close()
+        _discard_output()
         return 0
     except OSError as error:  # a file that cannot be read
         print(f"kerasmemwatch: {error}", file=sys.stderr)
         return 2
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere, as Python's documentation of ``signal`` has it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -223,8 +223,9 @@ def test_showing_loads_no_framework(logs: str, option: str) -> None:
     assert "kerasmemwatch" in loaded and not loaded & {"tensorflow", "keras", "jax", "torch"}
 
 
-def test_a_reader_that_goes_away_is_no_error(logs: str) -> None:
-    command = [sys.executable, "-m", "kerasmemwatch", "show", logs, "--json"]
+@pytest.mark.parametrize("options", [["--json"], ["--list"]])  # more than a buffer holds, and less
+def test_a_reader_that_goes_away_is_no_error(logs: str, options: list[str]) -> None:
+    command = [sys.executable, "-m", "kerasmemwatch", "show", logs, *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
