@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return launch.run(target, log_dir)
         options = _parser().parse_args(arguments)
         status = int(options.command(options))
-        sys.stdout.flush()  # as Python ends, an error of it could not be caught
+        print(end="", flush=True)  # as Python ends, an error of it could not be caught
         return status
     except MemWatchError as error:
         print(f"kerasmemwatch: {error}", file=sys.stderr)

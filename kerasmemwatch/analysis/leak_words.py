@@ -97,16 +97,12 @@ def confirmed(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple[G
     leaks = tuple(leaks)
     return tuple(
         replace(each, verdict="growing", explanation=f"Growing: {_rest(each)}; what your code keeps explains it")
-        if each.verdict == "too short to tell" and any(_explains(leak, each) for leak in leaks)
+        if each.verdict == "too short to tell"
+        and each.since_step is not None
+        and any(leak.explains(each) for leak in leaks)
         else each
         for each in growth
     )
-
-
-def _explains(leak: LeakFinding, growth: Growth) -> bool:
-    if growth.since_step is None or not growth.bytes_per_step or leak.bytes_per_step is None or leak.whose != "yours":
-        return False
-    return 0.5 <= leak.bytes_per_step / growth.bytes_per_step <= 3.0
 
 
 def _rest(growth: Growth) -> str:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from kerasmemwatch.probes.base import UNKNOWN, begin_nothing
 from kerasmemwatch.records.samples import Column
 
-__all__ = ["HeapProbe", "heap_bytes_reader", "malloc_info_reader"]
+__all__ = ["HeapProbe", "c_function", "heap_bytes_reader", "malloc_info_reader"]
 
 # The C library visits its lists of free blocks, which takes some 150 us of CPU time: this share of the time at most,
 # but more while a process has spent little on it, so that short runs have enough readings.
@@ -66,13 +66,20 @@ class _MallInfo2(ctypes.Structure):
     )
 
 
-def malloc_info_reader() -> Callable[[], Any] | None:
-    """Look up what tells ``struct mallinfo2``; ``None`` without glibc."""
+def c_function(name: str) -> Any:
+    """Look up a function of Linux' C library; ``None`` where there is no such function."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        tell = ctypes.CDLL(None).mallinfo2
+        return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):
+        return None
+
+
+def malloc_info_reader() -> Callable[[], Any] | None:
+    """Look up what tells ``struct mallinfo2``; ``None`` without glibc."""
+    tell = c_function("mallinfo2")
+    if tell is None:
         return None
     tell.restype, tell.argtypes = _MallInfo2, ()
     return cast("Callable[[], Any]", tell)
@@ -97,22 +104,32 @@ def heap_bytes_reader() -> Callable[[], float] | None:
     return read
 
 
-# By all probes of this process.
-spent_s = [0.0]
+class _Readings:
+    """Those of all probes of this process: a search makes thousands of short fits, each with a watch of its own.
+
+    Attributes:
+        due: When the next one is, as ``time.monotonic`` has it.
+        spent_s: CPU time of all so far.
+    """
+
+    def __init__(self) -> None:
+        self.due = self.spent_s = 0.0
+
+
+READINGS = _Readings()
 
 
 def _now_and_then(read: Callable[[], float]) -> Callable[[], Sequence[float]]:
-    clock, cpu_clock, due = time.monotonic, time.thread_time, 0.0
+    clock, cpu_clock, all_of_them = time.monotonic, time.thread_time, READINGS
 
     def read_if_due() -> tuple[float]:
-        nonlocal due
-        if clock() < due:
+        if clock() < all_of_them.due:
             return (UNKNOWN,)
         begun = cpu_clock()
         value = read()
         cost_s = cpu_clock() - begun
-        spent_s[0] += cost_s
-        due = clock() + cost_s / (_FIRST_SHARE if spent_s[0] <= _FIRST_S else _SHARE)
+        all_of_them.spent_s += cost_s
+        all_of_them.due = clock() + cost_s / (_FIRST_SHARE if all_of_them.spent_s <= _FIRST_S else _SHARE)
         return (value,)
 
     return read_if_due

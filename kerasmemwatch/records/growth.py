@@ -17,6 +17,8 @@ VERDICTS: tuple[Verdict, ...] = (
     "steady",
     "too short to tell",
 )
+# What may be kept, as a multiple of what a series gains that is not sure to grow.
+_ABOUT_AS_MUCH = 0.5, 3.0
 UNITS: tuple[Unit, ...] = ("step", "epoch", "fit", "evaluate", "predict", "model")
 
 
@@ -119,6 +121,13 @@ class LeakFinding:
     known_issue: str = ""
     whose: str = "yours"
     trace: tuple[TraceLink, ...] = ()
+
+    def explains(self, growth: Growth) -> bool:
+        """Whether the user's code keeps about as much as a series gains, or more: RSS uses free memory first."""
+        low, high = _ABOUT_AS_MUCH
+        if self.whose != "yours" or not self.bytes_per_step or not growth.bytes_per_step:
+            return False
+        return low <= self.bytes_per_step / growth.bytes_per_step <= high
 
 
 @dataclass(frozen=True)

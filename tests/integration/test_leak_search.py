@@ -86,7 +86,8 @@ class Snapshots(keras.callbacks.Callback):
 def test_what_each_of_a_few_epochs_keeps_is_found_by_the_heap(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """RSS hardly moves, as free memory of the heap is used first, and does so in clean runs, too."""
     monkeypatch.setattr(heap, "_SHARE", 1e9)  # at each step
-    monkeypatch.setattr(heap, "spent_s", [1.0])
+    monkeypatch.setattr(heap, "_FIRST_SHARE", 1e9)
+    monkeypatch.setattr(heap, "READINGS", heap._Readings())
     model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(256), keras.layers.Dense(256)])
     model.compile("sgd", "mse")
     watch, snapshots = kmw.MemoryWatch(log_dir=None, trace=False, strict=True), Snapshots()

@@ -34,8 +34,7 @@ def test_it_reads_as_often_as_its_share_of_the_time_allows(monkeypatch: pytest.M
         cpu[0] += 0.012
         return 7.0
 
-    monkeypatch.setattr(heap, "spent_s", [0.0])
-
+    monkeypatch.setattr(heap, "READINGS", heap._Readings())
     monkeypatch.setattr(heap.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(heap.time, "thread_time", lambda: cpu[0])
     monkeypatch.setattr(heap, "heap_bytes_reader", lambda: read)
@@ -50,6 +49,9 @@ def test_it_reads_as_often_as_its_share_of_the_time_allows(monkeypatch: pytest.M
     assert [index for index, value in enumerate(found) if value == 7.0] == [0, 2, 4, 24]
     assert all(math.isnan(value) for value in found if value != 7.0)
     assert probe.epoch_end() == ()
+    another = HeapProbe()  # of a fit that follows at once
+    another.open()
+    assert math.isnan(another.batch_end()[0])
     probe.close()
     assert math.isnan(probe.batch_end()[0])
 

@@ -487,7 +487,7 @@ def test_rss_that_rises_by_the_same_jump_now_and_then_is_no_growth(seed: int) ->
     assert judge(series(held + 64 * KIB * STEPS, kind="host")).verdict == "growing"
 
 
-def test_rss_that_has_stopped_to_rise_does_not_grow() -> None:
+def test_rss_that_has_stopped_rising_does_not_grow() -> None:
     rise = np.repeat([0, 3, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 17, 18, 18, 18, 18, 18], 6) * MIB
     values = 300 * MIB + np.concatenate([np.zeros(150), rise])
     for num_rows in range(160, len(values) + 1):

@@ -34,8 +34,6 @@ _KEPT_BY_TENSORFLOW: tuple[Callable[[Case], Iterator[LeakFinding]], ...] = (
     kernel_cache,
     onednn_cache,
 )
-# What explains growth that is not sure has so many times its rate: RSS rises less, as free memory is used first.
-_LIKE = 0.5, 3.0
 # Objects of these may be no more than what the other causes keep.
 _BESIDE = {"variables_accumulate": ("models_accumulate",), "python_objects": ("retained_tensors", "retained_arrays")}
 
@@ -51,7 +49,7 @@ def find_causes(case: Case, *, is_last: bool = False) -> tuple[LeakFinding, ...]
     if is_waiting(case):
         return tuple(waits_for_collector(case))
     if not case.is_told:
-        return tuple(each for rule in (retained, models) for each in rule(case) if _explains(case, each))
+        return tuple(each for rule in (retained, models) for each in rule(case) if each.explains(case.main))
     found = [finding for rule in _RULES for finding in rule(case)]
     if any(each.cause == "retracing" for each in found):
         found = [each for each in found if each.cause != "graphs_pinned" or each.unit != "step"]
@@ -63,10 +61,3 @@ def find_causes(case: Case, *, is_last: bool = False) -> tuple[LeakFinding, ...]
     found = found or list(waits_for_collector(case))
     found = found or list(filling_cache(case)) or list(malloc_retention(case)) or list(native(case))
     return tuple(sorted(found, key=lambda each: (each.whose != "yours", -(each.confidence or 0.0))))
-
-
-def _explains(case: Case, finding: LeakFinding) -> bool:
-    """Whether the user's code keeps about as much as was added, which shows that it grows."""
-    low, high = _LIKE
-    rate, found = case.main.bytes_per_step or 0.0, finding.bytes_per_step or 0.0
-    return finding.whose == "yours" and low * rate <= found <= high * rate

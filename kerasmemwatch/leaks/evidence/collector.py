@@ -5,7 +5,6 @@ A collection changes the run, so it is recorded. What the C library holds is ask
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import itertools
 import mmap
@@ -23,7 +22,7 @@ from kerasmemwatch.leaks.evidence.cycles import Cycle, find_cycle
 from kerasmemwatch.leaks.evidence.places import Place, calling_line
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file
-from kerasmemwatch.probes.heap import malloc_info_reader
+from kerasmemwatch.probes.heap import c_function, malloc_info_reader
 
 __all__ = ["Collected", "Moment", "collect", "full_collections", "in_use_bytes", "rss_bytes", "switched_off_at", "trim"]
 
@@ -146,11 +145,8 @@ def _top_bytes() -> int | None:
 
 def trim() -> bool:
     """Have glibc give back free memory; ``False`` where there is no such function."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        malloc_trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
+    malloc_trim = c_function("malloc_trim")
+    if malloc_trim is None:
         return False
     malloc_trim(0)
     return True
