@@ -64,7 +64,7 @@ def test_tensors_whose_name_there_was_no_time_to_find_are_told() -> None:
     for looks in ((look(100, before), look(200, nameless)), (look(200, nameless),)):
         leak = only(find_causes(case(*looks)))
         assert (leak.cause, leak.where, leak.trace) == ("retained_tensors", "", ())
-        assert leak.evidence.startswith("A list, (no time was left to find its name) holds 200 tensors")
+        assert leak.evidence.startswith("A list, whose name was not found, holds 200 tensors")
         assert leak.fix.endswith("or empty the list at each epoch's end")
     # One look at what isn't as large as the growth is too little, and so is what nothing in Python refers to.
     assert find_causes(case(look(200, replace(nameless, num_bytes=80_000)))) == ()
@@ -345,6 +345,18 @@ def test_tapes_that_tensorflow_keeps_are_not_in_a_name_of_the_users() -> None:
     assert find_causes(case(look(200, piles=(pile,)))) == ()
     made = Made(py_functions=300, tapes=300, steps=300, tape_bytes=1000.0)
     assert only(find_causes(case(look(200, piles=(pile,)), made=made))).cause == "tape_cache"
+
+
+def test_objects_whose_name_there_was_no_time_to_find_are_told() -> None:
+    cut = Chain(None, (Step("", "Node", "__main__", None),), is_cut=True)
+    leak = only(find_causes(case(look(200, piles=(Pile("object", "Node", "__main__", 400, 200, cut),)))))
+    assert (leak.cause, leak.where, leak.trace) == ("python_objects", "", ())
+    assert leak.evidence == (
+        "400 objects of class Node are alive, 200 of them new since memory grows. What holds them was not found."
+    )
+    assert leak.fix.startswith("Let go of each Node when it is done")
+    nowhere = replace(cut, is_cut=False)  # all was searched, and nothing of the user's holds them
+    assert find_causes(case(look(200, piles=(Pile("object", "Node", "__main__", 400, 200, nowhere),)))) == ()
 
 
 def test_what_holds_many_is_named_though_more_is_on_the_way() -> None:

@@ -7,6 +7,7 @@ import gc
 import inspect
 import itertools
 import sys
+import threading
 import weakref
 from collections import deque
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from kerasmemwatch.attribution.variables.live_objects import hashable
 from kerasmemwatch.leaks.evidence import heap as heap_module
+from kerasmemwatch.leaks.evidence import roots as roots_module
 from kerasmemwatch.leaks.evidence.chains import find_chain, place_of
 from kerasmemwatch.leaks.evidence.collector import Moment, collect
 from kerasmemwatch.leaks.evidence.containers import Contents, containers
@@ -27,7 +29,7 @@ from kerasmemwatch.leaks.evidence.models import follow_models
 from kerasmemwatch.leaks.evidence.piles import class_name, find_piles
 from kerasmemwatch.leaks.evidence.places import Place, adding_line, calling_line, chained_lines
 from kerasmemwatch.leaks.evidence.plain import estimated_bytes
-from kerasmemwatch.leaks.evidence.roots import untracked_locals, user_roots
+from kerasmemwatch.leaks.evidence.roots import Root, untracked_locals, user_roots
 
 kept_by_the_module: list[Any] = []
 
@@ -308,6 +310,45 @@ def test_a_way_may_go_by_a_closure() -> None:
         chain = find_chain(heap, function()[0], user_roots(sys._getframe()), {})
     assert chain.root is not None and (chain.root.kind, chain.root.name) == ("local", "function")
     assert [step.access for step in chain.steps] == ["", "closes over kept", "[0]"]
+
+
+def test_a_way_may_begin_in_a_function_that_another_thread_runs() -> None:
+    begun, end = threading.Event(), threading.Event()
+    made = [Tensor(1)]
+
+    def write(rows: list[Any]) -> None:
+        begun.set()
+        end.wait(60)
+
+    writer = threading.Thread(target=write, args=([made[0]],))
+    writer.start()
+    try:
+        assert begun.wait(60)
+        with Heap(()) as heap:
+            roots = {key: root for key, root in user_roots(sys._getframe()).items() if key != id(made)}
+            chain = find_chain(heap, made[0], roots, {})
+    finally:
+        end.set()
+        writer.join()
+    assert chain.root is not None and (chain.root.scope, chain.expression) == ("write", "rows[0]")
+
+
+class CallbackOfFunctions:
+    """Such as Keras' ``LambdaCallback``."""
+
+    def __init__(self, function: Any) -> None:
+        self.on_epoch_end = function
+
+
+def test_a_librarys_callback_is_a_way_to_the_functions_that_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {"sys": sys}
+    monkeypatch.setattr(roots_module, "file_of", lambda module: functools.__file__ if module else "")
+    code = "def begin(self): return sys._getframe()\n"
+    exec(compile(code, "/keras/callback_list.py", "exec"), made)
+    functions = [CallbackOfFunctions(closing_over()), CallbackOfFunctions(len)]
+    found = user_roots(made["begin"](SimpleNamespace(callbacks=functions)))
+    assert found[id(functions[0])] == Root("callback", "CallbackOfFunctions", __name__, __file__)
+    assert id(functions[1]) not in found
 
 
 def test_code_without_a_module_has_globals_too() -> None:

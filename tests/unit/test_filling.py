@@ -142,11 +142,17 @@ def one_call(stage: str, rate: float, **changed: Any) -> Series:
 
 
 def test_what_a_predict_keeps_is_told_from_a_leak() -> None:
-    results = kept_results(STEPS, 4.0 * KIB)
+    results = kept_results(STEPS, None, 4.0 * KIB)
     found = judge(one_call("predict", 4 * KIB, filling=results))
     assert found.verdict == "filling"
     assert found.explanation.endswith("as this predict keeps its results until it ends: 2.3 MiB so far")
     assert judge(one_call("predict", 8 * KIB)).verdict == "too short to tell"  # its results are unknown
+
+
+def test_what_many_predicts_leave_is_none_of_their_results() -> None:
+    calls = 1.0 + STEPS // 4
+    one = replace(one_call("predict", 4 * KIB, filling=kept_results(STEPS, calls, 4.0 * KIB)), calls=calls)
+    assert judge(one).verdict == "growing"
 
 
 @pytest.mark.parametrize("caches", [(), (MIB,), (None,), None])
@@ -154,7 +160,7 @@ def test_what_a_predict_keeps_is_told_from_a_leak() -> None:
 def test_one_call_by_itself_is_never_growing(stage: str, caches: tuple[int | None, ...] | None) -> None:
     # Its prefetch buffer may fill for hundreds of rows, and a single call has no second pass to tell.
     assert judge(one_call(stage, 4 * KIB, caches=caches)).verdict != "growing"
-    assert judge(one_call(stage, 8 * KIB, filling=kept_results(STEPS, 4.0 * KIB))).verdict != "growing"
+    assert judge(one_call(stage, 8 * KIB, filling=kept_results(STEPS, None, 4.0 * KIB))).verdict != "growing"
 
 
 # -- from a recording --------------------------------------------------------------------------------------------

@@ -23,12 +23,14 @@ _CAUSES = {
 
 
 def piled(case: Case) -> Iterator[LeakFinding]:
-    """A finding for each class whose objects pile up, and that a name of the user's holds."""
+    """A finding for each class whose objects pile up, and that a name of the user's holds as far as is known."""
     look = case.look
     if look is None:
         return
     for pile in look.piles:
-        if pile.chain is None or pile.chain.root is None or (pile.chain.is_librarys and pile.place is None):
+        if pile.chain is None or (pile.chain.is_librarys and pile.place is None):
+            continue
+        if pile.chain.root is None and not (pile.chain.is_cut and pile.kind == "object"):
             continue
         cause, issue, confidence = _CAUSES[pile.kind]
         name = pile.chain.holder(pile.count)
@@ -55,6 +57,8 @@ def _alive(pile: Pile) -> str:
 
 
 def _known(pile: Pile) -> str:
+    if pile.chain is not None and pile.chain.is_cut:
+        return " What holds them was not found."
     return {
         "tape": " A tape keeps every value that its gradients need.",
         "open tape": " It stays open between steps, so it keeps what every step computes.",
@@ -65,6 +69,8 @@ def _known(pile: Pile) -> str:
 def _fix(pile: Pile, name: str) -> str:
     if pile.chain is not None and pile.chain.is_finalizers:
         return FINALIZER_FIX
+    if not name:
+        return f"Let go of each {pile.class_name} when it is done, and of attributes that lead to it, such as a parent."
     return {
         "open tape": f"Open a tape in each step, with tf.GradientTape() as {name}: ..., and take its gradient there.",
         "tape": f"Take the gradient and let go of the tape: del tape; don't keep tapes in {name}.",

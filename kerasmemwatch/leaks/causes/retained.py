@@ -155,7 +155,7 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
     size = f"{about}{format_bytes(each.num_bytes)}"
     who = f"{name} ({each.container})"
     if _is_nameless(each):
-        who = f"A {each.container}, (no time was left to find its name)"
+        who = f"A {each.container}, whose name was not found,"
     holds = f"{who} holds {each.count:,} {_things(each)}: {size}."
     if not each.container:
         holds = f"{each.count:,} {_things(each)} are alive: {size}, not in one container. {name} leads to one of them."
@@ -211,7 +211,7 @@ def _things(each: Contents) -> str:
 
 def _trace(each: Contents) -> tuple[TraceLink, ...]:
     if each.chain is None or each.chain.root is None:
-        return ()  # there was no time to follow what holds it
+        return ()  # it was not found what holds it
     if each.kind == "object":
         return trace_of(each.chain, each.like, "one of many", each.count)
     if not each.container:

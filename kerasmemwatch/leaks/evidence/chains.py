@@ -59,7 +59,7 @@ class Chain:
     Attributes:
         root: Where it begins; ``None`` if nothing leads to the object that the collector sees.
         steps: The objects from the root's value to the object.
-        is_cut: Whether the time was up before a root was found.
+        is_cut: Whether the search ended, for lack of time or too far away, before a root was found.
     """
 
     root: Root | None
@@ -133,7 +133,7 @@ def find_chain(heap: Heap | Referrers, target: Any, roots: Mapping[int, Root], r
         frontier = sorted(following, key=lambda each: (_rank(each), alike[type(each)]))[:_MAX_FRONTIER]
         if not frontier or beyond > _MAX_BEYOND_LIBRARY or heap.is_late:
             break
-    return library or Chain(None, (_step("", target),), is_cut=bool(frontier) and heap.is_late)
+    return library or Chain(None, (_step("", target),), is_cut=bool(frontier))
 
 
 def place_of(chain: Chain, *, assigned: bool = True) -> Place | None:

@@ -1,4 +1,4 @@
-"""Names in user code that hold objects: globals of modules, and locals of the running functions."""
+"""Names in user code that hold objects: globals of modules, and locals of the functions that run in any thread."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import gc
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from kerasmemwatch.compat.keras import GLOBAL_STATE
@@ -88,7 +89,7 @@ def user_roots(frame: FrameType | None) -> dict[int, Root]:
     No frame and no value is kept.
 
     Args:
-        frame: Innermost frame of the stack to read.
+        frame: Innermost frame of this thread's stack to read; those of others are read as a whole.
     """
     found: dict[int, Root] = {}
     for name, module in sys.modules.copy().items():
@@ -102,7 +103,9 @@ def user_roots(frame: FrameType | None) -> dict[int, Root]:
     for callback in _running_callbacks(frame):
         kind = type(callback)
         file = file_of(sys.modules.get(kind.__module__))
-        if is_user_file(file) or not file:
+        if is_library_file(file):  # such as Keras' LambdaCallback
+            file = next((each for each in _files_of_functions(callback) if is_user_file(each)), file)
+        if not is_library_file(file):
             found.setdefault(id(callback), Root("callback", kind.__name__, kind.__module__, file))
     for code, name, value in _locals(frame):
         if not name.startswith((".", "__")):
@@ -142,7 +145,13 @@ def untracked_locals(frame: FrameType | None) -> list[Any]:
 
 
 def _locals(frame: FrameType | None) -> Iterator[tuple[CodeType, str, Any]]:
-    """Local values of the users' functions that are running."""
+    """Local values of the users' functions that are running, in other threads, too."""
+    own = threading.get_ident()
+    for stack in (frame, *(other for thread, other in sys._current_frames().items() if thread != own)):
+        yield from _locals_of(stack)
+
+
+def _locals_of(frame: FrameType | None) -> Iterator[tuple[CodeType, str, Any]]:
     while frame is not None:
         code = frame.f_code
         if code.co_flags & _OPTIMIZED and is_user_file(code.co_filename) and not _has_taken_locals(code):
@@ -168,6 +177,11 @@ def _forget(values: dict[str, Any]) -> None:
     # such as a debugger, may have the copy, too.
     if not _FROZEN_LOCALS and sys.getrefcount(values) <= 4:
         values.clear()
+
+
+def _files_of_functions(value: Any) -> list[str]:
+    """The files of the functions among an object's own attributes."""
+    return [each.__code__.co_filename for each in (attributes_of(value) or {}).values() if type(each) is FunctionType]
 
 
 def _running_callbacks(frame: FrameType | None) -> Iterator[Any]:

@@ -107,6 +107,15 @@ class CacheReadings:
         return Filling(np.interp(steps, at, held), full)
 
 
-def kept_results(steps: NDArray[Any], per_step: float) -> Filling | None:
-    """What one ``predict`` keeps until it ends; ``None`` without rows."""
-    return Filling(per_step * (steps - steps[0]).astype(float), are_results=True) if len(steps) else None
+def kept_results(steps: NDArray[Any], calls: NDArray[Any] | None, per_step: float) -> Filling | None:
+    """What each ``predict`` keeps until it ends; ``None`` without rows.
+
+    Args:
+        steps: ``int[num_rows]``.
+        calls: ``float[num_rows]``, the number of each row's call; ``None`` if all are of one.
+        per_step: Bytes that it keeps of a step.
+    """
+    if not len(steps):
+        return None
+    begins = np.zeros(len(steps), int) if calls is None else np.searchsorted(calls, calls)
+    return Filling(per_step * (steps - steps[begins]).astype(float), are_results=True)

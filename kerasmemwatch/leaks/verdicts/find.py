@@ -124,7 +124,7 @@ def _filling(run: RunInfo, samples: Samples, device: str) -> Filling | None:
     results = facts.get("predict_results_bytes")
     computes_on = next((each.name for each in run.devices if each.name.startswith("GPU")), "CPU:0")
     if results is not None and stages is not None and np.all(stages == "predict") and device == computes_on:
-        return kept_results(steps, results)
+        return kept_results(steps, samples.get("call"), results)
     if not device.startswith("CPU"):
         return None
     read = zip(facts.get("dataset_caches_read_steps", ()), facts.get("dataset_caches_held_bytes", ()), strict=False)

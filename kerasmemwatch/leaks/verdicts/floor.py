@@ -33,7 +33,13 @@ def windows(num_rows: int, fewest: int) -> Iterator[slice]:
 
 def floor_rises(values: Floats) -> Floats:
     """By how much the minimum rises from each quarter of the rows to the next."""
-    return np.diff([part.min() for part in np.array_split(values, NUM_PARTS)])
+    return np.diff(np.minimum.reduceat(values, _begins(len(values))))
+
+
+def _begins(count: int) -> NDArray[np.int64]:
+    """Where each quarter begins, of at least 4 values: the first ones have one more if they are not even."""
+    numbers, (size, more) = np.arange(NUM_PARTS), divmod(count, NUM_PARTS)
+    return numbers * size + np.minimum(numbers, more)
 
 
 def falls_back(values: Floats, start: int) -> bool:
@@ -65,7 +71,7 @@ def is_rising(x: Floats, values: Floats, least_rate: float) -> bool:
     """
     rises = floor_rises(values)
     # Of few values, the first parts have one more than the last.
-    paces = rises / [len(part) for part in np.array_split(values, NUM_PARTS)[:-1]]
+    paces = rises / np.diff(_begins(len(values)))
     mean = float(paces.mean())
     if paces[0] > paces[1] > paces[2] and paces[2] < _SLOWED_SHARE * paces[0]:
         return False

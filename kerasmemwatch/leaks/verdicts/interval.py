@@ -33,30 +33,34 @@ def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
     x, y = (np.add.reduceat(values, blocks[:-1]) / lengths for values in (x - x[0], y - y[0]))
     count, correlation = len(x), 0.0
     x = x - x.mean()
+    lines = np.array([np.ones(count), x, y])
     for _ in range(_ROUNDS):
-        rate, offset, _ = _fitted(x, y, correlation)
+        rate, offset, _ = _fitted(lines, correlation)
         residuals = y - offset - rate * x
         square = float(residuals @ residuals)
         if square <= 1e-24 * float(y @ y):
             return rate, rate, rate
         seen = float(residuals[1:] @ residuals[:-1]) / square
         correlation = min(_MAX_CORRELATION, seen + (3 + 4 * seen) / count)
-    rate, _, error = _fitted(x, y, correlation)
+    rate, _, error = _fitted(lines, correlation)
     reach = _quantile(count - 2) * error
     return rate, rate - reach, rate + reach
 
 
-def _fitted(x: Floats, y: Floats, correlation: float) -> tuple[float, float, float]:
-    """Slope, offset and the slope's standard error of a line whose errors follow each other with a correlation."""
-    first = (1 - min(1.0, correlation**2)) ** 0.5
-    ones, x, y = (
-        np.concatenate([values[:1] * first, values[1:] - correlation * values[:-1]])
-        for values in (np.ones(len(x)), x, y)
-    )
-    a, b, c = float(ones @ ones), float(ones @ x), float(x @ x)
+def _fitted(lines: Floats, correlation: float) -> tuple[float, float, float]:
+    """Slope, offset and the slope's standard error of a line whose errors follow each other with a correlation.
+
+    Args:
+        lines: ``float64[3, num_points]``: ones, ``x`` and ``y``.
+    """
+    freed = lines.copy()
+    freed[:, 0] *= (1 - min(1.0, correlation**2)) ** 0.5
+    freed[:, 1:] -= correlation * lines[:, :-1]
+    ones, x, y = freed
+    (a, b, ones_y), (_, c, x_y) = (freed[:2] @ freed.T).tolist()
     determinant = a * c - b * b
-    offset = (c * float(ones @ y) - b * float(x @ y)) / determinant
-    rate = (a * float(x @ y) - b * float(ones @ y)) / determinant
+    offset = (c * ones_y - b * x_y) / determinant
+    rate = (a * x_y - b * ones_y) / determinant
     residuals = y - offset * ones - rate * x
     variance = float(residuals @ residuals) / (len(x) - 2) * a / determinant
     return rate, offset, max(0.0, variance) ** 0.5
