@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ __all__ = [
     "to_samples",
 ]
 
+# Parts of fewer rows are joined before they are made into columns.
+_SHORT = 256
 # No counter reaches it.
 INT64_BOUND = 2.0**63
 
@@ -58,7 +61,7 @@ def to_samples(parts: Iterable[tuple[Layout, Rows]]) -> Samples:
 
     Chunks of different layouts (a run resumed on another machine) are aligned by name; missing values are unknown.
     """
-    parts = [part for part in parts if len(part[1])]
+    parts = list(_merged(part for part in parts if len(part[1])))
     plain = {column.name: column for column in ALWAYS if column.width is None}
     widths = dict(plain)
     for layout, _ in parts:
@@ -90,6 +93,15 @@ def column_indices(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]
             groups[column.name] = list(range(start, start + column.size))
         start += column.size
     return groups
+
+
+def _merged(parts: Iterable[tuple[Layout, Rows]]) -> Iterator[tuple[Layout, Rows]]:
+    """Join short parts of one layout that follow each other: each fit of many may have left one."""
+    for (layout, is_short), group in itertools.groupby(parts, key=lambda part: (part[0], len(part[1]) < _SHORT)):
+        if is_short:
+            yield layout, np.concatenate([rows for _, rows in group])
+        else:
+            yield from group
 
 
 def _joined(parts: Sequence[tuple[Layout, Rows]], column: Column) -> Rows:

@@ -6,6 +6,8 @@ transposed and compressed with zlib (which also checks them). The run's descript
 
 from __future__ import annotations
 
+import functools
+import json
 import struct
 import zlib
 from collections.abc import Mapping
@@ -43,6 +45,8 @@ VERSION = 1
 MAX_VALUES = 512
 # A full journal, or a traced step. No chunk is larger, so a small file cannot claim all memory.
 MAX_DECODED_BYTES = 32 * 1024**2
+# Values that are decoded in one go: small chunks as a whole, large ones column by column to spare memory.
+_AT_ONCE = 8192
 
 
 def layout_to_json(layout: Layout) -> list[list[Any]]:
@@ -56,7 +60,16 @@ def layout_from_json(raw: object) -> Layout:
     Raises:
         ValueError: If it is not a layout, or has more values than a row may have.
     """
-    columns = checked(tuple[tuple[Any, ...], ...], raw, "layout")
+    try:
+        text = json.dumps(raw)
+    except RecursionError as error:
+        raise ValueError("columns nested too deeply") from error
+    return _layout_of(text)
+
+
+@functools.lru_cache(8)  # a run of many short fits has a chunk of each, all alike
+def _layout_of(text: str) -> Layout:
+    columns = checked(tuple[tuple[Any, ...], ...], json.loads(text), "layout")
     if len(columns) > MAX_VALUES or any(len(column) != 3 for column in columns):
         raise ValueError(f"{len(columns)} columns for at most {MAX_VALUES}, or some without a width and a kind")
     layout = tuple(
@@ -135,10 +148,12 @@ def decode_rows(payload: bytes) -> tuple[Layout, Rows]:
         raise
     except (ValueError, KeyError, struct.error) as error:
         raise RecordingFormatError(f"Expected a chunk of rows. Received {len(payload)} bytes: {error}.") from error
-    rows = np.empty((num_rows, len(whole)))
-    for index, is_whole in enumerate(whole):
-        integers = _unpack(planes[index])
-        rows[:, index] = integers if is_whole else integers.view(np.float64)
+    rows, are_whole = np.empty((num_rows, len(whole))), np.array(whole, bool)
+    size = max(1, _AT_ONCE // max(1, num_rows))
+    for begin in range(0, len(whole), size):
+        some = slice(begin, begin + size)
+        integers = _unpack(planes[some])
+        rows[:, some] = np.where(are_whole[some, np.newaxis], integers, integers.view(np.float64)).T
     return layout, rows
 
 
@@ -192,5 +207,7 @@ def _pack(integers: NDArray[np.int64]) -> bytes:
     return zigzag(np.diff(integers, prepend=np.int64(0))).view(np.uint8).reshape(-1, 8).T.tobytes()
 
 
-def _unpack(plane: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.cumsum(unzigzag(np.ascontiguousarray(plane.T).view(np.uint64).ravel()), dtype=np.int64)
+def _unpack(planes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """``int64[num_columns, num_rows]`` of ``uint8[num_columns, 8, num_rows]``."""
+    naturals = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(np.uint64)[..., 0]
+    return np.cumsum(unzigzag(naturals), axis=1, dtype=np.int64)
