@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from forks import run_forked
 
@@ -162,6 +164,13 @@ def test_growth_judges_a_few_programs_and_finds_what_is_added(tmp_path: Path) ->
     assert tried >= 3 and count > tried / 2
     held, judged, made = (sum(each) for each in zip(*found["coverage"].values(), strict=True))
     assert made == judged == 200 and held >= 150
+
+
+def test_a_series_that_stands_still_or_grows_evenly_counts_for_the_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    intervals = importlib.import_module("_growth_intervals")
+    found = intervals._covered([np.full(400, 64.0 * MIB)] * 20, np.random.default_rng(0))
+    assert (found.made, found.judged, found.held) == (20, 20, 20)
 
 
 def test_a_released_model_leaves_nothing_on_the_device() -> None:
