@@ -17,9 +17,9 @@ VERDICTS: tuple[Verdict, ...] = (
     "steady",
     "too short to tell",
 )
+UNITS: tuple[Unit, ...] = ("step", "epoch", "fit", "evaluate", "predict", "model")
 # What may be kept, as a multiple of what a series gains that is not sure to grow.
 _ABOUT_AS_MUCH = 0.5, 3.0
-UNITS: tuple[Unit, ...] = ("step", "epoch", "fit", "evaluate", "predict", "model")
 
 
 @dataclass(frozen=True)

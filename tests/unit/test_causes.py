@@ -58,7 +58,7 @@ def test_tensors_that_pile_up_are_named_with_their_line() -> None:
     assert leak.confidence is not None and leak.confidence > 0.9
 
 
-def test_tensors_whose_name_there_was_no_time_to_find_are_told() -> None:
+def test_tensors_whose_name_was_not_found_are_told() -> None:
     nameless = replace(HELD, chain=Chain(None, (LIST,), is_cut=True), place=None)
     before = replace(HELD, count=100, num_bytes=100_000, chain=None)
     for looks in ((look(100, before), look(200, nameless)), (look(200, nameless),)):
@@ -347,7 +347,7 @@ def test_tapes_that_tensorflow_keeps_are_not_in_a_name_of_the_users() -> None:
     assert only(find_causes(case(look(200, piles=(pile,)), made=made))).cause == "tape_cache"
 
 
-def test_objects_whose_name_there_was_no_time_to_find_are_told() -> None:
+def test_objects_whose_name_was_not_found_are_told() -> None:
     cut = Chain(None, (Step("", "Node", "__main__", None),), is_cut=True)
     leak = only(find_causes(case(look(200, piles=(Pile("object", "Node", "__main__", 400, 200, cut),)))))
     assert (leak.cause, leak.where, leak.trace) == ("python_objects", "", ())

@@ -333,6 +333,14 @@ def test_a_way_may_begin_in_a_function_that_another_thread_runs() -> None:
     assert chain.root is not None and (chain.root.scope, chain.expression) == ("write", "rows[0]")
 
 
+class Linked:
+    def __init__(self, after: Any) -> None:
+        self.after = after
+
+    def follow(self, *_: Any) -> Any:
+        return self.after
+
+
 class CallbackOfFunctions:
     """Such as Keras' ``LambdaCallback``."""
 
@@ -345,10 +353,19 @@ def test_a_librarys_callback_is_a_way_to_the_functions_that_it_calls(monkeypatch
     monkeypatch.setattr(roots_module, "file_of", lambda module: functools.__file__ if module else "")
     code = "def begin(self): return sys._getframe()\n"
     exec(compile(code, "/keras/callback_list.py", "exec"), made)
-    functions = [CallbackOfFunctions(closing_over()), CallbackOfFunctions(len)]
+    functions = [CallbackOfFunctions(closing_over()), CallbackOfFunctions(len), CallbackOfFunctions(Linked(1).follow)]
     found = user_roots(made["begin"](SimpleNamespace(callbacks=functions)))
     assert found[id(functions[0])] == Root("callback", "CallbackOfFunctions", __name__, __file__)
-    assert id(functions[1]) not in found
+    assert id(functions[1]) not in found and id(functions[2]) in found
+
+
+def test_what_is_too_far_from_any_name_is_not_said_to_be_held_by_none() -> None:
+    last = Linked(None)
+    first = functools.reduce(lambda after, _: Linked(after), range(500), last)
+    with Heap(()) as heap:
+        roots = {key: root for key, root in user_roots(sys._getframe()).items() if key == id(first)}
+        chain = find_chain(heap, last, roots, {})
+    assert chain.root is None and chain.is_cut
 
 
 def test_code_without_a_module_has_globals_too() -> None:

@@ -149,6 +149,15 @@ def test_what_a_predict_keeps_is_told_from_a_leak() -> None:
     assert judge(one_call("predict", 8 * KIB)).verdict == "too short to tell"  # its results are unknown
 
 
+def test_each_predict_keeps_its_own_results_only() -> None:
+    steps = np.arange(1, 7)
+    resumed = np.array([1.0, 1.0, 2.0, 2.0, 1.0, 1.0])
+    for calls, held in ((resumed, [0, 8, 0, 8, 0, 8]), (0 * resumed + np.nan, [0, 8, 16, 24, 32, 40])):
+        found = kept_results(steps, calls, 8.0)
+        assert found is not None and found.held.tolist() == held
+    assert kept_results(steps[:0], None, 8.0) is None
+
+
 def test_what_many_predicts_leave_is_none_of_their_results() -> None:
     calls = 1.0 + STEPS // 4
     one = replace(one_call("predict", 4 * KIB, filling=kept_results(STEPS, calls, 4.0 * KIB)), calls=calls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -170,6 +171,14 @@ def test_unknown_fields_of_a_chunk_are_left_alone() -> None:
 def test_layout_round_trip() -> None:
     layout = (Column("a"), Column("b", 3), Column("c", 1, integer=False))
     assert layout_from_json(json.loads(json.dumps(layout_to_json(layout)))) == layout
+
+
+def test_a_layout_that_is_nested_too_deeply_is_no_layout() -> None:
+    nested: list[object] = []
+    for _ in range(5 * sys.getrecursionlimit()):
+        nested = [nested]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        layout_from_json(nested)
 
 
 # -- descriptions ----------------------------------------------------------------------------------------------

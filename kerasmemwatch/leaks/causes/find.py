@@ -38,12 +38,8 @@ _KEPT_BY_TENSORFLOW: tuple[Callable[[Case], Iterator[LeakFinding]], ...] = (
 _BESIDE = {"variables_accumulate": ("models_accumulate",), "python_objects": ("retained_tensors", "retained_arrays")}
 
 
-def find_causes(case: Case, *, is_last: bool = False) -> tuple[LeakFinding, ...]:
-    """Apply every rule; what the user can change comes before what is TensorFlow's own.
-
-    Args:
-        is_last: Whether all evidence is there, so that what is left is outside Python.
-    """
+def find_causes(case: Case) -> tuple[LeakFinding, ...]:
+    """Apply every rule; what the user can change comes before what is TensorFlow's own."""
     if is_of_children(case):
         return tuple(worker_processes(case))
     if is_waiting(case):

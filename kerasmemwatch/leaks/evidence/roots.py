@@ -11,7 +11,7 @@ import sysconfig
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 from kerasmemwatch.compat.keras import GLOBAL_STATE
@@ -180,8 +180,9 @@ def _forget(values: dict[str, Any]) -> None:
 
 
 def _files_of_functions(value: Any) -> list[str]:
-    """The files of the functions among an object's own attributes."""
-    return [each.__code__.co_filename for each in (attributes_of(value) or {}).values() if type(each) is FunctionType]
+    """The files of the functions and methods among an object's own attributes."""
+    held = (each.__func__ if type(each) is MethodType else each for each in (attributes_of(value) or {}).values())
+    return [each.__code__.co_filename for each in held if type(each) is FunctionType]
 
 
 def _running_callbacks(frame: FrameType | None) -> Iterator[Any]:

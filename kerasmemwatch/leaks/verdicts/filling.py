@@ -112,10 +112,12 @@ def kept_results(steps: NDArray[Any], calls: NDArray[Any] | None, per_step: floa
 
     Args:
         steps: ``int[num_rows]``.
-        calls: ``float[num_rows]``, the number of each row's call; ``None`` if all are of one.
+        calls: ``float[num_rows]``, the number of each row's call, NaN if unknown; ``None`` if all are of one.
         per_step: Bytes that it keeps of a step.
     """
     if not len(steps):
         return None
-    begins = np.zeros(len(steps), int) if calls is None else np.searchsorted(calls, calls)
+    numbers = np.zeros(len(steps)) if calls is None else np.nan_to_num(calls)
+    is_first = np.diff(numbers, prepend=numbers[:1]) != 0  # a process that resumes a run counts its calls anew
+    begins = np.maximum.accumulate(np.where(is_first, np.arange(len(steps)), 0))
     return Filling(per_step * (steps - steps[begins]).astype(float), are_results=True)

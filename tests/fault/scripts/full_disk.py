@@ -58,11 +58,11 @@ if not full_from:
 train(recorder, 500, fill_up)
 end_fit(recorder)
 found = {"recorded while full": good_rows(recorder.snapshot().samples)}
-if not full_from:
-    found["event files while full"] = len(event_files_that_stay())
-else:
+if full_from:
     found["stored while full"] = good_rows(load(log_dir).samples)
     found["notes while full"] = list(load(log_dir).run.notes)
+else:
+    found["event files while full"] = len(event_files_that_stay())
 found["messages while full"] = list(messages.texts)
 allow(hard)
 recorder.flush()
