@@ -16,7 +16,7 @@ from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
 from kerasmemwatch.analysis.steps.shown_step import shown_step
 from kerasmemwatch.analysis.steps.step_devices import device_names, headed, steps_on
-from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth, worker_name
+from kerasmemwatch.leaks.verdicts.find import HEAP, WAITS, find_growth, worker_name
 from kerasmemwatch.records.ending import Ending
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
@@ -160,10 +160,18 @@ def make_findings(
     endings = tuple(ending for ending in ended if ending is not None)
     found = kind(run, samples, peak, held, growth, notes=notes, workers=each, inventory=held, endings=endings)
     growth = confirmed(with_calls(growth, run.call_growth), run.leaks)
-    growth = tuple(each for each in growth if each.is_growing or not each.series.startswith(HEAP))
+    growth = _without_hints(growth)
     found = replace(found, leaks=run.leaks, growth=with_remedy(growth, run.leaks))
     steps = headed(steps, peak.device)
     return _explained(found, steps, shown_step(peak, [s for s in steps if s.timeline.device == peak.device] or steps))
+
+
+def _without_hints(growth: Sequence[Growth]) -> tuple[Growth, ...]:
+    """The heap is told only if it grows, or if garbage comes and goes in it that no other series shows."""
+    others = [each for each in growth if not each.series.startswith(HEAP)]
+    is_shown = any(each.is_growing or each.verdict == WAITS for each in others)
+    told = {"growing"} if is_shown else {"growing", WAITS}
+    return tuple(each for each in growth if each in others or each.verdict in told)
 
 
 def _explained(found: F, steps: tuple[TracedStep, ...], step: TracedStep | None) -> F:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kerasmemwatch.names import shortened
@@ -93,16 +93,18 @@ def with_remedy(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple
 
 
 def confirmed(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple[Growth, ...]:
-    """Verdicts that were too short to tell, and are growing because what the user's code keeps explains the rise."""
+    """Verdicts that were too short to tell, and are growing because what is kept explains the rise."""
     leaks = tuple(leaks)
-    return tuple(
-        replace(each, verdict="growing", explanation=f"Growing: {_rest(each)}; what your code keeps explains it")
-        if each.verdict == "too short to tell"
-        and each.since_step is not None
-        and any(leak.explains(each) for leak in leaks)
-        else each
-        for each in growth
-    )
+    return tuple(_confirmed(each, leaks) for each in growth)
+
+
+def _confirmed(growth: Growth, leaks: Sequence[LeakFinding]) -> Growth:
+    may_grow = growth.verdict == "too short to tell" and growth.since_step is not None
+    leak = next((leak for leak in leaks if leak.explains(growth)), None) if may_grow else None
+    if leak is None:
+        return growth
+    whose = "your code" if leak.whose == "yours" else leak.whose.removesuffix("'s")
+    return replace(growth, verdict="growing", explanation=f"Growing: {_rest(growth)}; what {whose} keeps explains it")
 
 
 def _rest(growth: Growth) -> str:

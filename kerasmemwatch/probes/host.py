@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HostProbe"]
 
+_OWN_EVERY = 4
 _PEAK_RSS = re.compile(rb"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 
 
@@ -56,6 +57,7 @@ class HostProbe:
         self._proc_root = proc_root
         self._cgroup_root = cgroup_root
         self._pid: int | None = None
+        self._num_slow = 0
 
     def open(self) -> None:
         """Bind the fast reader to this process, unless it is bound already.
@@ -85,11 +87,19 @@ class HostProbe:
         self._pid = pid
 
     def epoch_end(self) -> Sequence[float]:
-        """Read ``slow_columns``: three floats, NaN for figures that this system does not report."""
+        """Read ``slow_columns``: three floats, NaN for figures that this system does not report.
+
+        Where there are children, this process's own USS is read only now and then: it takes longer than theirs, and
+        less often would tell too late that they grow.
+        """
         import psutil
 
         process = psutil.Process()
-        return _peak_rss(self._proc_root, process), _uss(process), _children_uss(process)
+        children = process.children(recursive=True)
+        is_own_due = not children or self._num_slow % _OWN_EVERY == 0
+        self._num_slow += 1
+        uss = _uss(process) if is_own_due else UNKNOWN
+        return _peak_rss(self._proc_root, process), uss, _total_uss(children)
 
     def close(self) -> None:
         """Release the open file. May be called twice, or never: the file is closed with the probe."""
@@ -163,12 +173,12 @@ def _peak_rss(proc_root: Path, process: psutil.Process) -> float:
     return float(match[1]) * KIB if match else UNKNOWN
 
 
-def _children_uss(process: psutil.Process) -> float:
+def _total_uss(children: Sequence[psutil.Process]) -> float:
     """Sum over all descendants. USS, because RSS would count the pages shared with us once for each."""
     import psutil
 
     total = 0.0
-    for child in process.children(recursive=True):
+    for child in children:
         try:
             total += _uss(child)
         except psutil.NoSuchProcess:

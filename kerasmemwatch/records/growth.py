@@ -123,9 +123,13 @@ class LeakFinding:
     trace: tuple[TraceLink, ...] = ()
 
     def explains(self, growth: Growth) -> bool:
-        """Whether the user's code keeps about as much as a series gains, or more: RSS uses free memory first."""
+        """Whether what is kept gains about as much as a series, or more: RSS uses free memory first.
+
+        What TensorFlow or Keras keep explains it only if each part of it has a known size, as compiled programs have.
+        """
         low, high = _ABOUT_AS_MUCH
-        if self.whose != "yours" or not self.bytes_per_step or not growth.bytes_per_step:
+        is_known = self.whose == "yours" or self.cause == "compiled_programs"
+        if not is_known or not self.bytes_per_step or not growth.bytes_per_step:
             return False
         return low <= self.bytes_per_step / growth.bytes_per_step <= high
 

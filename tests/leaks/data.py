@@ -211,7 +211,7 @@ def pool_that_keeps_batches(fixed: bool) -> Any:
 
     signature = tf.TensorSpec((32, 16)), tf.TensorSpec((32, 1))
     data = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return lambda callbacks: model.fit(data, steps_per_epoch=40, epochs=160, verbose=0, callbacks=callbacks)
+    return lambda callbacks: model.fit(data, steps_per_epoch=40, epochs=240, verbose=0, callbacks=callbacks)
 
 
 @innocent("run")

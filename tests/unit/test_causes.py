@@ -138,6 +138,8 @@ def test_what_is_too_short_to_tell_is_explained_if_it_rises_and_nothing_else_gro
     assert suspicious([maybe, replace(GROWING, verdict="steady")]) == (maybe,)
     assert suspicious([maybe, GROWING]) == (GROWING,)
     assert suspicious([replace(maybe, since_step=None)]) == ()
+    garbage = replace(HOST, series="host_malloc_bytes", verdict="waits for the collector")
+    assert suspicious([garbage, HOST]) == (HOST,) and suspicious([garbage]) == (garbage,)
 
 
 def test_only_what_the_user_keeps_makes_a_rise_sure() -> None:
@@ -200,6 +202,20 @@ def test_models_kept_by_histories() -> None:
     assert "kept.append(history.history)" in leak.fix
     assert [link.verdict for link in leak.trace] == ["expected", "unknown", "suspect", "stuck"]
     assert leak.trace[-1].words == "._model Sequential x20"
+
+
+@pytest.mark.parametrize(
+    ("count", "collections", "is_told"),
+    [(20, 10, True), (20, 9, False), (16, 20, True), (15, 20, False)],
+    ids=["all live", "they may wait for the collector", "nearly all", "too few"],
+)
+def test_models_that_nearly_all_live_make_a_rise_sure(count: int, collections: float, is_told: bool) -> None:
+    maybe = replace(GROWING, series="host_malloc_bytes", verdict="too short to tell", bytes_per_step=150.0)
+    rises = replace(RISES, calls=20, models=20, collections=collections)
+    found = look(200, models=Models(count, 1000 * count, (kept(LIST, MODEL),)))
+    leaks = find_causes(case(found, growth=maybe, rises=rises))
+    assert [(each.cause, each.bytes_per_step) for each in leaks] == [("models_accumulate", 100.0)] * is_told
+    assert find_causes(case(found, growth=replace(maybe, bytes_per_step=900.0), rises=rises)) == ()
 
 
 @pytest.mark.parametrize(("more", "is_told"), [(None, False), (0, False), (20, True)])
@@ -304,6 +320,16 @@ def test_what_one_collection_gives_back_waits_for_the_collector(rises: Rises, fi
     assert leak.cause == "waits_for_collector" and fix in leak.fix
     [growth] = with_remedy([replace(GROWING, explanation="Growing: it grows")], [leak])
     assert growth.verdict == "waits for the collector" and fix in growth.explanation
+
+
+def test_garbage_of_the_heap_is_measured_there() -> None:
+    garbage = replace(GROWING, series="host_malloc_bytes", verdict="waits for the collector")
+    freed = Collected(5000, {"CPU:0": 10}, rss_bytes=0, heap_bytes=150_000)
+    leak = only(find_causes(case(growth=garbage, rises=replace(RISES, collections=0), collected=freed)))
+    assert leak.cause == "waits_for_collector" and "gave back 146.5 KiB. Until then" in leak.evidence
+    # What a device lost is not all.
+    leak = only(find_causes(case(collected=replace(WAITS, heap_bytes=16 * 2**20))))
+    assert "gave back 146.5 KiB, and 16.0 MiB of the host's heap. Until then" in leak.evidence
 
 
 def test_a_cycle_of_the_users_is_named_with_its_line() -> None:
@@ -515,6 +541,21 @@ def test_programs_of_models_that_xla_compiles_are_kept() -> None:
     leak = only(find_causes(case(look(200, is_compiled=True), growth=HOST, rises=rises)))
     assert (leak.cause, leak.unit, leak.rate) == ("compiled_programs", "model", 20_000)
     assert only(find_causes(case(look(200), growth=HOST, rises=rises))).cause == "native"
+
+
+@pytest.mark.parametrize(
+    ("models", "mib", "is_told"),
+    [(5, 9, True), (4, 9, False), (5, 1, False), (5, 50, False)],
+    ids=["as programs", "too few", "too small", "too large"],
+)
+def test_programs_have_a_size_that_makes_a_rise_sure(models: int, mib: int, is_told: bool) -> None:
+    maybe = replace(HOST, verdict="too short to tell", explanation="Too short to tell: host RSS rises by 1, in jumps")
+    maybe = replace(maybe, bytes_per_step=mib * 2**20 * models / RISES.steps)
+    leaks = find_causes(case(look(200, is_compiled=True), growth=maybe, rises=replace(RISES, models=models)))
+    assert [each.cause for each in leaks] == ["compiled_programs"] * is_told
+    if is_told:
+        [growth] = confirmed([maybe], leaks)
+        assert growth.explanation == "Growing: host RSS grows by 1; what TensorFlow keeps explains it"
 
 
 PLACES = {name: Place("train.py", line, name) for line, name in enumerate(("tables", "names", "seeds", "py_functions"))}

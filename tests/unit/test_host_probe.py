@@ -185,6 +185,13 @@ def test_children_are_summed(
     assert slow(probe)["host_children_uss_bytes"] == pytest.approx(expected, abs=0, nan_ok=True)
 
 
+def test_children_are_read_more_often_than_what_takes_longer(probe: HostProbe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [SimpleNamespace(memory_full_info=uss(10))])
+    read = [slow(probe) for _ in range(9)]
+    assert [number for number, each in enumerate(read) if not math.isnan(each["host_uss_bytes"])] == [0, 4, 8]
+    assert {each["host_children_uss_bytes"] for each in read} == {10.0}
+
+
 def test_own_uss_is_unknown_without_permission(probe: HostProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil.Process, "memory_full_info", lambda self: raising(psutil.AccessDenied(1))())
     assert math.isnan(slow(probe)["host_uss_bytes"])

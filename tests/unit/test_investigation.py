@@ -221,6 +221,15 @@ def test_the_cycle_is_sought_at_once_where_the_rows_tell(world: World) -> None:
     assert world.done == ["count", "collect with cycles"]
 
 
+def test_garbage_of_the_heap_is_collected_and_no_object_is_looked_at(world: World) -> None:
+    garbage: dict[str, Any] = {"series": "host_malloc_bytes", "verdict": "waits for the collector"}
+    world.collected = [Collected(900, heap_bytes=100)]
+    world.explain(100, **garbage)
+    assert world.explain(200, steps=7.0, **garbage) == []  # Python has just collected
+    assert world.explain(300, **garbage) == [] and world.done == ["count", "collect with cycles"]
+    assert world.explain(400, **garbage) == [] and world.done == ["count", "collect with cycles"]
+
+
 def test_what_waits_no_more_is_looked_for(world: World) -> None:
     world.count_s, world.look_s = 0.2, 0.3
     world.collected = [Collected(900, {"CPU:0": 90_000}), Collected(300, {"CPU:0": 9_000})]

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kerasmemwatch.analysis.findings import Findings, make_findings
+from kerasmemwatch.leaks.verdicts.collector import room_is_used_again
 from kerasmemwatch.leaks.verdicts.find import find_growth
 from kerasmemwatch.leaks.verdicts.floor import is_rising
 from kerasmemwatch.leaks.verdicts.judge import judge
+from kerasmemwatch.leaks.verdicts.judged_rows import judged_rows
 from kerasmemwatch.leaks.verdicts.series import Series
 from kerasmemwatch.leaks.verdicts.sure_rise import adds_each_time, rises_surely
-from kerasmemwatch.records.growth import UNITS, VERDICTS, OwnRise
+from kerasmemwatch.records.growth import UNITS, VERDICTS, Growth, OwnRise
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.units import KIB, MIB, format_bytes
@@ -314,6 +317,15 @@ def test_room_that_a_collection_makes_is_used_again(seed: int) -> None:
     assert still.verdict == "growing"
 
 
+@pytest.mark.parametrize(("every", "expected"), [(4, False), (40, True)])
+def test_frequent_collections_leave_too_little_garbage_to_explain_growth(every: int, expected: bool) -> None:
+    """A jump that most of a rise came with, and rows of which most stand still."""
+    rows = np.arange(160)
+    series_of_it = series(500 * MIB + 15 * MIB * (rows >= 30), kind="host", collections=rows // every + 5.0)
+    growth = Growth("host_rss_bytes", "growing", 150 * KIB, "step", None, None, None, None, 150 * KIB, "", 160)
+    assert room_is_used_again(growth, series_of_it, judged_rows(series_of_it), 20) == expected
+
+
 def test_little_by_the_call_may_be_garbage_until_a_collection_has_run() -> None:
     values, none = 300 * MIB + 100 * KIB * (np.arange(1000) // 5), np.zeros(1000)
     found = judge(fits(values, steps=5, kind="host", collections=none))
@@ -534,6 +546,28 @@ def test_the_heap_only_asks_for_a_cause() -> None:
     assert found.rate == pytest.approx(256 * KIB, rel=0.2)
     still = {**columns, "host_malloc_bytes": np.where(np.isnan(heap), heap, 600.0 * MIB)}
     assert find_growth(RunInfo("run", 0.0), Samples(still)) == ()
+
+
+@pytest.mark.parametrize(("per_step", "is_told"), [(90 * KIB, True), (50 * KIB, False)])
+def test_much_garbage_that_comes_and_goes_in_the_heap_is_told(per_step: int, is_told: bool) -> None:
+    """RSS does not show it: the C library keeps what a collection freed."""
+    steps, since = np.arange(1, 301), 161
+    collections = (steps > 60) + 1.0 * (steps >= since)
+    garbage = per_step * (steps - 1.0 - 60 * (steps > 60) - 100 * (steps >= since))
+    columns = {"step": steps, "stage": np.full(300, "train"), "epoch": (steps - 1.0) // 50}
+    columns |= {"host_malloc_bytes": 100 * MIB + garbage, "gc_full_collections": collections}
+    found = find_growth(RunInfo("run", 0.0), Samples(columns))
+    assert [(each.verdict, each.unit, each.since_step) for each in found] == (
+        [("waits for the collector", "step", since)] if is_told else []
+    )
+    assert not found or found[0].rate == pytest.approx(per_step)
+    rss = {**columns, "host_rss_bytes": 500.0 * MIB + np.zeros(300)}
+    told = make_findings(Findings, RunInfo("run", 0.0), Samples(rss)).growth
+    assert [each.verdict for each in told] == ["steady", *["waits for the collector"] * is_told]
+    # Growth of RSS is told alone.
+    grown = {**columns, "host_rss_bytes": 500 * MIB + 200 * KIB * steps}
+    told = make_findings(Findings, RunInfo("run", 0.0), Samples(grown)).growth
+    assert [(each.series, each.verdict) for each in told] == [("host_rss_bytes", "growing")]
 
 
 @pytest.mark.parametrize("num_ends", range(4, 13))

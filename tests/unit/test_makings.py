@@ -186,7 +186,8 @@ def test_shapes_of_calls_are_counted_from_when_they_are_asked_for(library: Any) 
     made.count_shapes()
     for size in (1, 2, 2, 3):
         assert context.call_function("step", [tensor(size), tensor(size, is_data=False), "other"], 1) == "step"
-    context.call_function("step", [tensor(3), tensor(9, is_data=False)], num_outputs=1)
+    # What a function captures comes after its arguments, and is not looked at.
+    context.call_function("step", [tensor(3), *[tensor(9, is_data=False)] * 5, tensor(7)], num_outputs=1)
     made.mark(10)
     # A function's first call has no shape that is new to it.
     assert (made.since(0).calls, made.since(0).shapes, made.since(0).has_onednn) == (5, 2, False)
@@ -196,6 +197,39 @@ def test_shapes_of_calls_are_counted_from_when_they_are_asked_for(library: Any) 
     assert library.Context.call_function is original
     made.count_shapes()
     assert library.Context.call_function is original
+
+
+def test_shapes_of_some_calls_are_counted_before_memory_is_known_to_grow(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(size: int) -> None:
+        tensor = SimpleNamespace(shape=(size,), dtype=SimpleNamespace(is_numpy_compatible=True))
+        library.Context().call_function("step", [tensor], 1)
+
+    original = library.Context.call_function
+    made = counting()
+    made.count_some_shapes()
+    assert library.Context.call_function is original  # without oneDNN nobody asks
+    monkeypatch.setattr(makings, "_has_onednn", lambda: True)
+    made.count_some_shapes()
+    for size in range(70):
+        call(size)
+    made.mark(70)
+    assert (made.since(0).calls, made.since(0).shapes) == (10, 9)
+    made.count_shapes()
+    for size in range(100, 110):
+        call(size)
+    made.mark(80)
+    assert (made.since(0).calls, made.since(0).shapes) == (20, 19)
+    made.close()
+    assert library.Context.call_function is original
+    made = counting()
+    made.count_some_shapes()
+    for size in range(14):
+        call(size)
+    made.mark(90)
+    assert made.since(0).calls == 2
+    made.close()
 
 
 def test_where_the_library_is_not_loaded_nothing_is_counted(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:

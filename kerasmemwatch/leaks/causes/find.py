@@ -45,7 +45,8 @@ def find_causes(case: Case) -> tuple[LeakFinding, ...]:
     if is_waiting(case):
         return tuple(waits_for_collector(case))
     if not case.is_told:
-        return tuple(each for rule in (retained, models) for each in rule(case) if each.explains(case.main))
+        rules = (retained, models, compiled_programs)
+        return tuple(each for rule in rules for each in rule(case) if each.explains(case.main))
     found = [finding for rule in _RULES for finding in rule(case)]
     if any(each.cause == "retracing" for each in found):
         found = [each for each in found if each.cause != "graphs_pinned" or each.unit != "step"]

@@ -96,8 +96,8 @@ def onednn_cache(case: Case) -> Iterator[LeakFinding]:
         return
     yield case.finding(
         "onednn_cache",
-        f"{made.shapes:,} of {made.calls:,} calls of traced functions had new argument shapes. On a CPU, oneDNN caches "
-        "what it prepares for each shape. No graph grows with it.",
+        f"{made.shapes:,} of {made.calls:,} calls of traced functions that were looked at had new argument shapes. "
+        "On a CPU, oneDNN caches what it prepares for each shape. No graph grows with it.",
         "Pad to a few sizes; or set TF_ENABLE_ONEDNN_OPTS=0 before Python starts, which tells whether it is the cause.",
         0.6,
         known_issue="tensorflow #38742",

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import trace_of
 from kerasmemwatch.leaks.evidence.chains import Chain
+from kerasmemwatch.leaks.evidence.models import Models
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.units import format_bytes
 
 __all__ = ["models"]
 
-_FEWEST, _FEWEST_BY_STEP = 3, 8
+_FEWEST, _FEWEST_BY_STEP, _NEARLY_ALL = 3, 8, 0.8
 
 
 def models(case: Case) -> Iterator[LeakFinding]:
@@ -40,7 +41,10 @@ def models(case: Case) -> Iterator[LeakFinding]:
     elif is_made:
         held += f" {found.more:,} of them are new since objects were first counted."
     chain = found.chains[0] if found.chains else None
-    per_step = None if more is None or look is None else more * each_bytes / max(1, look.step - case.looks[0].step)
+    if more is not None and look is not None:
+        per_step: float | None = more * each_bytes / max(1, look.step - case.looks[0].step)
+    else:
+        per_step = each_bytes * case.rises_then.models / case.rises_then.steps if _are_kept(case, found) else None
     yield LeakFinding(
         cause="models_accumulate",
         evidence=held,
@@ -55,6 +59,13 @@ def models(case: Case) -> Iterator[LeakFinding]:
         whose="Keras'" if _is_global_state(chain) else "yours",
         trace=trace_of(chain, reason="alive, though another model trains", count=found.count - 1),
     )
+
+
+def _are_kept(case: Case, found: Models) -> bool:
+    """Whether nearly all models that were trained live, and not because Python's collector has not run."""
+    rises = case.rises_then
+    is_collected = case.collected is not None or rises.collections >= rises.models / 2
+    return is_collected and rises.steps > 0 and rises.models >= _FEWEST and found.count >= _NEARLY_ALL * rises.models
 
 
 def _holder(chain: Chain | None) -> str:

@@ -7,17 +7,23 @@ from collections.abc import Iterator
 from kerasmemwatch.leaks.causes.case import Case, at
 from kerasmemwatch.leaks.causes.trace import OUTSIDE
 from kerasmemwatch.records.growth import LeakFinding, TraceLink
-from kerasmemwatch.units import format_bytes
+from kerasmemwatch.units import MIB, format_bytes
 
 __all__ = ["compiled_programs", "filling_cache", "malloc_retention", "native"]
 
 _LEAST_SHARE, _FEWEST_FITS = 0.4, 3
+# What XLA's programs of one small model take on a CPU is 9 MiB: a rise of so much for each may be theirs.
+_FEWEST_PROGRAMS, _PROGRAM_BYTES = 5, (2 * MIB, 40 * MIB)
 
 
 def compiled_programs(case: Case) -> Iterator[LeakFinding]:
     """A finding if models that XLA compiles are made again and again."""
     look, rises = case.look, case.rises
     if not case.is_host or look is None or not look.is_compiled or not rises.models >= _FEWEST_FITS:
+        return
+    least, most = _PROGRAM_BYTES
+    is_likely = rises.models >= _FEWEST_PROGRAMS and least <= case.grown_bytes / rises.models <= most
+    if not (case.is_told or is_likely):
         return
     yield case.finding(
         "compiled_programs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kerasmemwatch.leaks.causes.case import Case, at
+from kerasmemwatch.leaks.verdicts.find import is_garbage_of_heap
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.units import format_bytes
 
@@ -30,7 +31,7 @@ def waits_for_collector(case: Case) -> Iterator[LeakFinding]:
         assert found is not None and released is not None
         evidence = (
             f"One full collection found {found.num_objects:,} unreachable objects and gave back "
-            f"{format_bytes(released)}. Until then none had run for {case.rises.steps:,.0f} steps."
+            f"{format_bytes(released)}{_beside(case)}. Until then none had run for {case.rises.steps:,.0f} steps."
         )
         fix, confidence = _remedy(case), 0.95
     issue = "tensorflow #33009" if _calls_often(case) else "" if case.collector_on else "tensorflow #14181"
@@ -72,7 +73,13 @@ def released_bytes(case: Case) -> int | None:
         return None
     if case.main.series.startswith("device"):
         return case.collected.device_bytes.get(case.main.series.rpartition(" ")[2])
-    return case.collected.rss_bytes
+    return case.collected.heap_bytes if is_garbage_of_heap(case.main) else case.collected.rss_bytes
+
+
+def _beside(case: Case) -> str:
+    """What it gave back of the heap, where that is more than what the growing series lost."""
+    heap, released = None if case.collected is None else case.collected.heap_bytes, released_bytes(case) or 0
+    return f", and {format_bytes(heap)} of the host's heap" if heap is not None and heap > 2 * released else ""
 
 
 def _calls_often(case: Case) -> bool:

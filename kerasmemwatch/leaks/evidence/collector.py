@@ -22,7 +22,7 @@ from kerasmemwatch.leaks.evidence.cycles import Cycle, find_cycle
 from kerasmemwatch.leaks.evidence.places import Place, calling_line
 from kerasmemwatch.leaks.evidence.reads import file_of
 from kerasmemwatch.leaks.evidence.roots import is_user_file
-from kerasmemwatch.probes.heap import c_function, malloc_info_reader
+from kerasmemwatch.probes.heap import c_function, heap_bytes_reader, malloc_info_reader
 
 __all__ = ["Collected", "Moment", "collect", "full_collections", "in_use_bytes", "rss_bytes", "switched_off_at", "trim"]
 
@@ -37,6 +37,7 @@ class Collected:
         num_objects: Unreachable objects that it found.
         device_bytes: Bytes in use given back, by device.
         rss_bytes: RSS given back by the collection; ``None`` if unknown.
+        heap_bytes: Bytes of the C library's heap freed by it; ``None`` if unknown.
         malloc_bytes: RSS that the C library had kept though it was free, given back by ``malloc_trim`` before the
             collection; ``None`` if it was not called or there is none.
         top_bytes: How much of that was at the end of the C library's main heap, from where it gives memory back by
@@ -48,6 +49,7 @@ class Collected:
     num_objects: int
     device_bytes: Mapping[str, int] = field(default_factory=dict)
     rss_bytes: int | None = None
+    heap_bytes: int | None = None
     malloc_bytes: int | None = None
     top_bytes: int | None = None
     threads: int = 0
@@ -67,15 +69,16 @@ def collect(devices: Sequence[str], *, is_host: bool, cycles: bool = True) -> Co
         return None
     first, top = rss_bytes(), _top_bytes() if is_host else None
     trimmed = is_host and trim()
-    rss, in_use, threads = rss_bytes(), in_use_bytes(devices), _threads()
+    rss, heap, in_use, threads = rss_bytes(), _heap_bytes(), in_use_bytes(devices), _threads()
     found, cycle = _unreachable() if cycles else (gc.collect(), None)
     if trimmed:
         trim()
-    after, after_rss = in_use_bytes(devices), rss_bytes()
+    after, after_heap, after_rss = in_use_bytes(devices), _heap_bytes(), rss_bytes()
     return Collected(
         found,
         {name: before - after[name] for name, before in in_use.items() if name in after},
         None if rss is None or after_rss is None else rss - after_rss,
+        None if heap is None or after_heap is None else int(heap - after_heap),
         None if not trimmed or first is None or rss is None else first - rss,
         top,
         max(0, threads - _threads()),
@@ -136,6 +139,11 @@ def in_use_bytes(devices: Sequence[str]) -> dict[str, int]:
         except (MissingNameError, AttributeError, TypeError, ValueError, RuntimeError):
             continue
     return found
+
+
+def _heap_bytes() -> float | None:
+    read = heap_bytes_reader()
+    return None if read is None else read()
 
 
 def _top_bytes() -> int | None:

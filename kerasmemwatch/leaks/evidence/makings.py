@@ -1,7 +1,8 @@
 """Counts of what TensorFlow keeps for ever once it is made, though no Python object holds it.
 
 These are lookup tables, and kernels of eager operations: one for each new name of a variable, and for each seed that an
-operation draws. Hooks count them as they are made, and shapes of functions' arguments where memory is known to grow.
+operation draws. Hooks count them as they are made, and shapes of functions' arguments: of some calls, and of all where
+memory is known to grow.
 None of the hooked functions makes operations, so no stack that TensorFlow keeps has our functions in it.
 """
 
@@ -41,6 +42,10 @@ _MAX_MARKS, _MAX_DEPTH = 64, 100
 _NEWEST, _NEWEST_TAPES = 200, 20
 # The place of each of so many is noted, then that of one in so many: a step may draw hundreds of seeds.
 _ALL_PLACES, _ONE_IN = 500, 16
+# Of so many calls the shapes of one are counted: a prime, as a step may call several functions in turn.
+_SOME_CALLS = 7
+# Arguments come before the variables that a function captures, of which there may be hundreds: 2 us each.
+_FIRST_INPUTS = 6
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Made:
         seeds: Seeds that eager operations drew under a global seed.
         py_functions: Eager Python functions that became operations.
         tapes: Tapes that TensorFlow's cache for such functions keeps.
-        calls: Calls of traced functions, since shapes are counted.
+        calls: Calls of traced functions whose shapes were counted.
         shapes: Those of them with shapes of arguments that no earlier one had.
         steps: Steps meanwhile.
         places: The user's line that made most of the newest, by the name of the field.
@@ -101,9 +106,15 @@ class Makings:
             self._leave = weakref.finalize(self, _hooks.leave)
             self._leave.atexit = False
 
+    def count_some_shapes(self) -> None:
+        """Begin to count shapes of some calls of functions, if oneDNN runs them: 2 us a call on average."""
+        if self._leave is not None and _has_onednn():
+            _hooks.add(CALL_FUNCTION, _counting_shapes)
+
     def count_shapes(self) -> None:
-        """Begin to count shapes, too, which takes some 10 us a call of a function."""
+        """Begin to count those of all, which takes some 10 us a call."""
         if self._leave is not None:
+            _hooks.one_in = 1
             _hooks.add(CALL_FUNCTION, _counting_shapes)
 
     def close(self) -> None:
@@ -156,6 +167,7 @@ class _Hooks:
         self.num_users = 0
         self.names: set[int] = set()
         self.shapes: set[int] = set()
+        self.one_in = _SOME_CALLS
         self._counts: Counter[str] = Counter()
         self._newest: dict[str, deque[tuple[int, str, int]]] = {}
         self._restore: list[tuple[Name, Any, Any]] = []
@@ -202,6 +214,7 @@ class _Hooks:
         self._restore.clear()
         self.names.clear()
         self.shapes.clear()
+        self.one_in = _SOME_CALLS
 
     def count_call(self, frame: FrameType, *, is_new: bool) -> None:
         self._counts["calls"] += 1
@@ -260,10 +273,13 @@ def _counting_names(original: Any) -> Any:
 
 
 def _counting_shapes(original: Any) -> Any:
+    number = itertools.count().__next__
+
     @functools.wraps(original)
     def hooked(context: Any, name: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if _hooks.num_users and len(_hooks.shapes) < _MAX_SHAPES:
-            data = [each for each in inputs if EAGER_TENSOR.is_that_of(each) and each.dtype.is_numpy_compatible]
+        if _hooks.num_users and not number() % _hooks.one_in and len(_hooks.shapes) < _MAX_SHAPES:
+            first = inputs[:_FIRST_INPUTS]
+            data = [each for each in first if EAGER_TENSOR.is_that_of(each) and each.dtype.is_numpy_compatible]
             key, function = hash((name, *(str(each.shape) for each in data))), hash(name)
             # A function that is called for the first time is new, not its shapes.
             _hooks.count_call(sys._getframe(1), is_new=key not in _hooks.shapes and function in _hooks.shapes)

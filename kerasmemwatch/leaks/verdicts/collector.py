@@ -13,11 +13,13 @@ from kerasmemwatch.leaks.verdicts.series import Kind, Series
 from kerasmemwatch.leaks.verdicts.signs import Sign
 from kerasmemwatch.records.growth import Growth
 
-__all__ = ["given_back", "may_be_garbage", "num_collections", "room_is_used_again"]
+__all__ = ["given_back", "may_be_garbage", "newest_collection", "num_collections", "room_is_used_again"]
 
 # What collections give back, as a share of what had grown, so that garbage explains the growth.
 _GIVEN_BACK = 0.75
 _FEWEST_BETWEEN = 10
+# Where full collections run as often, the garbage between two of them is too little to explain growth.
+_LONGEST_WAIT = 0.1
 # Memory that grew by less than this share of its pace since a collection uses what that freed.
 _USED_AGAIN, _ROWS_COMPARED, _FEWEST_SINCE = 0.5, 20, 40
 # What a collection gives back is garbage worth a word from here on: bytes.
@@ -50,6 +52,9 @@ def room_is_used_again(growth: Growth, series: Series, rows: JudgedRows, first: 
     if not num_collections(series, rows, first) or growth.bytes_per_step is None:
         return False
     events = _events(series, rows, first)
+    waits = np.diff([first, *events, len(rows)])
+    if waits.max() <= _LONGEST_WAIT * (len(rows) - first):
+        return False
     events = events[(events - first >= _ROWS_COMPARED) & (len(rows) - events >= _FEWEST_SINCE)]
     if not len(events):
         return False
@@ -67,8 +72,16 @@ def _events(series: Series, rows: JudgedRows, first: int) -> NDArray[np.intp]:
     return first + 1 + np.flatnonzero(np.diff(series.collections[rows.rows[first:]]) > 0)
 
 
+def newest_collection(series: Series, rows: JudgedRows) -> int:
+    """The first row after the newest full collection; the first of all if none ran."""
+    events = _events(series, rows, 0)
+    return int(events[-1]) if len(events) else 0
+
+
 def given_back(series: Series, rows: JudgedRows, first: int) -> Sign | None:
     """The longest rise between two full collections, if they give back what grew; ``None`` if they don't.
+
+    Of the heap it is the largest.
 
     Args:
         first: The first row after warm-up.
@@ -83,7 +96,8 @@ def given_back(series: Series, rows: JudgedRows, first: int) -> Sign | None:
     ends = [float(rows.y[max(end - _ROWS_COMPARED, begin) : end].min()) for begin, end in spans]
     grown = [max(0.0, ends[index] - begins[index]) for index in range(len(events))]
     given = [max(0.0, ends[index] - begins[index + 1]) for index in range(len(events)) if grown[index]]
-    longest = int(np.argmax(np.diff(edges)))
+    # RSS and devices have much else in a row: the longest rise has most rows to tell. The heap's is best where largest.
+    longest = int(np.argmax(grown)) if series.kind == "heap" else int(np.argmax(np.diff(edges)))
     rise = np.arange(edges[longest], edges[longest + 1])
     if max(grown) < _WORTH_A_WORD[series.kind] or len(rise) < _FEWEST_BETWEEN:
         return None

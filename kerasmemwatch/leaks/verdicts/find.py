@@ -15,10 +15,11 @@ from kerasmemwatch.records.growth import Growth, OwnRise
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Samples
 
-__all__ = ["CHILDREN", "HEAP", "find_growth", "series_of", "worker_name"]
+__all__ = ["CHILDREN", "HEAP", "WAITS", "find_growth", "is_garbage_of_heap", "series_of", "worker_name"]
 
 CHILDREN = "host_children_uss_bytes"
 HEAP = "host_malloc_bytes"
+WAITS = "waits for the collector"
 _DEVICE, _RSS, _USS = "device_in_use_bytes", "host_rss_bytes", "host_uss_bytes"
 # Rows before and after a look of ours that are compared.
 _AROUND = 20
@@ -40,6 +41,11 @@ def _is_worth_a_word(growth: Growth) -> bool:
     if growth.series.startswith(HEAP):
         return growth.since_step is not None
     return not (growth.series.startswith((_USS, CHILDREN)) and growth.verdict == "too short to tell")
+
+
+def is_garbage_of_heap(growth: Growth) -> bool:
+    """Whether a verdict tells of garbage in the heap, which RSS does not show."""
+    return growth.series.startswith(HEAP) and growth.verdict == WAITS
 
 
 def series_of(run: RunInfo, samples: Samples, workers: Sequence[tuple[RunInfo, Samples]] = ()) -> Iterator[Series]:

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from kerasmemwatch.leaks.verdicts.collector import given_back, may_be_garbage, num_collections, room_is_used_again
+from kerasmemwatch.leaks.verdicts.collector import (
+    given_back,
+    may_be_garbage,
+    newest_collection,
+    num_collections,
+    room_is_used_again,
+)
 from kerasmemwatch.leaks.verdicts.floor import NUM_PARTS, floor_rises
 from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of, judged_rows
@@ -17,6 +23,7 @@ from kerasmemwatch.leaks.verdicts.signs import FEWEST_ROWS, Sign, least_rate, si
 from kerasmemwatch.leaks.verdicts.units_of_growth import in_unit
 from kerasmemwatch.leaks.verdicts.words import Seen, explained
 from kerasmemwatch.records.growth import Growth, Verdict
+from kerasmemwatch.units import MIB
 
 __all__ = ["judge"]
 
@@ -27,6 +34,8 @@ _SETTLED_SHARE = 0.4
 _SURE_OF_HOST = 0.3
 # What else training adds beside a cache, as a share of it.
 _CACHE_OVERHEAD = 1.25
+# Garbage in the heap is told from here on, because RSS may not show it: bytes.
+_GARBAGE_TOLD = 8 * MIB
 
 
 def judge(series: Series) -> Growth:
@@ -79,7 +88,11 @@ def judge(series: Series) -> Growth:
 
 def _waiting(found: Growth, series: Series, rows: JudgedRows, sign: Sign) -> Growth:
     found = replace(in_unit(found, series, rows, sign), verdict="waits for the collector")
-    return explained(found, Seen(is_garbage=True))
+    found = explained(found, Seen(is_garbage=True))
+    if series.kind != "heap" or float(np.ptp(rows.y[sign.at])) < _GARBAGE_TOLD:
+        return found
+    # Of a hint, only what has a step is told: here the first since the newest collection.
+    return replace(found, since_step=int(series.steps[rows.rows[newest_collection(series, rows)]]))
 
 
 def _growing(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign], *, least_share: float) -> Growth | None:

@@ -20,6 +20,7 @@ from kerasmemwatch.leaks.evidence.look import Look, take_look
 from kerasmemwatch.leaks.evidence.models import Models, follow_models
 from kerasmemwatch.leaks.evidence.piles import count_classes
 from kerasmemwatch.leaks.evidence.places import Place
+from kerasmemwatch.leaks.verdicts.find import is_garbage_of_heap
 from kerasmemwatch.probes.children import Child, list_children
 from kerasmemwatch.records.growth import LeakFinding
 from kerasmemwatch.sampling.recorder import Recorder
@@ -112,6 +113,9 @@ class Investigation:
         if self._classes is None and not self._count(suspicion, recorder):
             # A first verdict may be of a start that has not settled, and a look is dear.
             return ()
+        is_of_heap = is_garbage_of_heap(case.main)
+        if is_of_heap and case.rises.steps < _FEWEST_STEPS:
+            return ()  # Python has just collected
         if self._waits and not self._looks:
             # It waited for the collector, which has run since.
             found = self._cycle(case, suspicion, recorder)
@@ -126,6 +130,8 @@ class Investigation:
             if is_waiting(case):
                 self._waits = True
                 return find_causes(case)
+        if is_of_heap:
+            return ()  # it comes and goes: no object alive explains it
         self._look_if_due(case, suspicion, recorder, frame, model)
         grown_then = None if case.collected is not None else self._grown_then
         return find_causes(

@@ -12,7 +12,7 @@ from kerasmemwatch.errors import MemoryGrowthError
 from kerasmemwatch.leaks.causes.case import rises_of
 from kerasmemwatch.leaks.evidence.collector import Moment
 from kerasmemwatch.leaks.evidence.makings import Makings
-from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth
+from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth, is_garbage_of_heap
 from kerasmemwatch.records.growth import Growth, LeakFinding
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.recorder import Recorder
@@ -110,6 +110,7 @@ class LeakSearch:
                 growth = suspicious(find_growth(recorder.run, samples))
             self.due_step = max(step + _FEWEST_MORE, int(step * _MORE))
             self._is_suspicious = bool(growth)
+            self._makings.count_some_shapes()
             if growth:
                 rises = rises_of(samples, growth[0].since_step)
                 made = self._makings.since(growth[0].since_step or 0)
@@ -148,6 +149,8 @@ def suspicious(growth: Iterable[Growth]) -> tuple[Growth, ...]:
     """
     growth = tuple(growth)
     found = [each for each in growth if each.verdict in _SUSPICIOUS]
+    # Garbage in the heap may be beside other growth, which it does not explain.
+    found = [each for each in found if not is_garbage_of_heap(each)] or found
     found = found or [each for each in growth if each.verdict == "too short to tell" and each.since_step is not None]
     host = max((each.bytes_per_step or 0.0 for each in found if each.series.startswith("host")), default=0.0)
 
