@@ -230,6 +230,15 @@ def test_garbage_of_the_heap_is_collected_and_no_object_is_looked_at(world: Worl
     assert world.explain(400, **garbage) == [] and world.done == ["count", "collect with cycles"]
 
 
+def test_garbage_of_the_heap_is_measured_though_other_growth_was_collected_for(world: World) -> None:
+    world.collected = [Collected(5, {"CPU:0": 10}), Collected(900, heap_bytes=190_000)]
+    world.held, world.look_s = None, 0.2
+    world.explain(100)
+    assert world.explain(200) == [] and world.done[-1] == "look"
+    found = world.explain(400, verdict="waits for the collector", series="host_malloc_bytes", steps=200.0)
+    assert found == ["waits_for_collector"] and world.done[-1] == "collect with cycles"
+
+
 def test_what_waits_no_more_is_looked_for(world: World) -> None:
     world.count_s, world.look_s = 0.2, 0.3
     world.collected = [Collected(900, {"CPU:0": 90_000}), Collected(300, {"CPU:0": 9_000})]

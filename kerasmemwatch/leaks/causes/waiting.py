@@ -60,8 +60,9 @@ def waits_for_collector(case: Case) -> Iterator[LeakFinding]:
 
 def is_waiting(case: Case) -> bool:
     """Whether a collection that was run now gave most of the growth back."""
-    # Looks are taken after a collection that did not explain the growth.
-    if case.looks or case.grown_then is not None or not case.is_told:
+    # Looks are taken after a collection that did not explain the growth; at garbage of the heap none is taken.
+    has_looked = bool(case.looks) and not is_garbage_of_heap(case.main)
+    if has_looked or case.grown_then is not None or not case.is_told:
         return False
     released = released_bytes(case)
     return released is not None and released >= _LEAST_BYTES and released >= _LEAST_SHARE * case.grown_bytes

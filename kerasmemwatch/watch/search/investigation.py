@@ -37,15 +37,12 @@ _FEWEST_STEPS, _FEWEST_MODELS = 8, 3
 _COLLECTION_COUNTS, _LOOK_COUNTS = 1.75, 3.0
 _LOOK_AGAIN = 1.4
 _MAX_FAILURES = 2
+_WHY = "to look for causes of growth"
 _TRIMMED = "the C library was asked to give back free memory"
 
 
 class Investigation:
-    """Explains growth of one series of rows, such as a run's.
-
-    Attributes:
-        has_collected: Whether a full collection was run, unless the user switched the collector off.
-    """
+    """Explains growth of one series of rows, such as a run's."""
 
     def __init__(self) -> None:
         self._allowance, self._own_rss = Allowance(), OwnRss()
@@ -65,7 +62,8 @@ class Investigation:
         self._rises_then = Rises()
         self._collected: Collected | None = None
         self._grown_then: float | None = None
-        self.has_collected = self._waits = self._has_sought_cycle = False
+        self._waits = self._has_sought_cycle = False
+        self._collected_for: set[bool] = set()  # garbage of the heap, or other growth
         self._off_at: Place | None = None
         self._classes: Mapping[str, int] | None = None
         self._graphs: GraphSizes | None = None
@@ -76,6 +74,11 @@ class Investigation:
     def has_counted(self) -> bool:
         """Whether live objects were counted once, so that the next suspicion is looked at."""
         return self._classes is not None
+
+    @property
+    def has_collected(self) -> bool:
+        """Whether a full collection was run, unless the user switched the collector off."""
+        return bool(self._collected_for)
 
     @property
     def has_looked(self) -> bool:
@@ -121,10 +124,15 @@ class Investigation:
             found = self._cycle(case, suspicion, recorder)
             if found is not None:
                 return found
-        elif not self.has_collected and not case.rises.collections > 0 and self._allowance.left_s >= self._collection_s:
+        elif (
+            is_of_heap not in self._collected_for
+            and not case.rises.collections > 0
+            and self._allowance.left_s >= self._collection_s
+        ):
             # A cycle takes a second collection, after which a look is still to be possible unless the rows tell.
             look_s = 0.0 if case.main.verdict == "waits for the collector" else self._look_s
             cycles = self._allowance.left_s >= 2 * self._collection_s + look_s
+            self._collected_for.add(is_of_heap)
             self._collected = self._collect(case, suspicion, recorder, cycles=cycles)
             case = replace(case, collected=self._collected)
             if is_waiting(case):
@@ -134,16 +142,8 @@ class Investigation:
             return ()  # it comes and goes: no object alive explains it
         self._look_if_due(case, suspicion, recorder, frame, model)
         grown_then = None if case.collected is not None else self._grown_then
-        return find_causes(
-            replace(
-                case,
-                looks=self._looks,
-                models=self._models,
-                rises_then=self._rises_then,
-                collected=self._collected,
-                grown_then=grown_then,
-            )
-        )
+        case = replace(case, looks=self._looks, models=self._models, rises_then=self._rises_then)
+        return find_causes(replace(case, collected=self._collected, grown_then=grown_then))
 
     def _case(self, suspicion: Suspicion) -> Case:
         is_on = gc.isenabled()
@@ -217,9 +217,8 @@ class Investigation:
         self._rises_then = case.rises
 
     def _collect(
-        self, case: Case, suspicion: Suspicion, recorder: Recorder, *, cycles: bool, why: str = "to explain growth"
+        self, case: Case, suspicion: Suspicion, recorder: Recorder, *, cycles: bool, why: str = _WHY
     ) -> Collected | None:
-        self.has_collected = True
         devices = [device.name for device in recorder.run.devices]
         with self._allowance.spend():
             found = collect(devices, is_host=case.is_host, cycles=cycles)
@@ -290,7 +289,7 @@ class Investigation:
         another = ", after another full garbage collection" if collected else ""
         has_told = self._collected is not None and self._collected.malloc_bytes is not None
         asked = f", and {_TRIMMED}" if trimmed and not has_told else ""
-        note = f"All live objects were visited {times} after {suspicion.after} to explain growth{another}{asked}{own}."
+        note = f"All live objects were visited {times} after {suspicion.after} {_WHY}{another}{asked}{own}."
         self._say(note, recorder)
 
     def _say(self, note: str, recorder: Recorder) -> None:
