@@ -180,6 +180,7 @@ def test_what_is_unknown_is_sorted_last(opened: Any) -> None:
         assert report.rows == ["dense", "lazy"]
 
 
+@pytest.mark.long
 def test_the_largest_report_is_drawn_and_its_table_searched(opened: Any, screenshots: Path | None) -> None:
     report = opened(LARGEST, scheme="dark", width=360)
     assert_drawn(report, 360)

@@ -122,6 +122,7 @@ def test_rows_in_the_journal_outlive_the_event_file(whole, tmp_path):
         assert bool(recording.run.notes) == bool(events)
 
 
+@pytest.mark.long
 def test_a_journal_cut_off_anywhere_gives_its_rows_before(whole, tmp_path):
     journal = whole[1]
     chunked = CHUNK * NUM_CHUNKS

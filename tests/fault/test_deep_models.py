@@ -6,9 +6,12 @@ import json
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
 _Execute = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.mark.long
 def test_the_deepest_model_that_runs_without_a_watch_runs_and_is_traced_with_one(execute_forked: _Execute) -> None:
     done = execute_forked("deep_models.py", TF_CPU_ALLOCATOR_USE_BFC="1")
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,7 @@ def shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_process_that_the_kernel_kills_for_memory(
     execute: Any, cgroup: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

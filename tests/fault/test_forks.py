@@ -55,6 +55,7 @@ def test_a_fork_leaves_no_file_unclosed(execute, tmp_path, how):
     assert done.stderr == ""
 
 
+@pytest.mark.long
 def test_forks_in_a_real_fit(execute_forked, tmp_path):
     done = execute_forked("fork_fit.py", tmp_path)
     assert done.returncode == 0, done.stderr

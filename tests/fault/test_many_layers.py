@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from kerasmemwatch.recording import load
 
 NUM_LAYERS = 2_000
 KIB = 1024
 
 
+@pytest.mark.long
 def test_a_model_of_thousands_of_layers(execute_forked, tmp_path):
     done = execute_forked("many_layers.py", tmp_path)
     assert done.returncode == 0, done.stderr

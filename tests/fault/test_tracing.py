@@ -43,6 +43,7 @@ ALL += ["py_function graph", "py_function eager", "remat eager", "odd names eage
 ALL += ["steps_per_execution graph", "steps_per_execution xla"]
 
 
+@pytest.mark.long
 @pytest.mark.every
 @pytest.mark.parametrize("name", ALL)
 def test_training_is_as_without(found, name):
@@ -55,6 +56,7 @@ def test_training_is_as_without(found, name):
     assert [note for note in result["notes"] if "XLA works in one block" not in note] == []
 
 
+@pytest.mark.long
 @pytest.mark.every
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ def test_gradients_are_their_layers(found, name, mode, layers):
     assert {path for path in gradients if path not in layers} <= {"head", "one/dense", "two/dense_1"}
 
 
+@pytest.mark.long
 @pytest.mark.every
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 @pytest.mark.parametrize(
@@ -92,17 +95,20 @@ def test_activations_are_their_layers(found, name, mode, expected):
     assert {path: activations.get(path) for path in expected} == expected
 
 
+@pytest.mark.long
 def test_odd_names_are_paths_like_others(found):
     gradients = found["odd names eager"]["gradients"]
     for name in ("..", "<img src=x onerror=alert(1)>", "n" * 200, "naïve-🦒", "[bold]x", "gradient_tape"):
         assert gradients[name] == DENSE_BYTES
 
 
+@pytest.mark.long
 def test_an_executions_last_step_names_it(found):
     # Asked for 3 and 6; four steps are one execution.
     assert found["steps_per_execution graph"]["steps"] == [4, 8]
 
 
+@pytest.mark.long
 def test_steps_that_never_come_are_not_traced(found):
     result = found["never comes graph"]
     assert result["steps"] == [] and result["coverage"] is None and result["messages"] == []
@@ -116,6 +122,7 @@ RAISING = ["layer graph", "layer eager", "layer xla", "backward graph", "backwar
 RAISING += ["interrupt eager", "exit graph", "loss eager", "callback graph"]
 
 
+@pytest.mark.long
 @pytest.mark.every
 @pytest.mark.parametrize("name", RAISING)
 def test_an_exception_leaves_nothing_behind(found, name):
@@ -129,6 +136,7 @@ def test_an_exception_leaves_nothing_behind(found, name):
     assert result["messages"] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 def test_tensorflows_own_errors_do_not_show_us(found, mode):
     # TensorFlow writes the stack under which an operation was made into the text.
@@ -137,6 +145,7 @@ def test_tensorflows_own_errors_do_not_show_us(found, mode):
     assert result["ours"] == [] and result["patched"] == [] and not result["armed"]
 
 
+@pytest.mark.long
 def test_a_wrapper_that_waits_takes_itself_out(found):
     result = found["raises callback graph"]
     # It was put on before the other callback raised, and has taken itself out without the watch.
@@ -146,6 +155,7 @@ def test_a_wrapper_that_waits_takes_itself_out(found):
 # -- several at once -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_of_two_watches_one_traces_and_the_other_says_so(found):
     result = found["two watches"]
     assert sorted(result["steps"]) == [[], [2, 4, 6]]
@@ -154,6 +164,7 @@ def test_of_two_watches_one_traces_and_the_other_says_so(found):
     assert "another watch traced a step at the same time" in message
 
 
+@pytest.mark.long
 def test_two_threads_take_turns(found):
     result = found["two threads"]
     assert result["errors"] == []
@@ -235,6 +246,7 @@ def test_an_allocator_that_tells_of_large_pieces_only(run):
     assert "only allocations of 256.0 KiB or more are known" in " ".join(told["report"].split())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("environment", [{}, {"TF_ENABLE_ONEDNN_OPTS": "0"}])
 def test_an_allocator_that_tells_nothing(run, environment):
     told = run("counting", 16, TF_CPU_ALLOCATOR_USE_BFC="0", **environment)

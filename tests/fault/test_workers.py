@@ -67,6 +67,7 @@ def finish(*workers: Forked) -> None:
         assert worker.returncode == 0
 
 
+@pytest.mark.long
 def test_a_killed_worker_loses_no_row_and_costs_the_other_none(
     start_fit: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_killed_worker_loses_no_row_and_costs_the_other_none(
     assert "on 2 workers" in shown and f"worker 1's recording ends at step {last} of 4000" in shown
 
 
+@pytest.mark.long
 def test_workers_may_sample_differently(start_fit: Start, tmp_path: Path) -> None:
     finish(*begin_at_once(start_fit, tmp_path, "mine", (2000, 1), (2000, 7)))
     assert sorted(runs(tmp_path)) == ["mine-worker-0", "mine-worker-1"]

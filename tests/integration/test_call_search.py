@@ -66,6 +66,7 @@ def test_so_is_what_short_predicts_leave_and_it_may_be_raised() -> None:
         predicts()
 
 
+@pytest.mark.long
 def test_what_was_found_outlives_a_pause_but_not_the_end_of_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     model, kept, judge, paused = net(), [], call_search.call_growth, range(18, 20)
 

@@ -170,6 +170,7 @@ def test_a_child_process_takes_no_limit_of_ours_for_the_users(tmp_path: Path) ->
     assert found == [[["CPU:0", "exact", None]], [["CPU:0", "partial", None]], [["CPU:0", "exact", 2048 * 2**20]]]
 
 
+@pytest.mark.long
 def test_run_has_no_limit_that_is_reported(tmp_path: Path) -> None:
     script = "import keras, numpy as np\n" + MODEL + "model.fit(np.ones((64, 32)), np.ones((64, 1)), verbose=0)\n"
     run(tmp_path, script, "-m", "kerasmemwatch", "run")

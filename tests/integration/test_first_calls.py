@@ -152,6 +152,7 @@ def test_a_small_function_is_explained() -> None:
     assert 0 < told["held"][FUNCTIONS] < told["held"][VARIABLE_HANDLES]
 
 
+@pytest.mark.long
 def test_a_model_of_many_small_constants_is_explained() -> None:
     status, out, errors = run_forked(Path(__file__).parent / "scripts" / "many_constants.py")
     assert status == 0, errors

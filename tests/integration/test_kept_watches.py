@@ -44,6 +44,7 @@ def open_in(folder: Path) -> list[str]:
     return [path for path in found if path.startswith(str(folder))]
 
 
+@pytest.mark.long
 @on_linux
 def test_kept_watches_hold_no_descriptor(model: Any, tmp_path: Path) -> None:
     watches = [MemoryWatch(tmp_path, run_name=f"run-{number}", trace=False, strict=True) for number in range(KEPT)]

@@ -205,6 +205,7 @@ def test_replicas(mode: str) -> None:
     assert found["by category"]["unattributed"] <= replica + 64
 
 
+@pytest.mark.long
 def test_own_train_step_with_a_tape_of_ours() -> None:
     for mode in MODES:
         found = told("own_step.py", mode)

@@ -204,6 +204,7 @@ def test_a_batch_that_never_ends_hides_no_peak(build: Any, tools: Any) -> None:
     assert (np.flatnonzero(between >= 64 * MIB) + 1).tolist() == [9]
 
 
+@pytest.mark.long
 def test_workers_that_are_processes(run_python: Any) -> None:
     run_python(
         """
@@ -227,6 +228,7 @@ def test_workers_that_are_processes(run_python: Any) -> None:
     )
 
 
+@pytest.mark.long
 def test_logical_devices_share_one_allocator_that_is_reported_once(run_forked_python: Any) -> None:
     run_forked_python(
         """

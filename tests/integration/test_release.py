@@ -77,6 +77,7 @@ def test_a_given_model_is_freed_when_it_dies() -> None:
     assert kmw.release(other).entries_in_use == len(entries() - before)
 
 
+@pytest.mark.long
 def test_a_live_model_trains_on_with_the_same_numbers() -> None:
     found = []
     for release in (lambda model: None, kmw.release, lambda model: kmw.release()):

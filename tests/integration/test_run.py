@@ -216,6 +216,7 @@ for _ in range(5):
 """
 
 
+@pytest.mark.long
 def test_own_watch_stays_the_only_one_and_counting_is_exact(tmp_path: Path) -> None:
     write(tmp_path, script=OWN_WATCH)
     done = execute(tmp_path, *WATCHED, "--log-dir", "shared", "script.py")
@@ -245,6 +246,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="fork")
 def test_children_have_their_own_runs(tmp_path: Path) -> None:
     """The launcher's package is on nobody's path here."""
@@ -275,6 +277,7 @@ model.fit(np.ones((8, 3)), np.ones((8, 1)), epochs=10**9, batch_size=1, verbose=
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_interrupt_ends_the_script_as_it_would(tmp_path: Path) -> None:
     write(tmp_path, script=ENDLESS)

@@ -312,6 +312,7 @@ def test_weights_are_bit_identical_with_a_session(build: Any, mode: str, name: s
     assert trained([1, 2, 3, 4, 5, 6]) == plain
 
 
+@pytest.mark.long
 def test_a_script_with_a_session_under_run(run_python: Any, tmp_path: Path) -> None:
     """``kerasmemwatch run`` watches fits; a script's own session records beside that."""
     (tmp_path / "train.py").write_text(

@@ -54,6 +54,7 @@ def test_a_forked_child_neither_ends_nor_destroys_the_session(monkeypatch: pytes
     assert "MemoryAllocation" in captured()
 
 
+@pytest.mark.long
 def test_nothing_is_printed_of_the_options(run_python: Any) -> None:
     done = run_python(
         """

@@ -359,6 +359,7 @@ assert watch.recording.steps
 """
 
 
+@pytest.mark.long
 def test_tensorflow_does_not_warn_of_how_it_is_asked_to_record(run_python: Any) -> None:
     done = run_python(TRACED_FIT, TF_CPP_MIN_LOG_LEVEL="1")
     assert "tracer_level" not in done.stderr
