@@ -16,9 +16,9 @@ from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
 from kerasmemwatch.analysis.steps.shown_step import shown_step
 from kerasmemwatch.analysis.steps.step_devices import device_names, headed, steps_on
-from kerasmemwatch.leaks.verdicts.find import HEAP, WAITS, find_growth, worker_name
+from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth, worker_name
 from kerasmemwatch.records.ending import Ending
-from kerasmemwatch.records.growth import Growth, LeakFinding
+from kerasmemwatch.records.growth import WAITS, Growth, LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.peaks import Peak, TracedPeak, WorkerMemory
 from kerasmemwatch.records.run import RunInfo

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kerasmemwatch.names import shortened
-from kerasmemwatch.records.growth import Growth, LeakFinding, Verdict
+from kerasmemwatch.records.growth import WAITS, Growth, LeakFinding
 from kerasmemwatch.units import a_unit, format_bytes
 
 __all__ = ["THEIRS", "by_owner", "confirmed", "leak_lines", "leak_title", "marked_trace", "trace_lines", "with_remedy"]
@@ -35,7 +35,6 @@ _TITLES = {
 # The heading of causes that are none of the user's code.
 THEIRS = "Kept by TensorFlow or Keras, not by your code"
 _MAX_CHARS = 300
-_WAITING: Verdict = "waits for the collector"
 
 
 def by_owner(leaks: Iterable[LeakFinding]) -> tuple[tuple[LeakFinding, ...], tuple[LeakFinding, ...]]:
@@ -85,8 +84,8 @@ def with_remedy(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple
     if waiting is None:
         return tuple(growth)
     return tuple(
-        replace(each, verdict=_WAITING, explanation=f"{_said(each)} {waiting.fix}")
-        if each.verdict in ("growing", _WAITING)
+        replace(each, verdict=WAITS, explanation=f"{_said(each)} {waiting.fix}")
+        if each.verdict in ("growing", WAITS)
         else each
         for each in growth
     )

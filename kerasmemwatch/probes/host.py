@@ -89,8 +89,8 @@ class HostProbe:
     def epoch_end(self) -> Sequence[float]:
         """Read ``slow_columns``: three floats, NaN for figures that this system does not report.
 
-        Where there are children, this process's own USS is read only now and then: it takes longer than theirs, and
-        less often would tell too late that they grow.
+        While there are children, this process's own USS is read each fourth time only. It takes longer than theirs,
+        and reads may take a share of the time: children that grow would be seen too late.
         """
         import psutil
 

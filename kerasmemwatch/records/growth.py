@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["UNITS", "VERDICTS", "Growth", "LeakFinding", "OwnRise", "TraceLink", "Unit", "Verdict"]
+__all__ = ["UNITS", "VERDICTS", "WAITS", "Growth", "LeakFinding", "OwnRise", "TraceLink", "Unit", "Verdict"]
 
 Verdict = Literal["growing", "waits for the collector", "filling", "settling", "steady", "too short to tell"]
 Unit = Literal["step", "epoch", "fit", "evaluate", "predict", "model"]
@@ -18,6 +18,7 @@ VERDICTS: tuple[Verdict, ...] = (
     "too short to tell",
 )
 UNITS: tuple[Unit, ...] = ("step", "epoch", "fit", "evaluate", "predict", "model")
+WAITS: Verdict = "waits for the collector"
 # What may be kept, as a multiple of what a series gains that is not sure to grow.
 _ABOUT_AS_MUCH = 0.5, 3.0
 
@@ -34,7 +35,8 @@ class Growth:
         unit: What the rate counts: the training step, or what explains the growth better, such as the ``fit``.
         interval: Ends of an interval that holds the true rate 95 times of 100, bytes per ``unit``.
         since_step: First step of the rows that show the growth, or that show what may be growth though it is too
-            short to tell; ``None`` if it doesn't grow.
+            short to tell. Of garbage in the heap, the first step since the newest full collection. ``None`` if it
+            doesn't grow.
         limit: Bytes that the series may not pass, if known.
         met_at: Step that meets the limit at this rate; ``None`` if it doesn't grow or no limit is known.
         bytes_per_step: The rate per training step, whatever ``unit`` is.

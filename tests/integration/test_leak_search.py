@@ -82,12 +82,17 @@ class Snapshots(keras.callbacks.Callback):
         self.weights.append(self.model.get_weights())
 
 
-@pytest.mark.parametrize("keeps", [True, False])
-def test_what_each_of_a_few_epochs_keeps_is_found_by_the_heap(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RSS hardly moves, as free memory of the heap is used first, and does so in clean runs, too."""
-    monkeypatch.setattr(heap, "_SHARE", 1e9)  # at each step
+@pytest.fixture
+def _heap_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "_SHARE", 1e9)
     monkeypatch.setattr(heap, "_FIRST_SHARE", 1e9)
     monkeypatch.setattr(heap, "READINGS", heap._Readings())
+
+
+@pytest.mark.usefixtures("_heap_at_each_step")
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_each_of_a_few_epochs_keeps_is_found_by_the_heap(keeps: bool) -> None:
+    """RSS hardly moves, as free memory of the heap is used first, and does so in clean runs, too."""
     model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(256), keras.layers.Dense(256)])
     model.compile("sgd", "mse")
     watch, snapshots = kmw.MemoryWatch(log_dir=None, trace=False, strict=True), Snapshots()
@@ -176,6 +181,40 @@ def test_what_tensorflow_keeps_is_found_with_its_line(step: Any, cause: str, lin
     assert (leak.cause, leak.whose) == (cause, "TensorFlow's")
     assert leak.where.startswith(__file__) and f", {line}" in leak.where
     assert (LOOKUP_TABLE.get(), EAGER_PY_FUNCTION.get()) == before
+
+
+@pytest.mark.usefixtures("_heap_at_each_step")
+def test_garbage_that_only_the_heap_shows_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = [bytearray(100 * 1024) for _ in range(300)]  # which the C library keeps, so that RSS does not rise
+    done = [0]
+
+    def step(number: int) -> None:
+        cycle: list[Any] = [bytearray(100 * 1024)]
+        cycle.append(cycle)
+        done[0] += 1
+        if done[0] in (70, 190):
+            gc.collect()
+
+    gc.collect()
+    gc.disable()  # Python collects when this test says so
+    monkeypatch.setattr(gc, "isenabled", lambda: True)
+    room.clear()
+    try:
+        report = loop(step, tmp_path, epochs=6).report
+    finally:
+        gc.enable()
+    told = {growth.label: growth for growth in report.growth}
+    assert told["host heap"].verdict == "waits for the collector"
+    assert told["host heap"].rate == pytest.approx(100 * 1024, rel=0.05)
+    [leak] = report.leaks
+    assert leak.cause == "waits_for_collector" and leak.fix in told["host heap"].explanation
+
+
+def test_shapes_of_calls_are_counted_from_the_first_verdict_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(leak_search.Makings, "count_some_shapes", lambda found: counted.append(1))
+    loop(lambda number: None, tmp_path)
+    assert counted
 
 
 def test_operations_that_a_loop_adds_to_a_graph_are_found() -> None:

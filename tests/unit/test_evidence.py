@@ -30,6 +30,7 @@ from kerasmemwatch.leaks.evidence.piles import class_name, find_piles
 from kerasmemwatch.leaks.evidence.places import Place, adding_line, calling_line, chained_lines
 from kerasmemwatch.leaks.evidence.plain import estimated_bytes
 from kerasmemwatch.leaks.evidence.roots import Root, untracked_locals, user_roots
+from kerasmemwatch.probes.heap import heap_bytes_reader
 
 kept_by_the_module: list[Any] = []
 
@@ -557,6 +558,23 @@ def test_a_collection_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> No
     finally:
         gc.enable()
     assert found is not None and found.num_objects >= 999 and found.malloc_bytes is None
+
+
+@pytest.mark.skipif(heap_bytes_reader() is None, reason="no glibc")
+def test_a_collection_tells_what_it_freed_in_the_heap() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            cycle: list[Any] = [bytearray(64 * 1024)]
+            cycle.append(cycle)
+        del cycle
+        gc.enable()
+        found = collect([], is_host=False)
+    finally:
+        gc.enable()
+    assert found is not None and found.heap_bytes is not None
+    assert 49 * 64 * 1024 <= found.heap_bytes <= 60 * 64 * 1024
 
 
 class Node:

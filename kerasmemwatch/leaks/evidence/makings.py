@@ -107,12 +107,12 @@ class Makings:
             self._leave.atexit = False
 
     def count_some_shapes(self) -> None:
-        """Begin to count shapes of some calls of functions, if oneDNN runs them: 2 us a call on average."""
+        """Begin to count shapes of some calls of functions, if oneDNN runs them: 2 to 3 us a call on average."""
         if self._leave is not None and _has_onednn():
             _hooks.add(CALL_FUNCTION, _counting_shapes)
 
     def count_shapes(self) -> None:
-        """Begin to count those of all, which takes some 10 us a call."""
+        """Begin to count those of all, which takes 10 to 20 us a call."""
         if self._leave is not None:
             _hooks.one_in = 1
             _hooks.add(CALL_FUNCTION, _counting_shapes)

@@ -18,7 +18,7 @@ __all__ = ["given_back", "may_be_garbage", "newest_collection", "num_collections
 # What collections give back, as a share of what had grown, so that garbage explains the growth.
 _GIVEN_BACK = 0.75
 _FEWEST_BETWEEN = 10
-# Where full collections run as often, the garbage between two of them is too little to explain growth.
+# If full collections are never further apart than this share of the rows, garbage is too little to explain growth.
 _LONGEST_WAIT = 0.1
 # Memory that grew by less than this share of its pace since a collection uses what that freed.
 _USED_AGAIN, _ROWS_COMPARED, _FEWEST_SINCE = 0.5, 20, 40
@@ -96,7 +96,7 @@ def given_back(series: Series, rows: JudgedRows, first: int) -> Sign | None:
     ends = [float(rows.y[max(end - _ROWS_COMPARED, begin) : end].min()) for begin, end in spans]
     grown = [max(0.0, ends[index] - begins[index]) for index in range(len(events))]
     given = [max(0.0, ends[index] - begins[index + 1]) for index in range(len(events)) if grown[index]]
-    # RSS and devices have much else in a row: the longest rise has most rows to tell. The heap's is best where largest.
+    # RSS and devices move by themselves, so the span with most rows tells best. The heap is exact.
     longest = int(np.argmax(grown)) if series.kind == "heap" else int(np.argmax(np.diff(edges)))
     rise = np.arange(edges[longest], edges[longest + 1])
     if max(grown) < _WORTH_A_WORD[series.kind] or len(rise) < _FEWEST_BETWEEN:

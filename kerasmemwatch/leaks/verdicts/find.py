@@ -11,15 +11,14 @@ from kerasmemwatch.leaks.verdicts.filling import CacheReadings, Filling, kept_re
 from kerasmemwatch.leaks.verdicts.floor import NUM_PARTS
 from kerasmemwatch.leaks.verdicts.judge import judge
 from kerasmemwatch.leaks.verdicts.series import Series
-from kerasmemwatch.records.growth import Growth, OwnRise
+from kerasmemwatch.records.growth import WAITS, Growth, OwnRise
 from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.records.samples import Samples
 
-__all__ = ["CHILDREN", "HEAP", "WAITS", "find_growth", "is_garbage_of_heap", "series_of", "worker_name"]
+__all__ = ["CHILDREN", "HEAP", "find_growth", "is_garbage_of_heap", "series_of", "worker_name"]
 
 CHILDREN = "host_children_uss_bytes"
 HEAP = "host_malloc_bytes"
-WAITS = "waits for the collector"
 _DEVICE, _RSS, _USS = "device_in_use_bytes", "host_rss_bytes", "host_uss_bytes"
 # Rows before and after a look of ours that are compared.
 _AROUND = 20

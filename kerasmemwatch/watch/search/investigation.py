@@ -22,7 +22,7 @@ from kerasmemwatch.leaks.evidence.piles import count_classes
 from kerasmemwatch.leaks.evidence.places import Place
 from kerasmemwatch.leaks.verdicts.find import is_garbage_of_heap
 from kerasmemwatch.probes.children import Child, list_children
-from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.records.growth import WAITS, LeakFinding
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.units import format_bytes
 from kerasmemwatch.watch.search.allowance import Allowance
@@ -130,7 +130,7 @@ class Investigation:
             and self._allowance.left_s >= self._collection_s
         ):
             # A cycle takes a second collection, after which a look is still to be possible unless the rows tell.
-            look_s = 0.0 if case.main.verdict == "waits for the collector" else self._look_s
+            look_s = 0.0 if case.main.verdict == WAITS else self._look_s
             cycles = self._allowance.left_s >= 2 * self._collection_s + look_s
             self._collected_for.add(is_of_heap)
             self._collected = self._collect(case, suspicion, recorder, cycles=cycles)

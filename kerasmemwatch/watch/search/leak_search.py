@@ -13,7 +13,7 @@ from kerasmemwatch.leaks.causes.case import rises_of
 from kerasmemwatch.leaks.evidence.collector import Moment
 from kerasmemwatch.leaks.evidence.makings import Makings
 from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth, is_garbage_of_heap
-from kerasmemwatch.records.growth import Growth, LeakFinding
+from kerasmemwatch.records.growth import WAITS, Growth, LeakFinding
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.watch.search.investigation import Investigation
@@ -21,7 +21,7 @@ from kerasmemwatch.watch.search.suspicion import Suspicion
 
 __all__ = ["AT_ENDS", "LeakSearch", "raise_leaks", "suspicious"]
 
-_SUSPICIOUS = ("growing", "waits for the collector")
+_SUSPICIOUS = ("growing", WAITS)
 # Verdicts may take this share of the time.
 _VERDICT_SHARE, _END_SHARE = 0.005, 0.01
 _FEW_ENDS = 2
