@@ -1,4 +1,8 @@
-"""Which variants of a parametrized test run: a plain ``pytest`` takes some of many, and CI all others after it."""
+"""Which tests run: a plain ``pytest`` leaves out long ones and most variants of slow ones.
+
+CI runs a third of those, too. The commit's time chooses the third, so each is run by about every third commit.
+``--variants all`` runs everything.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,22 @@ __all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configur
 
 # The folders whose tests train models, start processes or open pages.
 _SLOW = ("browser", "fault", "integration")
-_FEW, _SHARE = 3, 4
+_SHARE = 8
+_TURNS = 3
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--variants",
         choices=("some", "others", "all"),
-        help="which variants of slow tests with more than three run: some (the default where no test or folder is "
-        "named), all others and the tests marked as long, or all",
+        help="some: no long tests, and a few variants of slow ones (the default if no test or folder is named); "
+        "others: the rest; all: both",
+    )
+    parser.addoption(
+        "--turn",
+        type=int,
+        help=f"with --variants others: run those of one file in {_TURNS}, chosen by this number; {_TURNS} numbers in a "
+        "row choose all files (default: all)",
     )
 
 
@@ -37,13 +48,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if which == "all":
         return
     some = set(_some(items))
-    chosen = [item for item in items if (item in some) == (which == "some")]
-    config.hook.pytest_deselected(items=[item for item in items if (item in some) != (which == "some")])
+    chosen = [item for item in items if item in some]
+    if which == "others":
+        chosen = _of_turn([item for item in items if item not in some], config.option.turn)
+    kept = set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = chosen
 
 
+def _of_turn(items: list[pytest.Item], turn: int | None) -> list[pytest.Item]:
+    """The tests of each third file. What a file's tests share may take longer than they do, so files stay whole."""
+    files = list(dict.fromkeys(_file(item) for item in items))
+    chosen = files if turn is None else files[turn % _TURNS :: _TURNS]
+    return [item for item in items if _file(item) in chosen]
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
 def _some(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
-    """All tests but the long ones; of many variants the first and, by the checksum of its name, one of four.
+    """All tests but the long ones; of variants the first and, by the checksum of its name, one in eight.
 
     Where each variant takes little, all are taken: ``@pytest.mark.every``.
     """
@@ -51,10 +76,9 @@ def _some(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
     for item in items:
         if item.get_closest_marker("long") is None:
             groups[item.nodeid.partition("[")[0]].append(item)
-    for name, variants in groups.items():
-        is_slow = not set(_SLOW).isdisjoint(Path(name.partition("::")[0]).parts)
+    for variants in groups.values():
+        is_slow = not set(_SLOW).isdisjoint(Path(_file(variants[0])).parts)
         is_slow &= variants[0].get_closest_marker("every") is None
         for number, item in enumerate(variants):
-            is_drawn = number == 0 or zlib.crc32(item.nodeid.encode()) % _SHARE == 0
-            if is_drawn or len(variants) <= _FEW or not is_slow:
+            if number == 0 or not is_slow or zlib.crc32(item.nodeid.encode()) % _SHARE == 0:
                 yield item

@@ -35,6 +35,7 @@ def choose(tab: Tab, name: str) -> None:
     tab.frame.locator("h2", has_text=f"on {name}").first.wait_for()
 
 
+@pytest.mark.long
 def test_there_is_a_choice_where_a_step_has_several_devices_only(opened: Callable[..., Tab]) -> None:
     tab = opened(linked(view=CHOSEN[0], run="one"))
     for view in CHOSEN:
@@ -120,6 +121,7 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_page_shows_the_device_that_is_chosen_and_keeps_it(
     offline: Callable[..., ReportPage], page_path: Path, screenshots: Path | None
 ) -> None:

@@ -131,6 +131,7 @@ def test_the_treemap_can_be_looked_into(opened: Any) -> None:
     assert report.wrong == []
 
 
+@pytest.mark.long
 def test_the_theme_follows_the_system_and_the_button(opened: Any) -> None:
     report = opened("small", scheme="dark")
     page = report.page
@@ -204,6 +205,7 @@ def test_without_javascript_there_are_the_table_and_the_text(browser: Any, paths
     context.close()
 
 
+@pytest.mark.long
 def test_everything_is_reached_by_keyboard(opened: Any) -> None:
     report = opened("small")
     reached = set()

@@ -61,6 +61,7 @@ def fits(tab: Tab) -> bool:
     )
 
 
+@pytest.mark.long
 def test_long_names_and_reasons_are_text_and_fit_a_narrow_window(opened: Callable[..., Tab]) -> None:
     tab = opened(linked(run="hostile"), width=600)
     for view in VIEWS:
@@ -73,6 +74,7 @@ def test_long_names_and_reasons_are_text_and_fit_a_narrow_window(opened: Callabl
     assert tab.wrong == []
 
 
+@pytest.mark.long
 def test_every_view_is_drawn_in_tensorboards_dark_theme(opened: Callable[..., Tab], screenshots: Path | None) -> None:
     tab = opened(linked(run="wide"), whole=True)
     tab.page.evaluate("document.body.classList.add('dark-mode')")
@@ -144,6 +146,7 @@ def test_runs_are_compared(opened: Callable[..., Tab]) -> None:
     assert tab.wrong == []
 
 
+@pytest.mark.long
 def test_the_address_keeps_what_is_shown(opened: Callable[..., Tab]) -> None:
     tab = opened(whole=True)
     tab.frame.locator("#run").select_option("narrow")
@@ -168,6 +171,7 @@ def test_it_is_used_with_the_keyboard(opened: Callable[..., Tab]) -> None:
     assert tab.wrong == []
 
 
+@pytest.mark.long
 def test_without_a_recording_it_says_how_to_get_one(
     opened: Callable[..., Tab], tmp_path: Path, screenshots: Path | None
 ) -> None:

@@ -169,6 +169,7 @@ def nameless(tab: Tab) -> tuple[int, list[Any]]:
     return len(controls), [node for node in controls if not node.get("name", {}).get("value", "").strip()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 600)])
 def test_every_view_is_marked_up_and_stands_out(
     opened: Callable[..., Tab], theme: str, width: int, screenshots: Path | None
@@ -203,6 +204,7 @@ def test_every_view_is_marked_up_and_stands_out(
     assert tab.wrong == []
 
 
+@pytest.mark.long
 def test_all_is_reached_by_keyboard_and_shows_it(opened: Callable[..., Tab]) -> None:
     tab = opened(linked(run=["newest", "sweep/learning-rate-00-of-a-long-name"]), whole=True)
     tab.frame.locator("#run").focus()
@@ -265,6 +267,7 @@ def test_a_table_is_used_by_keyboard(opened: Callable[..., Tab]) -> None:
     assert tab.wrong == []
 
 
+@pytest.mark.long
 def test_fifty_runs_are_chosen_from_and_compared(opened: Callable[..., Tab]) -> None:
     tab = opened(linked(view="compare", run="newest"), width=600)
     picker = tab.frame.locator("#run")
@@ -303,6 +306,7 @@ def listed(address: str) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.long
 def test_what_training_adds_is_shown_where_one_is(browser: Any, address: str, log_dir: Path) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()

@@ -163,6 +163,7 @@ def test_a_damaged_record_costs_only_itself(whole, tmp_path):
     assert sum(lost) == CHUNK * NUM_CHUNKS and set(lost) == {0, CHUNK}
 
 
+@pytest.mark.long
 def test_flipped_bits_never_give_a_traceback(whole, tmp_path):
     generator = random.Random(20)
     for _ in range(150):

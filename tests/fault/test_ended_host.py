@@ -71,6 +71,7 @@ def test_a_process_that_the_kernel_kills_for_memory(
     assert 200 < float(size) < 1024
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("ending", "share", "status", "said"),
     [
@@ -121,6 +122,7 @@ def test_ends_are_told_apart(
     assert any("in end\n" in text for text in traceback) == (ending == "SIGTERM")
 
 
+@pytest.mark.long
 def test_a_run_that_still_runs_has_not_ended(end: Any, tmp_path: Path) -> None:
     done = end(tmp_path, "running", 0.98)
     assert done.returncode == 0 and "so far (still running)" in done.stdout and "Ended" not in done.stdout

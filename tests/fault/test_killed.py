@@ -27,6 +27,7 @@ def kill_after(process: subprocess.Popen[str] | Forked, step: int) -> int:
     return told
 
 
+@pytest.mark.long
 def test_a_killed_fit_loses_no_row(start_fit, tmp_path):
     told = kill_after(start_fit("killed_fit.py", tmp_path), 150)
     recording = load(tmp_path)

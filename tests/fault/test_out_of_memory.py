@@ -129,6 +129,7 @@ def test_an_xla_program_is_told_with_its_exact_size(die: Die) -> None:
     assert "weights 4.0 MiB" in planned and "gradients 4.0 MiB" in planned
 
 
+@pytest.mark.long
 def test_each_try_has_a_line_and_the_last_says_what_fitted(die: Die) -> None:
     folder, found = die(RETRIED)
     assert found["ended"] == [False, False, True, True] and found["stored"] == 2
@@ -165,6 +166,7 @@ def said(found: dict[str, Any], folder: Path, fails_at: int) -> list[str]:
     return note
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_a_script_that_is_run_dies_with_the_note(begun: Any, method: str) -> None:
     folder, ended = begun[method]

@@ -268,12 +268,14 @@ def test_a_fork_in_a_traced_step_leaves_the_parents_trace_whole(run):
     assert told["status"] == 7  # the child took the hooks out as it left
 
 
+@pytest.mark.long
 def test_replicas_have_a_copy_of_each_weight(run):
     told = run("mirrored")
     assert told["identical"] and told["steps"] == [2, 4] and told["messages"] == [] and not told["patched"]
     assert told["by layer"]["dense"][0] == 2 * DENSE_BYTES
 
 
+@pytest.mark.long
 def test_a_model_that_is_deeper_than_pythons_stack(run):
     told = run("layers", 217)
     assert told["steps"] == [2, 4] and told["messages"] == []

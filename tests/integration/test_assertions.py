@@ -21,6 +21,7 @@ def step() -> None:
     KEPT.trainer.state["losses"].append(tf.ones((32, 1024)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("second", [0.0, 0.3], ids=["a fast machine", "a slow machine"])
 def test_what_grows_is_named_where_it_is_kept(second: float, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.unfreeze()  # what earlier tests froze is not looked at, and this module's list may be among it
@@ -36,6 +37,7 @@ def test_what_grows_is_named_where_it_is_kept(second: float, monkeypatch: pytest
     assert message.endswith("ignore=['retained_tensors']")
 
 
+@pytest.mark.long
 def test_plain_values_are_named_where_they_are_kept() -> None:
     gc.unfreeze()
     texts: list[str] = []

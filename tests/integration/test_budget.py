@@ -296,6 +296,7 @@ def test_beside_a_watch_both_are_exact(
     assert float(shown[1]) == pytest.approx(recording.samples["device_peak_bytes"].max() / MIB, rel=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_a_clean_fit_raises_no_alarm(build: Any, tools: Any, our_log: Any, name: str) -> None:
     case, watch = build(name), MemoryWatch(None, strict=True)

@@ -91,6 +91,7 @@ def test_what_was_found_outlives_a_pause_but_not_the_end_of_growth(monkeypatch: 
     assert not CALL_SEARCH._investigation.has_looked
 
 
+@pytest.mark.long
 def test_short_fits_that_leave_nothing_do_not_grow() -> None:
     gc.collect()
     model = net()

@@ -12,6 +12,7 @@ from forks import run_forked
 SCRIPT = Path(__file__).parent / "scripts" / "three_models.py"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mode", "clears"), [("graph", "clear"), ("graph", "keep"), ("xla", "keep")])
 def test_three_models_in_one_process(mode: str, clears: str) -> None:
     status, out, errors = run_forked(SCRIPT, mode, clears)

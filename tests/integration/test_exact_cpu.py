@@ -67,6 +67,7 @@ def found_by(output: str) -> Any:
     return json.loads(line.removeprefix("FOUND"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("execute", "imports"),
     [

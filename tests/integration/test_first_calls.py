@@ -141,6 +141,7 @@ def loop(width: int, steps: int = 3) -> MemorySession:
     return session
 
 
+@pytest.mark.long
 def test_a_small_function_is_explained() -> None:
     # In a process of its own: beside what earlier tests have left, a few bytes are no share.
     status, out, errors = run_forked(

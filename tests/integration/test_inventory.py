@@ -139,6 +139,7 @@ def test_cnn_with_batch_normalization() -> None:
     assert (roles["norm/gamma"], roles["norm/moving_mean"]) == ("trainable", "non_trainable")
 
 
+@pytest.mark.long
 def test_recurrent_layers_are_levels() -> None:
     keras.backend.clear_session()  # cells are numbered on
     layers = keras.layers
@@ -535,6 +536,7 @@ ALONE = """
 """
 
 
+@pytest.mark.long
 def test_no_library_is_imported() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(ALONE)], capture_output=True, text=True, timeout=300, check=False
@@ -581,6 +583,7 @@ def test_two_thousand_layers_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.path for row in layer_memory(found)] == ["cell", *(f"cell#{i}" for i in range(5, width + 1, 4))]
 
 
+@pytest.mark.long
 def test_levels_deeper_than_recursion_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     depth = 1_200
     assert depth > sys.getrecursionlimit()

@@ -138,6 +138,7 @@ def test_what_a_callback_keeps_is_found_in_a_short_fit(monkeypatch: pytest.Monke
     assert "retained_tensors" not in notes and "retained_tensors" in str(watch.report)
 
 
+@pytest.mark.long
 def test_readme_shows_such_a_cause() -> None:
     status, out, errors = run_forked(
         SCRIPT, str(ROOT / "docs" / "growing.py"), environment={**os.environ, "KERAS_BACKEND": "tensorflow"}

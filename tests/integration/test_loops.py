@@ -218,6 +218,7 @@ def test_own_train_step_with_a_tape_of_ours() -> None:
         assert found["losses"] == found["plain losses"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "ways"), [("cnn", ("fit", "graph", "eager")), ("lstm", ("fit", "graph"))])
 def test_fit_and_loops_agree(name: str, ways: tuple[str, ...]) -> None:
     """The same model, data and seed: what is a fact of the model is the same, however it is trained."""

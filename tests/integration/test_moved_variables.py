@@ -96,6 +96,7 @@ def test_each_byte_of_a_variable_counts_once_at_any_time(make: Any, optimizer: s
         }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["graph", "eager"])
 def test_accumulated_gradients_may_share_the_zeros_that_they_are_set_to(mode: str) -> None:
     steps, right = traced(dense, "accumulating", [4, 5], MODES[mode])

@@ -107,6 +107,7 @@ def test_a_callback_that_needs_much_at_each_epochs_end_is_named(fit: Any, tmp_pa
     assert [(one.number, one.after) for one in stored.steps] == [(one.number, one.after) for one in report.steps]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_epoch_begin", "on_test_begin", "on_test_end"])
 def test_whichever_hook_it_is_in(fit: Any, hook: str) -> None:
     x, y = np.ones((16, 16), "float32"), np.ones((16, 4), "float32")
@@ -202,6 +203,7 @@ def test_a_larger_batch_that_comes_later_is_traced(build: Any) -> None:
     assert "not traced" not in words(watch)
 
 
+@pytest.mark.long
 def test_six_traces_a_fit_at_most(fit: Any) -> None:
     class Grows(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -228,6 +230,7 @@ def test_a_gap_after_the_last_step_is_traced_too(fit: Any) -> None:
     assert holds(gap, "callback Histograms") == FIFTY_MIB
 
 
+@pytest.mark.long
 def test_without_windows_of_their_own_gaps_are_left_alone(fit: Any) -> None:
     for options in ({"sample_every": 2}, {"reset_peak": False}, {"trace": [2]}):
         assert gaps(fit(Histograms(), watch=MemoryWatch(None, strict=True, **options))) == []
@@ -350,6 +353,7 @@ def test_nothing_is_left_after_an_exception_that_nobody_tells_of(fit: Any, monke
     assert captures._hooking == {}
 
 
+@pytest.mark.long
 def test_a_fault_of_ours_costs_the_gap_only(fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **named: Any) -> None:
         raise RuntimeError("our own")

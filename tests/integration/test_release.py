@@ -152,6 +152,7 @@ def test_a_graph_that_lives_on_can_be_differentiated(make: Callable[[Any], Any])
     assert gradient(gc.collect) == gradient(kmw.release) != 0
 
 
+@pytest.mark.long
 def test_a_watch_releases_models_as_they_die() -> None:
     found, left = [], []
     for release in (False, True):

@@ -179,6 +179,7 @@ model.fit(x, y, verbose=0, callbacks=[Failing()])
 """
 
 
+@pytest.mark.long
 def test_training_is_recorded_and_all_else_is_the_same(tmp_path: Path) -> None:
     write(tmp_path, script=TRAIN)
     done = assert_same(tmp_path, "script.py")

@@ -391,6 +391,7 @@ def test_a_model_is_as_it_was(name: str, is_trained: bool) -> None:
         assert state(model) == before, how
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["cnn", "subclassed", "not built"])
 def test_training_goes_on_as_if_it_had_not_been_called(name: str) -> None:
     def trained(watched: bool) -> list[Any]:
@@ -519,6 +520,7 @@ def test_the_gradient_of_a_function_of_the_users_stays_registered() -> None:
     assert set(registered) == before
 
 
+@pytest.mark.long
 def test_a_checkpoint_can_be_written_afterwards(tmp_path: Any) -> None:
     model = cnn()
     model.compile("adam", "mse")
@@ -592,6 +594,7 @@ _SCRIPT = """
 """
 
 
+@pytest.mark.long
 def test_a_partial_count_says_so_and_how_to_make_it_exact(
     run_forked_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:

@@ -146,6 +146,7 @@ def test_one_fit(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
         assert {tag: found.description for tag, found in tags.items()} == dict(SCALARS.values())
 
 
+@pytest.mark.long
 def test_a_long_fit_has_fewer_points_with_every_maximum(build: Any, tools: Any, tmp_path: Path, load: Load) -> None:
     case, watch = build(), MemoryWatch(tmp_path, strict=True)
     case.fit_steadily(1500, callbacks=[watch])

@@ -96,6 +96,7 @@ def test_a_fit_that_shows_others_has_no_hooks(fit: Any, monkeypatch: pytest.Monk
     assert calls == []
 
 
+@pytest.mark.long
 def test_what_is_not_alike_is_traced(fit: Any) -> None:
     fit(), fit()
     assert not is_traced(fit())
@@ -111,6 +112,7 @@ def test_a_model_that_is_compiled_anew_is_traced(fit: Any) -> None:
     assert is_traced(fit(model=model))
 
 
+@pytest.mark.long
 def test_a_model_that_is_built_in_its_first_step_is_known_then(fit: Any) -> None:
     def model() -> keras.Model:
         made = keras.Sequential([keras.layers.Dense(32, "relu"), keras.layers.Dense(4)])
@@ -187,6 +189,7 @@ def test_one_watch_for_many_fits_has_each_step_once(fit: Any) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_validation_is_shown_too_and_each_stage_says_whose_it_is(fit: Any) -> None:
     x, y = np.ones((96, 16), "float32"), np.ones((96, 4), "float32")
     found = []

@@ -301,6 +301,7 @@ def test_a_profile_that_begins_within_a_traced_step_is_theirs(build: Any, tmp_pa
     assert any("profiler" in note for note in watch.recording.run.notes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "mode", "optimizer"),
     [
@@ -334,6 +335,7 @@ def test_auto_takes_the_second_step_and_a_later_one(build: Any) -> None:
     assert all(step.reason for step in watch.recording.steps)
 
 
+@pytest.mark.long
 def test_auto_looks_again_when_batches_are_larger(build: Any) -> None:
     case, watch = build("cnn"), MemoryWatch(None, strict=True)
     small, large = (tf.data.Dataset.from_tensors((case.x[:rows], case.y[:rows])) for rows in (8, 64))

@@ -37,6 +37,7 @@ def test_a_resumed_worker_continues_its_own_run(
     assert recording.run.name == "mine" and recording.samples["train_step"].tolist() == list(range(1, 25))
 
 
+@pytest.mark.long
 def test_a_backup_finds_its_own_workers_run(run_forked_python: Any, tmp_path: Path) -> None:
     script = """
         import keras, numpy as np, sys
@@ -85,6 +86,7 @@ def test_without_a_cluster_there_is_no_worker(build: Any, tmp_path: Path, monkey
     assert runs(tmp_path) == ["mine"] and load(tmp_path).run.worker is None
 
 
+@pytest.mark.long
 def test_replicas_that_share_an_allocator_are_told(run_forked_python: Any) -> None:
     run_forked_python(
         """

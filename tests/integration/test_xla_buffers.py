@@ -106,6 +106,7 @@ def test_a_prediction_gets_memory_for_its_result() -> None:
     assert module.backward_from is None
 
 
+@pytest.mark.long
 def test_two_programs_in_a_capture_are_told_apart() -> None:
     keras.backend.clear_session()
     one, other = training_step(mlp()), training_step(MODELS["lstm"]())
@@ -121,6 +122,7 @@ def test_two_programs_in_a_capture_are_told_apart() -> None:
     assert first is not second
 
 
+@pytest.mark.long
 def test_two_programs_of_the_same_plan_are_told_apart() -> None:
     keras.backend.clear_session()
     one, twin = training_step(mlp()), training_step(mlp())

@@ -83,6 +83,7 @@ def fitted(name: str, optimizer: str) -> Fit:
     return Fit(watch.report, sum(FLOAT * math.prod(variable.shape) for variable in model.trainable_variables))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [

@@ -617,6 +617,7 @@ def test_a_way_is_found_past_many_objects_that_refer_back() -> None:
     assert step is not None and chain.expression == "tree.root"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("searches_s", "is_cut"), [(0.5, True), (100.0, False)])
 def test_a_way_is_cut_where_the_time_is_up(searches_s: float, is_cut: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.unfreeze()  # else the module itself may be unknown
@@ -675,6 +676,7 @@ def test_frozen_objects_are_not_taken_for_new_ones() -> None:
             gc.enable()
 
 
+@pytest.mark.long
 def test_what_a_finalizer_keeps_is_placed_where_it_was_made() -> None:
     class Response:
         def __init__(self) -> None:
@@ -726,6 +728,7 @@ def features(step: int) -> Any:
     return Tensor(step)
 
 
+@pytest.mark.long
 def test_a_cache_of_a_function_is_named_with_its_decorator() -> None:
     gc.unfreeze()
     made = [features(step) for step in range(8)]

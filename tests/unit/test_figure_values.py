@@ -419,6 +419,13 @@ def test_growth_has_slopes_and_intervals() -> None:
         assert (trace["x"][0] - trace["error_x"]["arrayminus"][0]) * unit == pytest.approx(one.low)
 
 
+def test_an_axis_without_a_rate_has_no_numbers() -> None:
+    short = Growth("host_rss_bytes", "too short to tell", None, "step", None, 1, None, None, None, "", 9, "host RSS")
+    axis = growth(replace(small_report(), growth=(short,)))["layout"]["xaxis"]
+    assert not axis["showticklabels"] and axis["title"]["text"] == "growth a step: not known yet"
+    assert "showticklabels" not in growth(small_report())["layout"]["xaxis"]
+
+
 def test_what_is_held_more_between_two_traced_steps() -> None:
     steps = traced_steps()
     first, last, _ = steps

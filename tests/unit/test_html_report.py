@@ -298,6 +298,7 @@ def test_a_place_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
         small_report().to_html(tmp_path / "none" / "r.html")
 
 
+@pytest.mark.long
 def test_of_many_layers_the_page_stays_small() -> None:
     assert len(html_page(wide_report(2000))) < 6 * 2**20
 

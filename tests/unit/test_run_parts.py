@@ -189,6 +189,7 @@ def many_parts(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_many_parts_that_are_small_each_take_little_memory(many_parts: Path, peak_bytes: Callable[[], int]) -> None:
     notes = assert_loads(many_parts, peak_bytes)
     assert any(SAMPLES_TAG in note for note in notes) and any(STEPS_TAG in note for note in notes)

@@ -126,6 +126,9 @@ def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Growth], pla
         )
     zero = {"zeroline": True, "zerolinecolor": theme.faint}
     layout["xaxis"] = byte_axis(theme, unit, "growth a step", rangemode="tozero", tickformat="~g", anchor="y", **zero)
+    if not data:
+        unknown = {"text": "growth a step: not known yet"}
+        layout["xaxis"] |= {"title": unknown, "range": [0, 1], "showticklabels": False, "showgrid": False}
     labels = [f"{plain(shortened(one.label, 28))}<br>{_brief(one)}" for one in found]
     layout["yaxis"] = named_axis(theme, labels, domain=place)
 
