@@ -21,6 +21,8 @@ UNITS: tuple[Unit, ...] = ("step", "epoch", "fit", "evaluate", "predict", "model
 WAITS: Verdict = "waits for the collector"
 # What may be kept, as a multiple of what a series gains that is not sure to grow.
 _ABOUT_AS_MUCH = 0.5, 3.0
+# What TensorFlow keeps of which each part has a known size.
+_KNOWN_SIZE = ("compiled_programs", "kernel_cache")
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,11 @@ class LeakFinding:
     def explains(self, growth: Growth) -> bool:
         """Whether what is kept gains about as much as a series, or more: RSS uses free memory first.
 
-        What TensorFlow or Keras keep explains it only if each part of it has a known size, as compiled programs have.
+        What TensorFlow or Keras keep explains it only if each part of it has a known size, as compiled programs and
+        eager kernels have.
         """
         low, high = _ABOUT_AS_MUCH
-        is_known = self.whose == "yours" or self.cause == "compiled_programs"
+        is_known = self.whose == "yours" or self.cause in _KNOWN_SIZE
         if not is_known or not self.bytes_per_step or not growth.bytes_per_step:
             return False
         return low <= self.bytes_per_step / growth.bytes_per_step <= high

@@ -160,6 +160,8 @@ def test_only_what_the_user_keeps_makes_a_rise_sure() -> None:
     for count, rises in ((250, RISES), (150, RISES), (20, replace(RISES, epochs=12)), (12, replace(RISES, epochs=2))):
         assert find_causes(case(look(200, replace(arrays, count=count)), growth=maybe, rises=rises)) == (), count
     assert find_causes(case(look(200, replace(arrays, count=13)), growth=maybe, rises=replace(RISES, epochs=11))) != ()
+    # A PyDataset makes ten batches before the steps take them.
+    assert find_causes(case(look(200, replace(arrays, count=212)), growth=maybe)) != ()
     assert find_causes(case(look(200, replace(HELD, kind="object")), growth=maybe)) == ()
     then = replace(HELD, kind="object", count=100, num_bytes=100_000, chain=None)
     assert find_causes(case(look(100, then), look(200, replace(HELD, kind="object")), growth=maybe)) != ()
@@ -599,6 +601,16 @@ def test_kernels_of_new_names_or_seeds_are_named_if_they_explain_the_growth() ->
     assert "10 variables got new names and 190 eager operations drew a seed" in seeded.evidence
     for number in (4, 40, 2000):
         assert only(find_causes(case(look(200), growth=KERNELS, made=made(names=number)))).cause == "native"
+    # Many of them make sure what rows alone don't tell.
+    maybe = replace(
+        KERNELS, verdict="too short to tell", explanation="Too short to tell: host RSS rises by 1, in jumps"
+    )
+    leak = only(find_causes(case(growth=maybe, made=made(names=200))))
+    [growth] = confirmed([maybe], [leak])
+    assert growth.explanation == "Growing: host RSS grows by 1; what TensorFlow keeps explains it"
+    less = replace(maybe, bytes_per_step=15_000.0)
+    assert find_causes(case(growth=less, made=made(names=100))) != ()
+    assert find_causes(case(growth=less, made=made(names=90))) == ()
     # Kernels are the host's.
     device = replace(KERNELS, series="device_in_use_bytes CPU:0")
     assert find_causes(case(look(200), growth=device, made=made(names=200))) == ()

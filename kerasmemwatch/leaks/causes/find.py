@@ -45,8 +45,11 @@ def find_causes(case: Case) -> tuple[LeakFinding, ...]:
     if is_waiting(case):
         return tuple(waits_for_collector(case))
     if not case.is_told:
-        rules = (retained, models, compiled_programs)
-        return tuple(each for rule in rules for each in rule(case) if each.explains(case.main))
+        for rules in ((retained, models, compiled_programs), (kernel_cache,)):
+            sure = tuple(each for rule in rules for each in rule(case) if each.explains(case.main))
+            if sure:
+                return sure
+        return ()
     found = [finding for rule in _RULES for finding in rule(case)]
     if any(each.cause == "retracing" for each in found):
         found = [each for each in found if each.cause != "graphs_pinned" or each.unit != "step"]

@@ -18,6 +18,8 @@ _LEAST_TABLE_BYTES = 1024
 # take differs, and RSS rises in jumps, so growth by so many times this is explained by kernels.
 KERNEL_BYTES = 35 * 1024
 _LEAST_SHARE, _MAX_SHARE = 0.4, 2.5
+# Kernels a step that make growth sure which rows alone don't tell.
+_LEAST_KERNELS = 0.5
 # Calls with new shapes, their share of all, and the most that RSS grows by for one.
 _FEWEST_SHAPES, _LEAST_NEW, _MAX_SHAPE_BYTES = 20, 0.4, 1024 * 1024
 
@@ -46,6 +48,8 @@ def kernel_cache(case: Case) -> Iterator[LeakFinding]:
     each = _bytes_each(case, number)
     if each is None or not case.is_host or not _LEAST_SHARE <= KERNEL_BYTES / each <= _MAX_SHARE:
         return
+    if not case.is_told and number < _LEAST_KERNELS * made.steps:
+        return  # a model that is built has as many once
     is_seeded = made.seeds > made.names
     yield case.finding(
         "kernel_cache",

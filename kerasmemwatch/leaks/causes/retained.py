@@ -20,6 +20,8 @@ _LEAST_SHARE, _MOST_SHARE = 0.2, 3.0
 _LEAST_BYTES, _FEWEST, _FEWEST_STEPS = KIB, 8, 20
 # Epochs before those that show the growth, and the one that has just ended.
 _LEAST_EPOCHS, _EPOCHS_BEFORE = 3, 3
+# Batches that a dataset makes before a step takes them: PyDataset's queue has 10 by default, and prefetch has some.
+_BATCHES_AHEAD = 16
 _CAUSES = {"tensor": "retained_tensors", "array": "retained_arrays", "object": "python_objects"}
 
 
@@ -134,7 +136,7 @@ def _is_one_each(case: Case, gain: _Gain) -> bool:
     """Whether a container has one thing of each epoch or step so far: a constant may have the size of the growth."""
     count, epochs, rows = gain.count, case.rises_then.epochs, case.rises_then.rows
     is_of_epochs = _LEAST_EPOCHS <= epochs <= count <= epochs + _EPOCHS_BEFORE
-    return gain.contents.kind != "object" and (is_of_epochs or rows <= count <= gain.steps)
+    return gain.contents.kind != "object" and (is_of_epochs or rows <= count <= gain.steps + _BATCHES_AHEAD)
 
 
 def _explains(case: Case, gain: _Gain, share: float | None) -> bool:
