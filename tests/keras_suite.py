@@ -3,6 +3,7 @@
     python tests/keras_suite.py                    # all watched, then plainly what did not pass; some minutes
     python tests/keras_suite.py --only-watched     # a shorter look
     python tests/keras_suite.py -k "trainer_test"  # some of them, as pytest's -k
+    python tests/keras_suite.py --turn 7           # a third of them, chosen by the number
 
 The tests are those that ship in the Keras wheel. Every ``CallbackList`` that has no watch gets a strict one of its
 own, so a fault of ours fails the test. This is no test of pytest's, as it takes minutes.
@@ -29,7 +30,7 @@ _TESTS = ("trainers/trainer_test.py", "callbacks")
 # The first needs a conftest of Keras' that is not in the wheel, the second a package that TensorFlow does not.
 _LEFT_OUT = ("callbacks/remote_monitor_test.py", "callbacks/orbax_checkpoint_test.py")
 _PASSED = "passed"
-_NUM_PROCESSES = 2
+_NUM_PROCESSES, _NUM_TURNS = 2, 3
 
 
 class Outcomes:
@@ -73,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="no plain run to compare with: 1 if any test fails, for want of a package, too",
     )
     parser.add_argument("-k", metavar="EXPRESSION", default="", help="which tests, as pytest's -k")
+    parser.add_argument(
+        "--turn", type=int, help=f"one test in {_NUM_TURNS}; {_NUM_TURNS} numbers in a row choose all of them"
+    )
     parser.add_argument("--child", metavar="OUTCOMES", help=argparse.SUPPRESS)
     parser.add_argument("--share", metavar=("INDEX", "OF"), nargs=2, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tests", metavar="PATH", help=argparse.SUPPRESS)
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="keras-suite-") as folder:
         log_dir = Path(folder, "logs")
         log_dir.mkdir()
-        watched = _outcomes(options.k, Path(folder, "watched"), log_dir)
+        watched = _outcomes(options.k, Path(folder, "watched"), log_dir, turn=options.turn)
         # What passes with the watch need not pass plainly.
         others = sorted(test for test, outcome in watched.items() if outcome != _PASSED)
         is_compared = others and not options.only_watched
@@ -93,9 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _outcomes(
-    selection: str, folder: Path, log_dir: Path | None = None, tests: Sequence[str] | None = None
+    selection: str,
+    folder: Path,
+    log_dir: Path | None = None,
+    tests: Sequence[str] | None = None,
+    turn: int | None = None,
 ) -> dict[str, str]:
     """Run the tests, or those of some names, from empty folders in interpreters of their own, each a share of them."""
+    first, num_turns = (0, 1) if turn is None else (turn % _NUM_TURNS, _NUM_TURNS)
     print(f"\n== Keras' tests, {'plainly' if log_dir is None else 'watched'} ==", flush=True)
     folder.mkdir()
     chosen = folder / "tests.json"
@@ -108,7 +117,8 @@ def _outcomes(
     started = []
     for index, place in enumerate(places):
         place.mkdir()
-        child = [*command, "--child", str(place / "outcomes.json"), "--share", str(index), str(num_processes)]
+        share = str(first + num_turns * index), str(num_turns * num_processes)
+        child = [*command, "--child", str(place / "outcomes.json"), "--share", *share]
         if log_dir is not None:
             child += ["--log-dir", str(log_dir / str(index))]
         with (place / "output.txt").open("wb") as output:
