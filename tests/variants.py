@@ -31,8 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--turn",
         type=int,
-        help=f"with --variants others: run those of one file in {_TURNS}, chosen by this number; {_TURNS} numbers in a "
-        "row choose all files (default: all)",
+        help=f"of the others, run those of one file in {_TURNS}, chosen by this number; {_TURNS} numbers in a row "
+        "choose all files (default: all)",
     )
 
 
@@ -44,16 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m have had their choice
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    which = config.option.variants
-    if which == "all":
-        return
-    some = set(_some(items))
-    chosen = [item for item in items if item in some]
-    if which == "others":
-        chosen = _of_turn([item for item in items if item not in some], config.option.turn)
-    kept = set(chosen)
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = chosen
+    which, some = config.option.variants, set(_some(items))
+    others = [item for item in items if item not in some]
+    chosen = set() if which == "others" else some
+    chosen |= set() if which == "some" else set(_of_turn(others, config.option.turn))
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
 
 
 def _of_turn(items: list[pytest.Item], turn: int | None) -> list[pytest.Item]:

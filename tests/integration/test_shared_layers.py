@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from kerasmemwatch.attribution.variables.watched_models import Inventories
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 ROWS = 32
@@ -84,6 +85,27 @@ def test_what_died_stays_listed(gan: dict[str, Any]) -> None:
     found = rows(watch)
     assert set(before) < set(found) and "later/other" in found
     assert [path for path in found if path.endswith("seen")] == ["discriminator/seen"]
+
+
+def test_what_is_left_of_a_group_is_listed_anew(gan: dict[str, Any]) -> None:
+    inventories, judge = Inventories(), gan["discriminator"]
+    for name in ("discriminator", "gan"):
+        gan[name].optimizer.build(gan[name].trainable_variables)
+        inventories.take(gan[name])
+    seen = num_bytes(judge.layers[0].weights)
+    assert optimizer_bytes(inventories, "discriminator/seen") == 3 * seen
+    del gan["gan"]
+    gc.collect()
+    judge.compile(keras.optimizers.SGD(momentum=0.9), "mse")
+    judge.optimizer.build(judge.trainable_variables)
+    inventories.take(judge)
+    assert optimizer_bytes(inventories, "discriminator/seen") == seen
+    assert len({row.path for row in inventories.layers()}) == len(inventories.layers())
+
+
+def optimizer_bytes(inventories: Inventories, path: str) -> int | None:
+    [found] = [row.optimizer_bytes for row in inventories.layers() if row.path == path]
+    return found
 
 
 def test_models_that_share_nothing_are_listed_apart() -> None:

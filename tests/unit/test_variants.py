@@ -57,5 +57,6 @@ def test_what_it_leaves_out_is_run_by_the_other_command(others: str) -> None:
 def test_three_turns_in_a_row_take_all_others_once(first: int) -> None:
     turns = [chosen("others", first + number) for number in range(3)]
     assert all(turns) and set.union(*turns) == chosen("others") and sum(map(len, turns)) == len(chosen("others"))
+    assert chosen("all", first) == chosen("some") | turns[0]
     files = [{name.partition("::")[0] for name in turn} for turn in turns]
     assert sum(map(len, files)) == len(set.union(*files)), "a file's tests share what they made"

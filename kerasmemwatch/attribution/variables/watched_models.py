@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kerasmemwatch.attribution.variables.inventory import VariableMemory, inventory, layer_memory, ledger
@@ -24,8 +24,12 @@ class _Found:
     name: str
     signature: str
     layers: tuple[LayerMemory, ...]
-    variables: Mapping[int, weakref.ref[Any]] = field(default_factory=dict)
-    group: int | None = None  # of models that share variables, whose layers are listed together
+    variables: Mapping[int, weakref.ref[Any]]
+    group: int | None  # of models that share variables, whose layers are listed together
+
+    def prefixed(self) -> list[LayerMemory]:
+        """The layers with the model's name before their paths."""
+        return [replace(row, path=f"{self.name}/{row.path}") for row in self.layers]
 
 
 class Inventories:
@@ -74,7 +78,7 @@ class Inventories:
         listed = set()
         for found in self._found.values():
             if found.group is None:
-                rows += [replace(row, path=f"{found.name}/{row.path}") if several else row for row in found.layers]
+                rows += found.prefixed() if several else found.layers
             elif found.group not in listed:
                 listed.add(found.group)
                 rows += self._groups[found.group]
@@ -94,14 +98,18 @@ class Inventories:
         return sorted(sharing)
 
     def _list_together(self, indices: Sequence[int]) -> None:
-        if len(indices) < 2:
+        before = {group for index in indices if (group := self._found[index].group) is not None}
+        if len(indices) == 1 and not before:
             return
         models = {index: model for model, index in self._models.items()}
-        rows = {row.owner: row for row in layer_memory(inventory(*(models[index] for index in indices)))}
-        before = {self._found[index].group for index in indices} - {None}
+        if len(indices) == 1:  # the others died
+            listed: Sequence[LayerMemory] = self._found[indices[0]].prefixed()
+        else:
+            listed = layer_memory(inventory(*(models[index] for index in indices)))
+        rows = {row.owner: row for row in listed}
         for group in before:
             # What models had that died since stays listed, as that of any dead model does.
-            if group is not None and self._has_dead(group, indices):
+            if self._has_dead(group, indices):
                 rows = {row.owner: row for row in self._groups[group]} | rows
         for index in [index for index, found in self._found.items() if index in indices or found.group in before]:
             self._found[index] = replace(self._found[index], group=indices[0])
