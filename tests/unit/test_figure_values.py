@@ -419,11 +419,14 @@ def test_growth_has_slopes_and_intervals() -> None:
         assert (trace["x"][0] - trace["error_x"]["arrayminus"][0]) * unit == pytest.approx(one.low)
 
 
-def test_an_axis_without_a_rate_has_no_numbers() -> None:
+def test_without_a_rate_there_are_no_axes_for_rates() -> None:
     short = Growth("host_rss_bytes", "too short to tell", None, "step", None, 1, None, None, None, "", 9, "host RSS")
-    axis = growth(replace(small_report(), growth=(short,)))["layout"]["xaxis"]
-    assert not axis["showticklabels"] and axis["title"]["text"] == "growth a step: not known yet"
-    assert "showticklabels" not in growth(small_report())["layout"]["xaxis"]
+    layout = growth(replace(small_report(), growth=(short,)))["layout"]
+    assert "xaxis" not in layout and layout["yaxis2"]["domain"] == [0.0, 1.0]
+    known = growth(small_report())["layout"]
+    assert "xaxis" in known and layout["height"] < known["height"]
+    none = growth(replace(small_report(steps=()), growth=(short,)))["layout"]
+    assert "Too few samples" in none["annotations"][0]["text"]
 
 
 def test_what_is_held_more_between_two_traced_steps() -> None:

@@ -33,6 +33,7 @@ def growth(report: Findings, *, theme: str = "light", layer: str | None = None, 
     """
     colours = theme_named(theme)
     found = report.growth
+    trends = found if any(_has_rate(one) for one in found) else ()
     pair = steps_to_compare(report.steps)
     change = held_more(*pair) if pair else {}
     rows = [
@@ -40,18 +41,18 @@ def growth(report: Findings, *, theme: str = "light", layer: str | None = None, 
         for key, sizes in sorted(change.items(), key=lambda item: -sum(map(abs, item[1].values())))
         if layer is None or is_within(key.path, layer)
     ]
-    if not found and not pair:
+    if not trends and not pair:
         why = "Too few samples to tell whether anything grows, and no two steps of one kind were traced."
         return empty_figure(colours, "growth", why)
     data: list[Figure] = []
     layout: Figure = {"annotations": []}
     heights = {
-        "trends": _TREND_HEIGHT * len(found) + _BELOW_TRENDS + 20 if found else 0,
+        "trends": _TREND_HEIGHT * len(trends) + _BELOW_TRENDS + 20 if trends else 0,
         "held": _BAR_HEIGHT * max(2, min(len(rows), most)) + 55 if pair else 0,
     }
     places = panels(heights, below=_BELOW_TRENDS)
-    if found:
-        _add_trends(data, layout, found, places["trends"], colours)
+    if trends:
+        _add_trends(data, layout, trends, places["trends"], colours)
     if pair:
         _add_bars(data, layout, rows[:most], pair, places["held"], colours)
     summary = "; ".join(one.explanation for one in found) or "Too few samples to tell whether anything grows"
@@ -126,11 +127,12 @@ def _add_trends(data: list[Figure], layout: Figure, found: Sequence[Growth], pla
         )
     zero = {"zeroline": True, "zerolinecolor": theme.faint}
     layout["xaxis"] = byte_axis(theme, unit, "growth a step", rangemode="tozero", tickformat="~g", anchor="y", **zero)
-    if not data:
-        unknown = {"text": "growth a step: not known yet"}
-        layout["xaxis"] |= {"title": unknown, "range": [0, 1], "showticklabels": False, "showgrid": False}
     labels = [f"{plain(shortened(one.label, 28))}<br>{_brief(one)}" for one in found]
     layout["yaxis"] = named_axis(theme, labels, domain=place)
+
+
+def _has_rate(one: Growth) -> bool:
+    return one.bytes_per_step is not None and one.interval is not None
 
 
 def _look(one: Growth, theme: Theme) -> tuple[str, str]:
