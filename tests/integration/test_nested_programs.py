@@ -114,10 +114,18 @@ def test_programs_belong_to_the_layers_that_call_them(kind: str, eager: bool) ->
             assert step.gradient_bytes.get(name, 0) == weights
 
 
-@pytest.mark.parametrize("name", ["two_1/PartitionedCall", "/PartitionedCall_1"], ids=["forward", "backward"])
-def test_a_call_that_the_capture_does_not_see_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+UNSEEN = {
+    "forward": "two_1/PartitionedCall",
+    "backward": "/PartitionedCall_1",
+    "both forward": ("one_1/PartitionedCall", "two_1/PartitionedCall"),
+    "all": ("PartitionedCall", "PartitionedCall_1"),
+}
+
+
+@pytest.mark.parametrize("unseen", UNSEEN)
+def test_a_call_that_the_capture_does_not_see_end(unseen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def ended(space: Any) -> Any:
-        return (span for span in call_spans(space) if not span.op.endswith(name))
+        return (span for span in call_spans(space) if not span.op.endswith(UNSEEN[unseen]))
 
     monkeypatch.setattr(step_attribution, "call_spans", ended)
     watch, _ = fitted("a shared function", eager=False)

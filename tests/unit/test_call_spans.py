@@ -54,10 +54,17 @@ def test_a_call_of_no_layers_is_left_alone() -> None:
 def test_a_call_that_outlives_the_capture_is_the_one_that_is_left() -> None:
     lines = [(256, 8), (512, 8), (768, 8)]
     assert named(lines, span(CALL_A, 0, 0), runs=[[0], [1, 2]]) == [CALL_A, CALL_B, CALL_B]
-    # Two are left: nothing tells which.
+    # Two are left: nothing tells which made the only run.
     assert named(lines, runs=[[1, 2]]) == [""] * 3
     # A function that nobody calls here.
     assert named(lines, span(CALL_A, 0, 0), span(CALL_B, 1, 1), runs=[[2]]) == [CALL_A, CALL_B, ""]
+
+
+def test_calls_that_outlive_the_capture_made_their_runs_in_the_order_of_the_graph() -> None:
+    lines = [(256, 8), (512, 8), (768, 8), (1024, 8)]
+    assert named(lines, runs=[[2, 3], [0, 1]]) == [CALL_A, CALL_A, CALL_B, CALL_B]
+    # With a third run, one of the two ran twice.
+    assert named(lines, runs=[[0], [1], [2, 3]]) == [""] * 4
 
 
 def test_calls_are_read_from_a_capture() -> None:

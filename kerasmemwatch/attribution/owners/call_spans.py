@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def named_by_calls(
 
     Args:
         runs: For each run of a program, the program's name and its allocations.
-        calls: By name of an operation that calls a function, the function's name.
+        calls: By name of an operation that calls a function, the function's name; in the order of the graph.
     """
     ops, op = {name: code for code, name in enumerate(events.ops)}, events.op.copy()
     nameless = np.flatnonzero(events.births & (events.op == 0) & ~events.from_input_pipeline)
@@ -77,12 +78,23 @@ def named_by_calls(
             within = nameless[first:last]
             mine = within[events.thread[within] == events.threads.index(span.thread)]
             op[mine] = ops.setdefault(span.op, len(ops))
-    for program, births in runs:
-        # The call is not known to have ended: if it is the only call of its function, the run belongs to it.
-        left = [name for name, function in (calls or {}).items() if _is_of(program, function) and name not in ended]
-        if len(left) == 1 and not op[births].any():
-            op[births] = ops.setdefault(left[0], len(ops))
+    unnamed = [(program, births) for program, births in runs if not op[births].any()]
+    for function, names in _by_function(calls or {}, ended).items():
+        of_function = sorted((births for program, births in unnamed if _is_of(program, function)), key=min)
+        # These calls are not known to have ended. One made all runs; several made one each, in the graph's order.
+        if len(names) in (1, len(of_function)):
+            for name, births in zip(cycle(names), of_function, strict=False):
+                op[births] = ops.setdefault(name, len(ops))
     return replace(events, op=op, ops=tuple(ops))
+
+
+def _by_function(calls: Mapping[str, str], ended: set[str | None]) -> dict[str, list[str]]:
+    """Return the names of calls that are not known to have ended, by the function that they call."""
+    found: dict[str, list[str]] = {}
+    for name, function in calls.items():
+        if name not in ended:
+            found.setdefault(function, []).append(name)
+    return found
 
 
 def _is_of(program: str, function: str) -> bool:
