@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 
 __all__ = ["synthetic_step"]
 

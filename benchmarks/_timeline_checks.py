@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.owners import NAMED_OWNERS
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, TracedStep
+from kerasmemwatch.records.timeline import PHASES, TracedStep
 
 __all__ = ["StepCheck", "check_step"]
 

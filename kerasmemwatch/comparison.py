@@ -13,9 +13,9 @@ from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidTypeError
 from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.recording import Recording, load
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.peaks import TracedPeak
-from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.notebook_value import NotebookValue
 from kerasmemwatch.reports.report import Report
 from kerasmemwatch.units import format_bytes

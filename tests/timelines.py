@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 
 # requested bytes, birth, death, owner, category, phase, and the operation
 Line = tuple[int, int, int, str, str, str, str]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kerasmemwatch.analysis.findings import Findings
+from kerasmemwatch.records.categories import OF_TRAINING
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.units import format_bytes, format_share
 
@@ -59,7 +60,7 @@ _PEAKS = ("forward_peak_bytes", "backward_peak_bytes")
 # Columns that a table omits where there is little room.
 DETAILS = frozenset({"inputs_bytes", "other_bytes", "unattributed_bytes", "output_bytes", *_PEAKS})
 CATEGORY_KEYS = tuple(key for name in _CATEGORIES if (key := f"{name}_bytes") not in DETAILS)
-_OF_TRAINING = ("gradients_bytes", "optimizer_bytes", "activations_bytes", "backward_peak_bytes")
+_OF_TRAINING = (*(f"{name}_bytes" for name in OF_TRAINING), "backward_peak_bytes")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def run_demo(log_dir: str = "logs", *, epochs: int = 5) -> None:
 
 def reading(report: Report) -> str:
     """Explain the table of layers, using the largest layer as the example; ``""`` without a trace."""
-    from kerasmemwatch.records.timeline import CATEGORIES
+    from kerasmemwatch.records.categories import CATEGORIES
 
     layers = [row for row in report.peak.by_layer if row.class_name]
     if not layers or not report.peak.requested_bytes:

@@ -21,9 +21,10 @@ from kerasmemwatch.out_of_memory.failed_program import FailedProgram
 from kerasmemwatch.out_of_memory.failing_layer import Asker
 from kerasmemwatch.out_of_memory.scaled_step import ScaledStep, data_set_bytes, scaled
 from kerasmemwatch.out_of_memory.suggestions import Needs, suggest
+from kerasmemwatch.records.categories import CATEGORIES, OF_VARIABLES
 from kerasmemwatch.records.death import Death
 from kerasmemwatch.records.layer_memory import LayerMemory
-from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
+from kerasmemwatch.records.timeline import TracedStep
 
 __all__ = ["Known", "last_moment"]
 
@@ -32,7 +33,6 @@ _SHOWN_LAYERS = 3
 _TRAINING_COPIES = 5
 # A traced step that was scaled may differ by this share from what was measured.
 _DOUBT = 0.25
-_VARIABLES = ("weights", "optimizer", "other")
 
 
 @dataclass(frozen=True)
@@ -169,13 +169,11 @@ def _free_then(death: Death, traced: ScaledStep, event: int) -> int | None:
 
 def _of_program(death: Death, program: FailedProgram, known: Known) -> tuple[Death, Needs | None]:
     rows = program.by_owner()
-    variables = {row.owner: row for row in known.inventory}
-    held = _sums(known.inventory, _VARIABLES)
+    variables = {row.owner: row.known_variables_bytes for row in known.inventory}
+    held = _sums(known.inventory, OF_VARIABLES)
     block = _sums(rows, CATEGORIES)
     total = {name: held.get(name, 0) + block.get(name, 0) for name in dict.fromkeys((*block, *held))}
-    layers = [
-        replace(row, total_bytes=(row.total_bytes or 0) + _variables_bytes(variables.get(row.owner))) for row in rows
-    ]
+    layers = [replace(row, total_bytes=(row.total_bytes or 0) + variables.get(row.owner, 0)) for row in rows]
     batch = death.batch or rows_by_shapes(known.outputs, program.shapes)
     size, fixed = program.block.bytes, sum(held.values())
     # What was in use besides, as the batch, grows with it.
@@ -198,9 +196,9 @@ def _of_program(death: Death, program: FailedProgram, known: Known) -> tuple[Dea
 
 def _of_variables(death: Death, known: Known) -> tuple[Death, Needs | None]:
     """No step was traced: the variables' sum is all that is known, and the sizes of layers' outputs."""
-    held = [replace(row, total_bytes=_variables_bytes(row)) for row in known.inventory]
+    held = [replace(row, total_bytes=row.known_variables_bytes) for row in known.inventory]
     batch = death.batch or rows_by_outputs(known.outputs, death.request.shape)
-    variables, inputs = _sums(known.inventory, _VARIABLES), (batch or 0) * (known.input_row_bytes or 0)
+    variables, inputs = _sums(known.inventory, OF_VARIABLES), (batch or 0) * (known.input_row_bytes or 0)
     found = replace(
         death,
         batch=batch,
@@ -214,10 +212,6 @@ def _of_variables(death: Death, known: Known) -> tuple[Death, Needs | None]:
     fixed = sum(variables.values()) + training * variables.get("weights", 0)  # as many gradients
     each = row_bytes * (_TRAINING_COPIES if training else 1)
     return found, lambda rows: fixed + rows * each
-
-
-def _variables_bytes(row: LayerMemory | None) -> int:
-    return 0 if row is None else (row.weights_bytes or 0) + (row.optimizer_bytes or 0) + (row.other_bytes or 0)
 
 
 def _sums(rows: Sequence[LayerMemory], names: Collection[str]) -> dict[str, int]:

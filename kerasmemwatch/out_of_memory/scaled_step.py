@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.steps.live_set import requested_at
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.categories import CATEGORIES, GROWING_WITH_BATCH
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 
 __all__ = ["ScaledStep", "data_set_bytes", "scaled"]
 
-# A gradient that is not as large as its variable is a sparse one, of the rows that were looked up.
-_GROWING = [CATEGORIES.index(name) for name in ("activations", "temporaries", "gradients", "inputs", "unattributed")]
+_GROWING = [CATEGORIES.index(name) for name in GROWING_WITH_BATCH]
 _PASSES = [PHASES.index(name) for name in ("input", "forward", "backward")]
 _VARIABLES = [CATEGORIES.index("weights")]
 _INPUTS = CATEGORIES.index("inputs")

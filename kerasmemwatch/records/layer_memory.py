@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kerasmemwatch.records.categories import OF_VARIABLES
 from kerasmemwatch.records.owners import Owner
 
 __all__ = ["LayerMemory"]
@@ -53,3 +54,8 @@ class LayerMemory:
     def owner(self) -> Owner:
         """Whose bytes these are, as a key."""
         return Owner(self.path, self.class_name)
+
+    @property
+    def known_variables_bytes(self) -> int:
+        """Bytes of its variables, as far as they are known."""
+        return sum(getattr(self, f"{name}_bytes") or 0 for name in OF_VARIABLES)

@@ -7,18 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CATEGORIES", "PHASES", "Timeline", "TracedStep"]
+__all__ = ["PHASES", "Timeline", "TracedStep"]
 
-CATEGORIES = (
-    "weights",
-    "optimizer",
-    "gradients",
-    "activations",
-    "temporaries",
-    "inputs",
-    "other",
-    "unattributed",
-)
 PHASES = ("between", "input", "forward", "backward", "update")
 
 
@@ -40,7 +30,7 @@ class Timeline:
         death: ``int64[num_allocations]``, index of the event; ``num_events`` if it outlives the step.
         address: ``uint64[num_allocations]``, 0 if unknown.
         owner: ``int32[num_allocations]``, index into ``owners``.
-        category: ``int8[num_allocations]``, index into ``CATEGORIES``.
+        category: ``int8[num_allocations]``, index into ``categories.CATEGORIES``.
         phase: ``int8[num_allocations]``, index into ``PHASES``: the phase of its birth; ``"between"`` for the baseline.
         op: ``int32[num_allocations]``, index into ``ops``.
         time_ns: ``int64[num_events]``, since the step began.

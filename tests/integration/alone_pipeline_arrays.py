@@ -16,7 +16,8 @@ from kerasmemwatch.analysis.steps.live_set import coverage, peak_event
 from kerasmemwatch.attribution.live.iterator_buffers import waiting_bytes
 from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.attribution.live.pipeline_arrays import kept_arrays
-from kerasmemwatch.records.timeline import CATEGORIES, Timeline
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import Timeline
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, TracedStep
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES, TracedStep
 from kerasmemwatch.reports.report import Report
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 

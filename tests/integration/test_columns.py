@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")

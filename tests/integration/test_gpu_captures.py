@@ -15,7 +15,8 @@ from gpu_captures import FOLDER, NAMES, capture, step
 from kerasmemwatch.attribution.events.allocation_events import read_events
 from kerasmemwatch.attribution.hook_notes import HookNotes
 from kerasmemwatch.attribution.xla.program_runs import Programs, find_runs
-from kerasmemwatch.records.timeline import CATEGORIES, Timeline
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import Timeline
 
 xplane_pb2 = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
 pytest.importorskip("rich")

@@ -16,9 +16,10 @@ from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.steps.live_set import by_category, category_series, coverage, peak_event, requested_at
 from kerasmemwatch.analysis.steps.step_devices import on_device
 from kerasmemwatch.attribution.events.allocation_events import AllocationEvents, read_events
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.rows import to_samples
 from kerasmemwatch.records.run import DeviceInfo, RunInfo
-from kerasmemwatch.records.timeline import CATEGORIES, Timeline
+from kerasmemwatch.records.timeline import Timeline
 from kerasmemwatch.reports.report import make_report
 from kerasmemwatch.storage.codecs.step_codec import decode_step, encode_step
 

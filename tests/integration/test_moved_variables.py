@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from kerasmemwatch.analysis.steps.live_set import category_series, peak_event
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")

@@ -13,7 +13,7 @@ import tensorflow as tf
 import kerasmemwatch as kmw
 from kerasmemwatch.attribution import step_attribution
 from kerasmemwatch.attribution.owners.call_spans import call_spans
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")

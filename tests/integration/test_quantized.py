@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.attribution.variables.variable_size import variable_size
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
 pytestmark = pytest.mark.usefixtures("exact_counting")

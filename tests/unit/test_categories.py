@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kerasmemwatch.attribution.owners.categories import PHASE_CODES, by_life
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES
 
 # Phase, birth, death.
 Life = tuple[str, int, int]

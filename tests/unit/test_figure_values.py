@@ -23,10 +23,10 @@ from timelines import MADE, STEP, realistic_step, step, timeline
 
 from kerasmemwatch.analysis.steps.live_set import category_series, grouped_series, peak_event, requested_at
 from kerasmemwatch.errors import InvalidArgumentError
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.growth import VERDICTS, Growth, LeakFinding
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.allocations import allocations
 from kerasmemwatch.reports.figures.comparison import comparison
 from kerasmemwatch.reports.figures.growth import growth, held_more, steps_to_compare

@@ -35,7 +35,7 @@ from timelines import realistic_step
 
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import shortened
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.reports.figures.comparison import comparison
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, LAYER_COLOURS, THEMES, text_on

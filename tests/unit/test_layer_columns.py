@@ -5,7 +5,7 @@ from __future__ import annotations
 from runs import small_report
 
 from kerasmemwatch.analysis.layer_columns import LayerColumn, layer_columns, narrow_heading
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 
 
 def columns() -> list[LayerColumn]:

@@ -10,8 +10,9 @@ from timelines import MADE, STEP, alive, random_timeline, step, timeline
 
 from kerasmemwatch.analysis.steps.layer_table import added_bytes, layer_table, range_maxima
 from kerasmemwatch.analysis.steps.live_set import by_layer, peak_event, requested_at
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.layer_memory import LayerMemory
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
+from kerasmemwatch.records.timeline import PHASES, Timeline
 
 RANDOM = pytest.mark.parametrize("made", MADE)
 

@@ -18,8 +18,9 @@ from kerasmemwatch.analysis.steps.live_set import (
     requested_at,
     traced_peak,
 )
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.layer_memory import LayerMemory
-from kerasmemwatch.records.timeline import CATEGORIES, Timeline
+from kerasmemwatch.records.timeline import Timeline
 
 RANDOM = pytest.mark.parametrize("made", MADE)
 

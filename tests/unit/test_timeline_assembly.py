@@ -13,8 +13,9 @@ from kerasmemwatch.attribution.live.live_buffers import KnownBuffer
 from kerasmemwatch.attribution.owners.op_owners import OpOwners
 from kerasmemwatch.attribution.owners.timeline_assembly import Evidence, assemble, in_order
 from kerasmemwatch.attribution.owners.weight_gradients import GradientBuffer
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.owners import AFTER_LAYERS, BASE, LOSS, METRICS, OPTIMIZER, Frame
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
+from kerasmemwatch.records.timeline import PHASES, Timeline
 
 STEP = "StatefulPartitionedCall"
 A = Frame("a", "Dense", "forward")

@@ -17,8 +17,9 @@ from kerasmemwatch.attribution.xla.buffer_owners import XlaCategories
 from kerasmemwatch.attribution.xla.program_memory import XlaAllocation, XlaBuffer, XlaModule
 from kerasmemwatch.attribution.xla.program_runs import XlaRun
 from kerasmemwatch.attribution.xla.timeline_expansion import CompiledRun, compiled_runs, expand
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.owners import LOSS, OPTIMIZER, Frame
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline
+from kerasmemwatch.records.timeline import PHASES, Timeline
 
 A = Frame("a", "Dense", "forward")
 OWNERS = OpOwners(

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.steps.live_set import peak_event, requested_at
 from kerasmemwatch.analysis.steps.step_devices import on_device
+from kerasmemwatch.records.categories import CATEGORIES, OF_VARIABLES
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 
 __all__ = ["added_bytes", "layer_table", "range_maxima"]
 
 _Integers = NDArray[np.int64]
-# Categories that a model holds at all times, so its inventory has them too.
-_HELD = ("weights", "optimizer", "other")
 # A variable that moves to a new buffer briefly exists twice, so an owner's bytes in these are counted at rest.
 _VARIABLES = ("weights", "optimizer")
 
@@ -136,9 +135,9 @@ def _measured(step: TracedStep) -> list[LayerMemory]:
 def _without_others(step: TracedStep, inventory: Sequence[LayerMemory]) -> list[LayerMemory]:
     """The inventory without variables on other devices than the step's, and without idle owners."""
     here = set(_owners(step.timeline, np.arange(step.timeline.num_allocations)))
-    codes = [CATEGORIES.index(name) for name in _HELD]
+    codes = [CATEGORIES.index(name) for name in OF_VARIABLES]
     elsewhere = {key for other in step.others for key in _owners(other, np.flatnonzero(np.isin(other.category, codes)))}
-    none: dict[str, Any] = {f"{name}_bytes": 0 for name in _HELD}
+    none: dict[str, Any] = {f"{name}_bytes": 0 for name in OF_VARIABLES}
     rows = [replace(row, **none) if row.owner in elsewhere else row for row in inventory]
     return [row for row in rows if row.owner in here or any(getattr(row, name) != 0 for name in none)]
 
@@ -165,7 +164,7 @@ def _completed(row: LayerMemory, listed: LayerMemory | None) -> LayerMemory:
     """The row, completed with what only the inventory knows about its variables."""
     if listed is None:
         return row
-    held = {f"{name}_bytes": getattr(listed, f"{name}_bytes") for name in _HELD}
+    held = {f"{name}_bytes": getattr(listed, f"{name}_bytes") for name in OF_VARIABLES}
     lacking = {name: size for name, size in held.items() if not getattr(row, name) and size != 0}
     row = replace(row, num_variables=listed.num_variables, **lacking)
     is_whole = not any(f"{name}_bytes" in lacking for name in _VARIABLES)

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import AUTOTUNING
 from kerasmemwatch.records.peaks import TracedPeak
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 
 __all__ = [
     "UNATTRIBUTED",

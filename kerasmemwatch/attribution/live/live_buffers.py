@@ -47,7 +47,7 @@ class KnownBuffer:
 
     owner: str  # a layer's path or a named owner
     class_name: str  # class of the layer
-    category: str  # one of `timeline.CATEGORIES`
+    category: str  # one of `CATEGORIES`
     bytes: int  # the requested size
     address: int = 0  # its address on its device; 0 if unknown
     key: int = 0  # `id` of the variable's resource handle; 0 for a tensor

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES
 
 __all__ = ["CODES", "PHASE_CODES", "by_life"]
 

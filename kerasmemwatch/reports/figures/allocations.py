@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.peak_place import numbered
 from kerasmemwatch.names import shortened
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure
 from kerasmemwatch.reports.figures.moments import positions

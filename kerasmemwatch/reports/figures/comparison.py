@@ -11,8 +11,8 @@ from kerasmemwatch.analysis.caveats import at_least, in_part
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import shortened
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, bars, byte_axis, empty_figure, figure, named_axis, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named

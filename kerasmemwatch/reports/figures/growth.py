@@ -8,9 +8,10 @@ from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth_words import pace
 from kerasmemwatch.analysis.steps.live_set import by_layer
 from kerasmemwatch.names import shortened
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.growth import Growth
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
+from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.figures.labels import byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, bars, byte_axis, empty_figure, figure, named_axis, note, panels
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerasmemwatch.names import printable, shortened
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.units import GIB, KIB, MIB, format_bytes
 
 __all__ = ["ByteUnit", "byte_unit", "category_lines", "layer_label", "plain"]

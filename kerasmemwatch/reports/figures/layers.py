@@ -10,9 +10,10 @@ from kerasmemwatch.analysis.peak_place import numbered, step_shown, step_words, 
 from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.steps.live_set import highest_step
 from kerasmemwatch.names import shortened
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import CATEGORIES, TracedStep
+from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, bars, byte_axis, empty_figure, figure, named_axis, note
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, theme_named

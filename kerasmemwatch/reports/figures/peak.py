@@ -11,9 +11,9 @@ from kerasmemwatch.analysis.peak_place import elsewhere, traced_words
 from kerasmemwatch.analysis.steps.layer_tree import tree_lines
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import shortened
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.layer_memory import LayerMemory
 from kerasmemwatch.records.owners import Owner
-from kerasmemwatch.records.timeline import CATEGORIES
 from kerasmemwatch.reports.figures.labels import plain
 from kerasmemwatch.reports.figures.layout import Figure, empty_figure, figure, note
 from kerasmemwatch.reports.figures.palette import CATEGORY_COLOURS, Theme, text_on, theme_named

@@ -11,7 +11,8 @@ from kerasmemwatch.analysis.peak_place import kind_words, numbered
 from kerasmemwatch.analysis.steps.live_set import grouped_series
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import shortened
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 from kerasmemwatch.reports.figures.labels import ByteUnit, byte_unit, layer_label, plain
 from kerasmemwatch.reports.figures.layout import Figure, axis, byte_axis, empty_figure, figure, span
 from kerasmemwatch.reports.figures.moments import moments_drawn, phase_spans, positions

@@ -23,7 +23,7 @@ from kerasmemwatch.analysis.layer_columns import cell_words
 from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
 from kerasmemwatch.names import printable, shortened
-from kerasmemwatch.records.layer_memory import LayerMemory
+from kerasmemwatch.records.categories import OF_VARIABLES
 from kerasmemwatch.records.samples import Samples
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.reports.text.driver_facts import driver_facts
@@ -237,21 +237,20 @@ def _leaks(report: Findings, width: int) -> Iterator[RenderableType]:
 def _layers(report: Findings, everything: bool, blocks: bool) -> Iterator[RenderableType]:
     if not report.layers:
         return
-    ranked = sorted(report.layers, key=lambda layer: -_held(layer))
+    ranked = sorted(report.layers, key=lambda layer: -layer.known_variables_bytes)
     shown = list(report.layers) if everything else ranked[:_TOP_LAYERS]
     table = Table(box=SIMPLE_HEAD if blocks else None, pad_edge=False, show_edge=False)
     table.add_column("Variables of", overflow="fold", ratio=3)
     table.add_column("class", overflow="fold", ratio=1)
-    for heading in ("weights", "optimizer", "other"):
+    for heading in OF_VARIABLES:
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in shown:
-        sizes = (layer.weights_bytes, layer.optimizer_bytes, layer.other_bytes)
-        cells = [Text(cell_words(size, "bytes")) for size in sizes]
+        cells = [Text(cell_words(getattr(layer, f"{name}_bytes"), "bytes")) for name in OF_VARIABLES]
         table.add_row(Text(shortened(layer.path, 80)), Text(layer.class_name), *cells)
     yield Text("")
     yield table
     if hidden := ranked[len(shown) :]:
-        more = f"{len(hidden)} more with {format_bytes(sum(map(_held, hidden)))}"
+        more = f"{len(hidden)} more with {format_bytes(sum(layer.known_variables_bytes for layer in hidden))}"
         yield Text(f"and {more} (all: `kerasmemwatch show LOGDIR --all`)")
 
 
@@ -267,10 +266,6 @@ def _notes(report: Findings, everything: bool) -> Iterator[RenderableType]:
 def _newest(samples: Samples, name: str, index: int | None = None) -> float | None:
     found = samples.newest(name, index)
     return None if found is None else found[0]
-
-
-def _held(layer: LayerMemory) -> int:
-    return sum(size or 0 for size in (layer.weights_bytes, layer.optimizer_bytes, layer.other_bytes))
 
 
 def _share(part: float | None, whole: float) -> str:

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.errors import RecordingFormatError, RecordingVersionError
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 from kerasmemwatch.storage.codecs.json_fields import checked, dump_json, field_types
 from kerasmemwatch.storage.codecs.row_codec import MAX_DECODED_BYTES, inflate, split_header, unzigzag, zigzag
 

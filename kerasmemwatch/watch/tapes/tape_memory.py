@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.analysis.steps.live_set import category_series, grouped_series, requested_at
+from kerasmemwatch.records.categories import CATEGORIES
 from kerasmemwatch.records.owners import KEPT_TAPES
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES, Timeline, TracedStep
+from kerasmemwatch.records.timeline import PHASES, Timeline, TracedStep
 
 __all__ = ["TapeMemory", "tensor_bytes", "traced_memory"]
 

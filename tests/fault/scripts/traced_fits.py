@@ -19,7 +19,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.profiler.internal import _pywrap_profiler
 
 import kerasmemwatch as kmw
-from kerasmemwatch.records.timeline import CATEGORIES
+from kerasmemwatch.records.categories import CATEGORIES
 
 MODES = {"graph": {"jit_compile": False}, "eager": {"run_eagerly": True}, "xla": {"jit_compile": True}}
 # To compile takes most of the time, and by what is compiled what is done around it differs little.

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 import kerasmemwatch as kmw
-from kerasmemwatch.records.timeline import CATEGORIES, PHASES
+from kerasmemwatch.records.categories import CATEGORIES
+from kerasmemwatch.records.timeline import PHASES
 
 which, mode, how = sys.argv[1:]
 layers = keras.layers
