@@ -1,6 +1,6 @@
 """Is what is said of growth true? A hundred clean programs are said to grow how often, and known growth is found when?
 
-    python benchmarks/growth.py --series DIR          # 100 programs x 3 seeds and a long run of each; over an hour
+    python benchmarks/growth.py --series DIR          # 100 programs x 3 seeds and a long run of each; about two hours
     python benchmarks/growth.py --series DIR --judge  # judges what the directory has, and records nothing
     python benchmarks/growth.py --part                # a few programs, one seed: half a minute of CPU
     python benchmarks/growth.py --series DIR --later  # the 100 programs x 2 seeds that came after the rule was fixed

@@ -1,4 +1,4 @@
-"""Categories of memory, and what holds for all bytes of one: a place for each question that other modules ask."""
+"""Categories of memory, and what is true of all bytes in each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ __all__ = ["CATEGORIES", "GROWING_WITH_BATCH", "OF_TRAINING", "OF_VARIABLES"]
 
 class _Category(NamedTuple):
     name: str
-    is_of_variables: bool = False  # held between steps, too, so the inventory of variables has it
-    is_of_training: bool = False  # nothing has it unless the step trains
+    is_of_variables: bool = False  # variables hold it, between steps too; the inventory has it
+    is_of_training: bool = False  # only steps that train have it
     grows_with_batch: bool = False  # its buffers may have as many rows as the batch
 
 
-# Recordings store the index: a new one comes last. A sparse gradient has a row for each that was looked up.
+# Recordings store the index, so a new category comes last. Sparse gradients grow with the batch: they have a row for
+# each lookup.
 _ALL = (
     _Category("weights", is_of_variables=True),
     _Category("optimizer", is_of_variables=True, is_of_training=True),

@@ -81,7 +81,8 @@ def named_by_calls(
     unnamed = [(program, births) for program, births in runs if not op[births].any()]
     for function, names in _by_function(calls or {}, ended).items():
         of_function = sorted((births for program, births in unnamed if _is_of(program, function)), key=min)
-        # These calls are not known to have ended. One made all runs; several made one each, in the graph's order.
+        # None of these calls is known to have ended. One alone made all runs. If there are as many runs as calls,
+        # each made one; the graph's order is the likely one.
         if len(names) in (1, len(of_function)):
             for name, births in zip(cycle(names), of_function, strict=False):
                 op[births] = ops.setdefault(name, len(ops))
