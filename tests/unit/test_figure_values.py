@@ -450,7 +450,8 @@ def test_steps_of_different_kinds_are_not_compared() -> None:
 
 def test_nothing_held_more_is_said() -> None:
     figure = growth(wide_report(3))
-    assert any("the same was held" in one["text"] for one in figure["layout"]["annotations"])
+    [said] = [one for one in figure["layout"]["annotations"] if "the same was held" in one["text"]]
+    assert (said["x"], said["xanchor"]) == (0.5, "center")  # the panel has no bars or labels beside it
 
 
 # -- comparison ------------------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def _add_bars(
     first, last = (f"step {step.step:,}" for step in pair)
     if not rows:
         words = f"As {last} began, the same was held as when {first} began."
-        layout["annotations"].append(note(words, theme, x=1, y=sum(place) / 2, xanchor="right"))
+        layout["annotations"].append(note(words, theme, x=0.5, y=sum(place) / 2, xanchor="center"))
     zero = {"zeroline": True, "zerolinecolor": theme.faint}
     title = f"more held at {last}<br>than at {first}"  # in two lines, as a figure may be narrow
     layout["xaxis2"] = byte_axis(theme, unit, title, rangemode="tozero", anchor="y2", **zero)
