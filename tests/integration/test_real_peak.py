@@ -198,9 +198,12 @@ def test_a_larger_batch_that_comes_later_is_traced(build: Any) -> None:
     steps = watch.recording.steps
     assert [one.step for one in steps[:3]] == [2, 10, 16]
     assert "had peaked at" in steps[2].reason
-    # How many batches wait is up to the machine, so a later step may be higher by one, and is traced, too.
+    # How many batches wait is up to the machine: a step may be higher by a few that happen not to wait when the next
+    # one is traced.
     assert len(steps) <= 4 and watch.report.traced.step == steps[-1].step
-    assert "not traced" not in words(watch)
+    peaks = watch.recording.samples["device_peak_bytes"][:, 0]
+    traced = peaks[watch.recording.samples["step"] == watch.report.traced.step]
+    assert max(peaks) <= 1.5 * float(traced[0])
 
 
 @pytest.mark.long
