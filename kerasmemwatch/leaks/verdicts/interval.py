@@ -15,6 +15,8 @@ _NORMAL_97_5 = 1.960
 # Prefetch alternates from row to row, which the means of blocks don't.
 _MANY_BLOCKS, _FEW_BLOCKS, _MANY_ROWS = 40, 20, 160
 _MAX_CORRELATION, _ROUNDS = 0.98, 4
+# Batches that wait only add to a floor, so that the minima of blocks may tell the slope far better than their means.
+_FEWEST_OF_BLOCK, _FAR_NARROWER = 5, 0.7
 
 
 def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
@@ -28,9 +30,20 @@ def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
         x: ``float64[num_rows]``, rising.
         y: ``float64[num_rows]``, at least 3 values.
     """
-    blocks = np.linspace(0, len(x), 1 + min(len(x), _MANY_BLOCKS if len(x) >= _MANY_ROWS else _FEW_BLOCKS)).astype(int)
+    x, y = x - x[0], y - y[0]
+    found = _line(x, y, _MANY_BLOCKS if len(x) >= _MANY_ROWS else _FEW_BLOCKS, np.add)
+    if len(x) < _FEW_BLOCKS * _FEWEST_OF_BLOCK:
+        return found
+    of_floor = _line(x, y, _FEW_BLOCKS, np.minimum)
+    return of_floor if of_floor[2] - of_floor[1] < _FAR_NARROWER * (found[2] - found[1]) else found
+
+
+def _line(x: Floats, y: Floats, most_blocks: int, of_block: np.ufunc) -> tuple[float, float, float]:
+    """The slope of the line through the means or minima of blocks, and the two ends of its interval."""
+    blocks = np.linspace(0, len(x), 1 + min(len(x), most_blocks)).astype(int)
     lengths = np.diff(blocks)
-    x, y = (np.add.reduceat(values, blocks[:-1]) / lengths for values in (x - x[0], y - y[0]))
+    x = np.add.reduceat(x, blocks[:-1]) / lengths
+    y = of_block.reduceat(y, blocks[:-1]) / (lengths if of_block is np.add else 1)
     count, correlation = len(x), 0.0
     x = x - x.mean()
     lines = np.array([np.ones(count), x, y])

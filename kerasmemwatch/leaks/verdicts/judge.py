@@ -19,7 +19,7 @@ from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of, judged_rows
 from kerasmemwatch.leaks.verdicts.jumps import only_jump, without_one_jump
 from kerasmemwatch.leaks.verdicts.series import Series
-from kerasmemwatch.leaks.verdicts.signs import FEWEST_ROWS, Sign, least_rate, signs
+from kerasmemwatch.leaks.verdicts.signs import FEWEST_ROWS, Sign, least_rate, levelled, signs
 from kerasmemwatch.leaks.verdicts.units_of_growth import in_unit
 from kerasmemwatch.leaks.verdicts.words import Seen, explained
 from kerasmemwatch.records.growth import Growth, Verdict
@@ -67,15 +67,16 @@ def judge(series: Series) -> Growth:
     garbage = given_back(series, rows, start) if may_grow else None
     if garbage is not None:
         return _waiting(found, series, rows, garbage)
+    level = levelled(rows, series.kind)
     seen = signs(rows, series.kind, start) if may_grow else []
     # RSS moves by itself: a rate of which so little is certain tells nothing.
     share = _SURE_OF_HOST if series.kind == "host" else 0.0
     if series.kind == "heap":
         grown = _may_grow(found, series, rows, seen)
     else:
-        grown = _growing(found, series, rows, seen, least_share=share) if seen else None
-    if grown is None and may_grow and series.kind == "host":
-        grown = _may_grow(found, series, rows, signs(rows, "host", start, is_strict=False))
+        grown = _growing(found, series, level, seen, least_share=share) if seen else None
+        if grown is None and may_grow:
+            grown = _may_grow(found, series, level, signs(rows, series.kind, start, is_strict=False))
     if grown is not None:
         return grown
     if count >= FEWEST_ROWS:

@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.leaks.verdicts.series import Series
 
-__all__ = ["JudgedRows", "ends_of", "judged_rows"]
+__all__ = ["JudgedRows", "ends_of", "judged_rows", "with_full_pipeline"]
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
+
+# Shares of an epoch in which its input pipeline fills, and in which the pipeline drains.
+_FILLS, _DRAINS = 0.05, 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,3 +104,16 @@ def ends_of(numbers: Indices | None, x: Floats) -> Indices:
     last = len(numbers) - 1
     before = x[ends[-1]] - (x[ends[-2]] if len(ends) > 1 else 0.0)
     return np.append(ends, last) if x[last] - x[ends[-1]] >= before else ends
+
+
+def with_full_pipeline(rows: JudgedRows, at: Indices) -> Indices:
+    """Those of some rows at which as many batches wait as may: neither an epoch's first ones nor its last ones."""
+    if rows.epochs is None or rows.is_in_first_epoch:
+        return at
+    begins, ends = (np.searchsorted(rows.epochs, rows.epochs[at], side) for side in ("left", "right"))
+    # The newest epoch may go on: for as long as the others, as far as is known.
+    newest = rows.epochs[at] == rows.epochs[-1]
+    longest = int(np.max(np.diff(np.flatnonzero(np.diff(rows.epochs, prepend=-1)))))
+    ends = np.where(newest, begins + longest, ends)
+    lengths = ends - begins
+    return at[(at - begins >= _FILLS * lengths) & (ends - at > _DRAINS * lengths)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["has_stopped", "is_in_few_jumps", "only_jump", "usual_rise", "without_one_jump"]
+__all__ = ["has_stopped", "is_in_few_jumps", "only_jump", "usual_rise", "without_one_jump", "without_shifts"]
 
 _NUM_BLOCKS = 16
 # Share of the whole rise that one jump explains.
@@ -16,6 +16,8 @@ _FEW_BLOCKS, _SHARE_OF_FEW = 3, 0.5
 _ALONE = 2.0
 # What rises by less than this share of its pace in the newest eighth has stopped.
 _NUM_EIGHTHS, _STOPPED_SHARE = 8, 0.2
+# Of two or three calls, what each needs besides is told apart by so many rows before and after it began.
+_MOST_SHIFTS, _FEWEST_BESIDE, _ROWS_BESIDE = 2, 20, 40
 
 
 def is_in_few_jumps(values: NDArray[np.float64]) -> bool:
@@ -77,6 +79,35 @@ def without_one_jump(values: NDArray[np.float64], start: int) -> NDArray[np.floa
     found = values.copy()
     found[start + highest + 1 :] -= changes[highest]
     return found
+
+
+def without_shifts(values: NDArray[np.float64], calls: NDArray[np.intp] | None) -> NDArray[np.float64]:
+    """The values less what begins with each of two or three calls: another optimizer's slots, or what it trains.
+
+    Of more calls, it is looked at whether each adds something.
+
+    Args:
+        values: ``float64[num_rows]``.
+        calls: ``int[num_rows]``, the call of each row; ``None`` if unknown.
+    """
+    begins = np.flatnonzero(np.diff(calls)) + 1 if calls is not None else ()
+    if not 0 < len(begins) <= _MOST_SHIFTS:
+        return values
+    found = values.copy()
+    for begin, before, after in zip(begins, [0, *begins[:-1]], [*begins[1:], len(values)], strict=True):
+        if min(begin - before, after - begin) >= _FEWEST_BESIDE:
+            size = min(_ROWS_BESIDE, begin - before, after - begin)
+            rise = np.median(values[begin : begin + size]) - np.median(values[begin - size : begin])
+            # What goes on in both calls is no shift.
+            pace = min(_usual_pace(values[before:begin]), _usual_pace(values[begin:after]))
+            found[begin:] -= max(0.0, float(rise) - size * max(0.0, pace))
+    return found
+
+
+def _usual_pace(values: NDArray[np.float64]) -> float:
+    """By how much the values usually rise from row to row, over half of the rows."""
+    half = len(values) // 2
+    return float(np.median(values[half:] - values[: len(values) - half])) / half
 
 
 def _rises_of_blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS, falls_back, floor_rises, is_rising, windows
 from kerasmemwatch.leaks.verdicts.interval import slope
-from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of
-from kerasmemwatch.leaks.verdicts.jumps import has_stopped, is_in_few_jumps, usual_rise
+from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of, with_full_pipeline
+from kerasmemwatch.leaks.verdicts.jumps import has_stopped, is_in_few_jumps, usual_rise, without_shifts
 from kerasmemwatch.leaks.verdicts.series import Kind
 from kerasmemwatch.leaks.verdicts.sure_rise import adds_each_time, rises_regularly, rises_surely
 
-__all__ = ["FEWEST_ROWS", "Sign", "least_rate", "signs"]
+__all__ = ["FEWEST_ROWS", "Sign", "least_rate", "levelled", "signs"]
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -29,6 +29,8 @@ _SURE_OF_FEW_ENDS = 0.8
 _LONG_STEPS = 195  # 200, less what a window loses
 # Share of the rate that is certain if the rate is low, or if no epochs tell what is drained.
 _SURE = 0.5
+# A buffer that fills may look like growth, but leaves more than this share of the steps as they were: surer, then.
+_SHARE_STILL, _SURE_OF_FILLING = 0.1, 0.75
 # Share of the least rate that is enough over 200 steps or more if the rate's interval is narrow, too.
 _NARROW_SHARE = 0.6
 # Share of the least rate that is enough where most rows rise alike and the rate's interval is narrow.
@@ -36,6 +38,8 @@ _SURE_OF_MEDIANS = 0.75
 # RSS that rises in jumps may do so in clean runs, too: unless it rises so many times as fast as the least rate, most
 # blocks of rows have to rise by so much of it.
 _FAST, _USUAL = 4.0, 0.5
+# Rows of an epoch whose pipeline is full that tell whether memory rises within.
+_LONG_EPOCH = 60
 # How many times faster it rose before if it settles.
 _SETTLES = 2.0
 
@@ -91,22 +95,29 @@ def signs(rows: JudgedRows, kind: Kind, start: int, *, is_strict: bool = True) -
     """
     found = []
     after = np.arange(start, len(rows))
+    level = levelled(rows, kind)
     # Without epochs nothing tells when buffers are drained, and a deep one may fill for hundreds of steps.
     fewest = _FEWEST_WITHOUT_EPOCHS if rows.epochs is None else FEWEST_ROWS
     for window in windows(len(after) if len(after) >= FEWEST_ROWS else 0, fewest):
         at = after[window]
         settles_or_repeats = _was_faster(rows.y[after], window.start) or _repeats(rows, at) or falls_back(rows.y, at[0])
-        if not settles_or_repeats and _rises(rows, at, kind, is_strict=is_strict):
-            found.append(Sign(at, at_ends=False))
+        rising = None if settles_or_repeats else _rising(level, at, kind, is_strict=is_strict)
+        if rising is not None:
+            found.append(Sign(rising, at_ends=False))
             break
     # The first epoch's end is a fair start, as buffers are full by then; a first call still traces functions.
     epochs = ends_of(rows.epochs, rows.x)
     # What the first validation or checkpoint adds stays, and what is counted exactly is still otherwise.
     later = epochs[1:] if kind != "host" else epochs[:0]
     for ends in (epochs, later, ends_of(rows.calls, rows.x)[1:]):
-        if len(ends) >= NUM_PARTS and _rises_at(rows, ends, kind, is_strict=is_strict):
+        if len(ends) >= NUM_PARTS and _rises_at(level, ends, kind, is_strict=is_strict):
             found.append(Sign(ends, at_ends=True))
     return found
+
+
+def levelled(rows: JudgedRows, kind: Kind) -> JudgedRows:
+    """The same rows, of a device without what begins with each of a few calls."""
+    return replace(rows, y=without_shifts(rows.y, rows.calls)) if kind == "device" else rows
 
 
 def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind, *, is_strict: bool) -> bool:
@@ -131,6 +142,19 @@ def _is_of_all_rows(rows: JudgedRows, ends: Indices) -> bool:
     return bool(last - first >= EVEN_SHARE * rise)
 
 
+def _rising(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> Indices | None:
+    """Those rows of a window whose floor rises: all or, of a device, those with a full pipeline; ``None`` for none."""
+    if _rises(rows, at, kind, is_strict=is_strict):
+        found = at
+    elif kind != "device":
+        return None
+    else:
+        found = with_full_pipeline(rows, at)
+        if len(found) < FEWEST_ROWS or not _rises(rows, found, kind, is_strict=is_strict):
+            return None
+    return None if kind == "device" and is_strict and _is_still_within(rows, at) else found
+
+
 def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> bool:
     """Whether the floor rises within a window, or what noise hides does."""
     x, y = rows.x[at], rows.y[at]
@@ -140,16 +164,24 @@ def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> boo
     # What may as well not grow is not called growing, even if its floor rises.
     is_slow = not is_rising(x, y, usual)
     least_sure = _SURE if rows.epochs is None or is_slow else 0.0
+    if kind == "device" and is_strict and rows.epochs is None and _may_be_filling(y):
+        least_sure = _SURE_OF_FILLING
     if kind != "device" and has_stopped(y):
         return False
     if kind != "device" and is_strict and not is_rising(x, y, _FAST * usual) and usual_rise(y) < _USUAL * usual * span:
         return False
-    if is_rising(x, y, slower) and _is_sure(x, y, least_sure):
+    if is_rising(x, y, slower) and _is_sure(x, y, least_sure, slower if kind == "device" and is_strict else 0.0):
         return True
     if kind != "device":
         return False
     is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEDIANS * usual)
-    return is_sure or adds_each_time(x, y, _NARROW_SHARE * usual)
+    are_neighbours = len(at) == at[-1] - at[0] + 1
+    return is_sure or (are_neighbours and adds_each_time(x, y, _NARROW_SHARE * usual))
+
+
+def _may_be_filling(y: Floats) -> bool:
+    """Whether so many of a few hundred steps leave all as it was that a buffer may be filling."""
+    return len(y) < _FEWEST_WITHOUT_EPOCHS and float(np.mean(np.diff(y) == 0)) > _SHARE_STILL
 
 
 def _was_faster(y: Floats, start: int) -> bool:
@@ -177,7 +209,18 @@ def _repeats(rows: JudgedRows, at: Indices) -> bool:
     return bool(rows.y[newest].min() - rows.y[earlier].min() < EVEN_SHARE * expected)
 
 
-def _is_sure(x: Floats, y: Floats, share: float = _SURE) -> bool:
+def _is_still_within(rows: JudgedRows, at: Indices) -> bool:
+    """Whether the floor rises between long epochs only: in each, another number of batches may wait all the time."""
+    if rows.epochs is None:
+        return False
+    full = with_full_pipeline(rows, at)
+    begins = np.append(0, np.flatnonzero(np.diff(rows.epochs[full])) + 1)
+    within = [one for one in np.split(full, begins[1:]) if len(one) >= _LONG_EPOCH]
+    paces = [float(floor_rises(rows.y[one]).sum()) / len(one) for one in within]
+    return bool(paces) and float(np.median(paces)) < EVEN_SHARE * float(floor_rises(rows.y[full]).sum()) / len(full)
+
+
+def _is_sure(x: Floats, y: Floats, share: float = _SURE, least_rate: float = 0.0) -> bool:
     """Whether growth, and so much of the rate, is certain: few values may rise by chance."""
     rate, low, _ = slope(x, y)
-    return low > 0 and low >= share * rate
+    return low > 0 and low >= share * rate and rate >= least_rate

@@ -35,8 +35,7 @@ def in_unit(found: Growth, series: Series, rows: JudgedRows, sign: Sign) -> Grow
         ends = np.append(np.flatnonzero(np.diff(numbers)), len(numbers) - 1)
         rate, low, high = slope(numbers[ends].astype(float), rows.y[at][ends])
     if numbers is None or low <= 0:  # not even certain in this unit
-        points = sign.at if sign.at_ends else at
-        rate, low, high = slope(rows.x[points], rows.y[points])
+        rate, low, high = slope(rows.x[sign.at], rows.y[sign.at])
         return replace(found, rate=rate, interval=(low, high), bytes_per_step=rate)
     # What trained, of all that the units hold.
     span = float(rows.x[at[-1]] - rows.x[at[0]])

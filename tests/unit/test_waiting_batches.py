@@ -1,0 +1,132 @@
+"""Batches that wait, and what a call needs besides, are told from growth; growth beneath them is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kerasmemwatch.leaks.verdicts.interval import slope
+from kerasmemwatch.leaks.verdicts.judge import judge
+from kerasmemwatch.leaks.verdicts.judged_rows import judged_rows, with_full_pipeline
+from kerasmemwatch.leaks.verdicts.jumps import without_shifts
+from kerasmemwatch.leaks.verdicts.series import Series
+from kerasmemwatch.records.growth import Growth
+from kerasmemwatch.units import KIB, MIB
+
+
+def looked_at(series: Series) -> list[Growth]:
+    """What is said after every 20 rows."""
+    fields = {name: getattr(series, name) for name in ("steps", "values", "epochs", "calls")}
+    return [
+        judge(replace(series, **{name: None if all_ is None else all_[:rows] for name, all_ in fields.items()}))
+        for rows in range(20, len(series.steps) + 1, 20)
+    ]
+
+
+def in_epochs(values: np.ndarray, per_epoch: int, per_call: int | None = None) -> Series:
+    steps = np.arange(len(values))
+    calls = None if per_call is None else steps // per_call + 1.0
+    return Series(steps + 1, values, epochs=(steps // per_epoch).astype(float), calls=calls)
+
+
+def waiting(rows: int, seed: int, size: int = 200 * KIB) -> np.ndarray:
+    """A third of the rows have one more batch that waits."""
+    return 10.0 * MIB + size * (np.random.default_rng(seed).random(rows) < 1 / 3)
+
+
+def filling(rows: int, seed: int) -> np.ndarray:
+    """A deep buffer that fills, by fits and starts, for some 300 steps: most of them leave it as it was."""
+    random, held = np.random.default_rng(seed), [0]
+    for _ in range(rows - 1):
+        change = int(random.choice([-1, 0, 0, 0, 1])) + int(random.random() < 16 / 300)
+        held.append(min(16, max(0, held[-1] + change)))
+    return 100.0 * MIB + 40.0 * KIB * np.array(held)
+
+
+# -- what is no growth ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_second_fit_needs_besides_is_no_growth(seed: int) -> None:
+    """A head is trained first, then all: another optimizer has slots, and more batches wait from some epochs on."""
+    full = 8.3 * MIB + np.repeat([0.0, 0.0, 50.0, 52.0, 77.0, 128.0], 87) * KIB
+    values = full + 60 * KIB * (np.random.default_rng(seed).random(522) < 1 / 3)
+    values[86::87] = 8.05 * MIB + np.array([0.0, 12.5, 12.5, 65.0, 83.0, 83.0]) * KIB
+    assert not [found for found in looked_at(in_epochs(values, 87, per_call=261)) if found.is_growing]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_another_number_of_batches_that_wait_in_each_epoch_is_no_growth(seed: int) -> None:
+    levels = np.repeat([0.0, 0.0, 200.0, 245.0, 365.0, 310.0], 200) * KIB
+    levels[np.arange(1200) % 200 >= 190] = 0  # where epochs end, none waits
+    noise = np.random.default_rng(seed).normal(0, KIB, 1200)
+    assert not [found for found in looked_at(in_epochs(40 * MIB + levels + noise, 200)) if found.is_growing]
+
+
+def test_a_deep_buffer_that_fills_without_epochs_is_hardly_ever_growth() -> None:
+    found = [looked_at(Series(np.arange(400) + 1, filling(400, seed))) for seed in range(50)]
+    assert sum(any(one.is_growing for one in looks) for looks in found) <= 3
+    # What may be one asks for a cause.
+    told = [one for looks in found for one in looks if one.since_step is not None and not one.is_growing]
+    assert told and {one.verdict for one in told} == {"too short to tell"}
+    assert all("in jumps that training without a leak may have, too" in one.explanation for one in told)
+
+
+# -- what is growth ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_growth_of_each_step_is_found_without_epochs(seed: int) -> None:
+    rows = np.arange(400)
+    found = looked_at(Series(rows + 1, waiting(400, seed, 40 * KIB) + 4.0 * KIB * rows))
+    assert next(one for one in found if one.is_growing).num_samples < 240
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_kilobyte_a_step_is_found_beneath_batches_that_wait_and_are_drained(seed: int) -> None:
+    rows = np.arange(253)
+    is_drained = rows % 50 >= 42
+    values = waiting(253, seed, MIB) - 600 * KIB * is_drained
+    clean, leaking = in_epochs(values, 50), in_epochs(values + KIB * rows, 50)
+    assert not [found for found in looked_at(clean) if found.is_growing]
+    newest = looked_at(leaking)[-1]
+    assert newest.is_growing and newest.interval is not None
+    assert newest.bytes_per_step == pytest.approx(KIB, rel=0.1)
+    assert newest.interval[1] - newest.interval[0] < KIB
+
+
+def test_a_leak_across_two_fits_is_found() -> None:
+    rows = np.arange(400)
+    values = waiting(400, 0, 60 * KIB) + 2 * MIB * (rows >= 200) + 2.0 * KIB * rows
+    found = judge(in_epochs(values, 50, per_call=200))
+    assert found.is_growing and found.bytes_per_step == pytest.approx(2 * KIB, rel=0.1)
+
+
+# -- the parts -----------------------------------------------------------------------------------------------------
+
+
+def test_shifts_between_few_calls_are_taken_away_and_falls_stay() -> None:
+    levels = np.repeat([5.0, 9.0, 2.0], 50)
+    calls = np.repeat([0, 1, 2], 50)
+    assert list(np.unique(without_shifts(levels, calls))) == [-2.0, 5.0]
+    # Of many calls, or of short ones, it is looked at whether each adds something.
+    many, short = np.repeat(np.arange(5), 30), np.repeat([0, 1, 2], [10, 130, 10])
+    assert without_shifts(levels, many) is levels and np.array_equal(without_shifts(levels, short), levels)
+    assert without_shifts(levels, None) is levels
+
+
+def test_the_pipeline_is_full_between_the_ends_of_epochs() -> None:
+    rows = judged_rows(in_epochs(np.zeros(250), 100))
+    full = with_full_pipeline(rows, np.arange(90, 250))
+    assert list(full) == [*range(105, 175), *range(205, 250)]
+    first = judged_rows(in_epochs(np.zeros(90), 100))
+    assert list(with_full_pipeline(first, np.arange(90))) == list(range(90))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_slope_is_that_of_the_floor_where_the_floor_is_far_stiller(seed: int) -> None:
+    x = np.arange(200.0)
+    rate, low, high = slope(x, 3 * x + waiting(200, seed, MIB))
+    assert low <= 3 <= high and high - low < 5 and rate == pytest.approx(3, abs=2)
