@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EVEN_SHARE", "NUM_PARTS", "floor_rises", "is_rising", "windows"]
+__all__ = ["EVEN_SHARE", "NUM_PARTS", "begins", "floor_rises", "is_rising", "windows"]
 
 Floats = NDArray[np.float64]
 
@@ -33,12 +34,13 @@ def windows(num_rows: int, fewest: int) -> Iterator[slice]:
 
 def floor_rises(values: Floats) -> Floats:
     """By how much the minimum rises from each quarter of the rows to the next."""
-    return np.diff(np.minimum.reduceat(values, _begins(len(values))))
+    return np.diff(np.minimum.reduceat(values, begins(len(values))))
 
 
-def _begins(count: int) -> NDArray[np.int64]:
-    """Where each quarter begins, of at least 4 values: the first ones have one more if they are not even."""
-    numbers, (size, more) = np.arange(NUM_PARTS), divmod(count, NUM_PARTS)
+@lru_cache(maxsize=1024)
+def begins(count: int, parts: int = NUM_PARTS) -> NDArray[np.int64]:
+    """Where each of so many parts begins, of at least as many values: the first have one more if they are not even."""
+    numbers, (size, more) = np.arange(parts), divmod(count, parts)
     return numbers * size + np.minimum(numbers, more)
 
 
@@ -71,7 +73,7 @@ def is_rising(x: Floats, values: Floats, least_rate: float) -> bool:
     """
     rises = floor_rises(values)
     # Of few values, the first parts have one more than the last.
-    paces = rises / np.diff(_begins(len(values)))
+    paces = rises / np.diff(begins(len(values)))
     mean = float(paces.mean())
     if paces[0] > paces[1] > paces[2] and paces[2] < _SLOWED_SHARE * paces[0]:
         return False

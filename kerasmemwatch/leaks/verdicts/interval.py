@@ -16,7 +16,7 @@ _NORMAL_97_5 = 1.960
 _MANY_BLOCKS, _FEW_BLOCKS, _MANY_ROWS = 40, 20, 160
 _MAX_CORRELATION, _ROUNDS = 0.98, 4
 # Batches that wait only add to a floor, so that the minima of blocks may tell the slope far better than their means.
-_FEWEST_OF_BLOCK, _FAR_NARROWER = 5, 0.7
+_FEWEST_OF_BLOCK, _NARROW, _FAR_NARROWER = 5, 0.2, 0.7
 
 
 def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
@@ -32,10 +32,11 @@ def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
     """
     x, y = x - x[0], y - y[0]
     found = _line(x, y, _MANY_BLOCKS if len(x) >= _MANY_ROWS else _FEW_BLOCKS, np.add)
-    if len(x) < _FEW_BLOCKS * _FEWEST_OF_BLOCK:
+    width = found[2] - found[1]
+    if width <= _NARROW * found[0] or len(x) < _FEW_BLOCKS * _FEWEST_OF_BLOCK:
         return found
     of_floor = _line(x, y, _FEW_BLOCKS, np.minimum)
-    return of_floor if of_floor[2] - of_floor[1] < _FAR_NARROWER * (found[2] - found[1]) else found
+    return of_floor if of_floor[2] - of_floor[1] < _FAR_NARROWER * width else found
 
 
 def _line(x: Floats, y: Floats, most_blocks: int, of_block: np.ufunc) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from kerasmemwatch.leaks.verdicts.collector import (
 )
 from kerasmemwatch.leaks.verdicts.floor import NUM_PARTS, floor_rises
 from kerasmemwatch.leaks.verdicts.interval import slope
-from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of, judged_rows
+from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, judged_rows
 from kerasmemwatch.leaks.verdicts.jumps import only_jump, without_one_jump
 from kerasmemwatch.leaks.verdicts.series import Series
 from kerasmemwatch.leaks.verdicts.signs import FEWEST_ROWS, Sign, least_rate, levelled, signs
@@ -81,7 +81,7 @@ def judge(series: Series) -> Growth:
         return grown
     if count >= FEWEST_ROWS:
         return _not_growing(found, series, rows, np.arange(start, len(rows)))
-    ends = ends_of(rows.epochs, rows.x)
+    ends = rows.epoch_ends
     if len(ends) >= NUM_PARTS:
         return _not_growing(replace(found, num_samples=len(ends)), series, rows, ends)
     return explained(found, Seen(rows.is_in_first_epoch, rows.stage, counted=_counted(rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,11 @@ class JudgedRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def epoch_ends(self) -> Indices:
+        """The last row of each epoch, as ``ends_of`` has them."""
+        return ends_of(self.epochs, self.x)
 
     @property
     def first_epoch(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kerasmemwatch.leaks.verdicts.floor import begins
+
 __all__ = ["has_stopped", "is_in_few_jumps", "only_jump", "usual_rise", "without_one_jump", "without_shifts"]
 
 _NUM_BLOCKS = 16
@@ -90,11 +92,11 @@ def without_shifts(values: NDArray[np.float64], calls: NDArray[np.intp] | None) 
         values: ``float64[num_rows]``.
         calls: ``int[num_rows]``, the call of each row; ``None`` if unknown.
     """
-    begins = np.flatnonzero(np.diff(calls)) + 1 if calls is not None else ()
-    if not 0 < len(begins) <= _MOST_SHIFTS:
+    starts = np.flatnonzero(np.diff(calls)) + 1 if calls is not None else ()
+    if not 0 < len(starts) <= _MOST_SHIFTS:
         return values
     found = values.copy()
-    for begin, before, after in zip(begins, [0, *begins[:-1]], [*begins[1:], len(values)], strict=True):
+    for begin, before, after in zip(starts, [0, *starts[:-1]], [*starts[1:], len(values)], strict=True):
         if min(begin - before, after - begin) >= _FEWEST_BESIDE:
             size = min(_ROWS_BESIDE, begin - before, after - begin)
             rise = np.median(values[begin : begin + size]) - np.median(values[begin - size : begin])
@@ -111,6 +113,4 @@ def _usual_pace(values: NDArray[np.float64]) -> float:
 
 
 def _rises_of_blocks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    floors = [block.min() for block in np.array_split(values, min(_NUM_BLOCKS, len(values)))]
-    rises: NDArray[np.float64] = np.diff(floors)
-    return rises
+    return np.diff(np.minimum.reduceat(values, begins(len(values), min(_NUM_BLOCKS, len(values)))))

@@ -67,8 +67,11 @@ class Series:
         if self.ended is not None:
             known &= self.ended != 0
         if self.stages is not None and np.any(known):
+            trains = known & (self.stages == "train")
+            if np.any(trains):
+                return np.flatnonzero(trains)
             stages, counts = np.unique(self.stages[known], return_counts=True)
-            known &= self.stages == ("train" if "train" in stages else stages[np.argmax(counts)])
+            known &= self.stages == stages[np.argmax(counts)]
         return np.flatnonzero(known)
 
     @cached_property

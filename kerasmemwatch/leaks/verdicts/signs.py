@@ -106,7 +106,7 @@ def signs(rows: JudgedRows, kind: Kind, start: int, *, is_strict: bool = True) -
             found.append(Sign(rising, at_ends=False))
             break
     # The first epoch's end is a fair start, as buffers are full by then; a first call still traces functions.
-    epochs = ends_of(rows.epochs, rows.x)
+    epochs = rows.epoch_ends
     # What the first validation or checkpoint adds stays, and what is counted exactly is still otherwise.
     later = epochs[1:] if kind != "host" else epochs[:0]
     for ends in (epochs, later, ends_of(rows.calls, rows.x)[1:]):
@@ -195,7 +195,7 @@ def _was_faster(y: Floats, start: int) -> bool:
 
 def _repeats(rows: JudgedRows, at: Indices) -> bool:
     """Whether the floor rises within each epoch only: as high as now, it was at the same point of an earlier one."""
-    ends = ends_of(rows.epochs, rows.x)
+    ends = rows.epoch_ends
     if not len(ends):
         return False
     length = int(ends[-1] - ends[-2] if len(ends) > 1 else ends[-1] + 1)
