@@ -12,6 +12,7 @@ from kerasmemwatch.leaks.verdicts.judge import judge
 from kerasmemwatch.leaks.verdicts.judged_rows import judged_rows, with_full_pipeline
 from kerasmemwatch.leaks.verdicts.jumps import without_shifts
 from kerasmemwatch.leaks.verdicts.series import Series
+from kerasmemwatch.leaks.verdicts.within_epochs import rises_alike
 from kerasmemwatch.records.growth import Growth
 from kerasmemwatch.units import KIB, MIB
 
@@ -130,3 +131,22 @@ def test_the_slope_is_that_of_the_floor_where_the_floor_is_far_stiller(seed: int
     x = np.arange(200.0)
     rate, low, high = slope(x, 3 * x + waiting(200, seed, MIB))
     assert low <= 3 <= high and high - low < 5 and rate == pytest.approx(3, abs=2)
+
+
+def test_a_few_ends_that_rise_alike_tell_if_the_rows_between_rise_so_too() -> None:
+    rows, at = np.arange(300), np.arange(70, 300)
+
+    def rises(values: np.ndarray, least_rate: float = 512.0) -> bool:
+        return rises_alike(judged_rows(in_epochs(values, 60)), at, least_rate) is not None
+
+    is_end = rows % 60 == 59
+    values = np.where(is_end, 9.0 * MIB, waiting(300, 0, 100 * KIB)) + KIB * rows
+    assert rises(values) and not rises(values, 2.0 * KIB)
+    # One end in three that rises otherwise, or rows that don't rise.
+    assert not rises(values + 30 * KIB * (rows == 179))
+    assert not rises(np.where(is_end, values, waiting(300, 0, 100 * KIB)))
+    # Two ends are one rise.
+    assert rises_alike(judged_rows(in_epochs(values, 60)), at[:120], 512.0) is None
+    drained = values - 4 * MIB * (rows % 60 > 50) * ~is_end
+    found = rises_alike(judged_rows(in_epochs(drained, 60)), at, 512.0)
+    assert found is not None and len(found) < len(at) and rises(drained)

@@ -14,6 +14,7 @@ from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of, with_f
 from kerasmemwatch.leaks.verdicts.jumps import has_stopped, is_in_few_jumps, usual_rise, without_shifts
 from kerasmemwatch.leaks.verdicts.series import Kind
 from kerasmemwatch.leaks.verdicts.sure_rise import adds_each_time, rises_regularly, rises_surely
+from kerasmemwatch.leaks.verdicts.within_epochs import is_still_within, repeats, rises_alike
 
 __all__ = ["FEWEST_ROWS", "Sign", "least_rate", "levelled", "signs"]
 
@@ -38,8 +39,6 @@ _SURE_OF_MEDIANS = 0.75
 # RSS that rises in jumps may do so in clean runs, too: unless it rises so many times as fast as the least rate, most
 # blocks of rows have to rise by so much of it.
 _FAST, _USUAL = 4.0, 0.5
-# Rows of an epoch whose pipeline is full that tell whether memory rises within.
-_LONG_EPOCH = 60
 # How many times faster it rose before if it settles.
 _SETTLES = 2.0
 
@@ -100,7 +99,7 @@ def signs(rows: JudgedRows, kind: Kind, start: int, *, is_strict: bool = True) -
     fewest = _FEWEST_WITHOUT_EPOCHS if rows.epochs is None else FEWEST_ROWS
     for window in windows(len(after) if len(after) >= FEWEST_ROWS else 0, fewest):
         at = after[window]
-        settles_or_repeats = _was_faster(rows.y[after], window.start) or _repeats(rows, at) or falls_back(rows.y, at[0])
+        settles_or_repeats = _was_faster(rows.y[after], window.start) or repeats(rows, at) or falls_back(rows.y, at[0])
         rising = None if settles_or_repeats else _rising(level, at, kind, is_strict=is_strict)
         if rising is not None:
             found.append(Sign(rising, at_ends=False))
@@ -143,16 +142,13 @@ def _is_of_all_rows(rows: JudgedRows, ends: Indices) -> bool:
 
 
 def _rising(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> Indices | None:
-    """Those rows of a window whose floor rises: all or, of a device, those with a full pipeline; ``None`` for none."""
-    if _rises(rows, at, kind, is_strict=is_strict):
-        found = at
-    elif kind != "device":
-        return None
-    else:
-        found = with_full_pipeline(rows, at)
-        if len(found) < FEWEST_ROWS or not _rises(rows, found, kind, is_strict=is_strict):
-            return None
-    return None if kind == "device" and is_strict and _is_still_within(rows, at) else found
+    """Those rows of a window that rise: all or, of a device, those with a full pipeline; ``None`` for none."""
+    if kind != "device":
+        return at if _rises(rows, at, kind, is_strict=is_strict) else None
+    for some in (at, with_full_pipeline(rows, at)):
+        if len(some) >= FEWEST_ROWS and _rises(rows, some, kind, is_strict=is_strict):
+            return None if is_strict and is_still_within(rows, at) else some
+    return rises_alike(rows, at, least_rate(kind, float(rows.x[at[-1]] - rows.x[at[0]])))
 
 
 def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> bool:
@@ -191,33 +187,6 @@ def _was_faster(y: Floats, start: int) -> bool:
     if len(before) < FEWEST_ROWS:
         return False
     return float(floor_rises(before).sum()) > _SETTLES * float(floor_rises(y[start:]).sum()) * len(before) / size
-
-
-def _repeats(rows: JudgedRows, at: Indices) -> bool:
-    """Whether the floor rises within each epoch only: as high as now, it was at the same point of an earlier one."""
-    ends = rows.epoch_ends
-    if not len(ends):
-        return False
-    length = int(ends[-1] - ends[-2] if len(ends) > 1 else ends[-1] + 1)
-    newest = at[-len(at) // NUM_PARTS :]
-    earlier = newest - length * max(1, round(len(at) * (NUM_PARTS - 1) / NUM_PARTS / length))
-    earlier = earlier[earlier >= 0]
-    if not len(earlier):
-        return False
-    rise = float(floor_rises(rows.y[at]).sum())
-    expected = rise * (newest[0] - earlier[0]) / (len(at) * (NUM_PARTS - 1) / NUM_PARTS)
-    return bool(rows.y[newest].min() - rows.y[earlier].min() < EVEN_SHARE * expected)
-
-
-def _is_still_within(rows: JudgedRows, at: Indices) -> bool:
-    """Whether the floor rises between long epochs only: in each, another number of batches may wait all the time."""
-    if rows.epochs is None:
-        return False
-    full = with_full_pipeline(rows, at)
-    begins = np.append(0, np.flatnonzero(np.diff(rows.epochs[full])) + 1)
-    within = [one for one in np.split(full, begins[1:]) if len(one) >= _LONG_EPOCH]
-    paces = [float(floor_rises(rows.y[one]).sum()) / len(one) for one in within]
-    return bool(paces) and float(np.median(paces)) < EVEN_SHARE * float(floor_rises(rows.y[full]).sum()) / len(full)
 
 
 def _is_sure(x: Floats, y: Floats, share: float = _SURE, least_rate: float = 0.0) -> bool:
