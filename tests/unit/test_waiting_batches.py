@@ -66,6 +66,34 @@ def test_another_number_of_batches_that_wait_in_each_epoch_is_no_growth(seed: in
     assert not [found for found in looked_at(in_epochs(40 * MIB + levels + noise, 200)) if found.is_growing]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_more_batches_that_wait_in_one_of_two_epochs_are_no_growth(seed: int) -> None:
+    """A parallel map whose buffer fills for the whole of each epoch, and further in the newer one."""
+    fill = np.concatenate([np.linspace(430, 530, 50), np.linspace(410, 540, 50), np.linspace(530, 690, 38)]) * KIB
+    values = 8 * MIB + fill + 60 * KIB * np.random.default_rng(seed).random(138)
+    values[[48, 49, 98, 99]] = 8 * MIB
+    assert not [found for found in looked_at(in_epochs(values, 50)) if found.is_growing]
+
+
+@pytest.mark.parametrize(("rises", "expected"), [([5, 11.5, 4.5], False), ([12.8, 12.8, 12.8], True)])
+def test_a_few_ends_of_epochs_have_to_rise_by_more(rises: list[float], expected: bool) -> None:
+    levels = np.concatenate([[0.0], np.cumsum(rises)]) * KIB
+    values = 8 * MIB + 200 * KIB + 20 * KIB * np.random.default_rng(0).random(200)
+    values += np.repeat(levels, 50)
+    values[49::50] = 8 * MIB + levels
+    assert judge(in_epochs(values, 50)).is_growing is expected
+
+
+@pytest.mark.parametrize("seed", [163, 188, 211, 222])
+def test_rss_whose_floor_rises_faster_than_its_rate_is_no_growth(seed: int) -> None:
+    """RSS rises by chance, ever less: its floor by more than the least rate, but its slope is below that."""
+    random, rows = np.random.default_rng(seed), np.arange(477)
+    values = 500.0 * MIB + 8 * MIB * (rows >= 53)
+    for begin in np.sort(random.integers(55, 477, 40)):
+        values[begin:] += random.exponential(0.28) * MIB / (1 + (begin - 55) / 250)
+    assert not judge(replace(in_epochs(values, 53), kind="host")).is_growing
+
+
 def test_a_deep_buffer_that_fills_without_epochs_is_hardly_ever_growth() -> None:
     found = [looked_at(Series(np.arange(400) + 1, filling(400, seed))) for seed in range(50)]
     assert sum(any(one.is_growing for one in looks) for looks in found) <= 3

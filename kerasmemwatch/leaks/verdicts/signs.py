@@ -39,6 +39,8 @@ _SURE_OF_MEDIANS = 0.75
 # RSS that rises in jumps may do so in clean runs, too: unless it rises so many times as fast as the least rate, most
 # blocks of rows have to rise by so much of it.
 _FAST, _USUAL = 4.0, 0.5
+# Another number of batches may wait in each epoch, so that two tell nothing of rows whose pipeline is full.
+_FEWEST_EPOCHS = 3
 # How many times faster it rose before if it settles.
 _SETTLES = 2.0
 
@@ -64,7 +66,7 @@ class _Least:
 
 # Clean runs' bytes in use jitter by whole batches, but their floor is still. RSS only ever rises, ever more slowly.
 _LEAST: dict[Kind, _Least] = {
-    "device": _Least(512.0, 256.0, 128.0, 2048.0, 2048.0),
+    "device": _Least(512.0, 256.0, 128.0, 2048.0, 10_240.0),
     "host": _Least(49_152.0, 16_384.0, 16_384.0, 524_288.0, 16_777_216.0),
     "heap": _Least(8_192.0, 2_048.0, 1_024.0, 65_536.0, 65_536.0),
 }
@@ -130,7 +132,7 @@ def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind, *, is_strict: bool) -
         return rises_regularly(y, max(least.per_end, least.per_step_at_ends * steps))
     is_doubted = is_few and is_strict
     slowest = max(least.per_end_of_few if is_doubted else least.per_end, least.per_step_at_ends * steps)
-    is_sure = not is_strict or _is_sure(x, y, _SURE_OF_FEW_ENDS if is_doubted else _SURE)
+    is_sure = not is_strict or _is_sure(x, y, _SURE_OF_FEW_ENDS if is_doubted else _SURE, slowest)
     return is_sure and is_rising(x, y, slowest) and _is_of_all_rows(rows, ends)
 
 
@@ -145,7 +147,10 @@ def _rising(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> In
     """Those rows of a window that rise: all or, of a device, those with a full pipeline; ``None`` for none."""
     if kind != "device":
         return at if _rises(rows, at, kind, is_strict=is_strict) else None
-    for some in (at, with_full_pipeline(rows, at)):
+    full = with_full_pipeline(rows, at)
+    if rows.epochs is not None and len(np.unique(rows.epochs[full])) < _FEWEST_EPOCHS:
+        full = at[:0]
+    for some in (at, full):
         if len(some) >= FEWEST_ROWS and _rises(rows, some, kind, is_strict=is_strict):
             return None if is_strict and is_still_within(rows, at) else some
     return rises_alike(rows, at, least_rate(kind, float(rows.x[at[-1]] - rows.x[at[0]])))
@@ -166,7 +171,7 @@ def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> boo
         return False
     if kind != "device" and is_strict and not is_rising(x, y, _FAST * usual) and usual_rise(y) < _USUAL * usual * span:
         return False
-    if is_rising(x, y, slower) and _is_sure(x, y, least_sure, slower if kind == "device" and is_strict else 0.0):
+    if is_rising(x, y, slower) and _is_sure(x, y, least_sure, slower if is_strict and kind != "heap" else 0.0):
         return True
     if kind != "device":
         return False
