@@ -178,3 +178,14 @@ def test_a_few_ends_that_rise_alike_tell_if_the_rows_between_rise_so_too() -> No
     drained = values - 4 * MIB * (rows % 60 > 50) * ~is_end
     found = rises_alike(judged_rows(in_epochs(drained, 60)), at, 512.0)
     assert found is not None and len(found) < len(at) and rises(drained)
+
+
+@pytest.mark.parametrize("per_epoch", [1, 2, 3])
+def test_epochs_of_few_rows(per_epoch: int) -> None:
+    rows = np.arange(300)
+    is_end = rows % per_epoch == per_epoch - 1
+    noise = np.where(is_end, 0.0, np.random.default_rng(0).normal(0, 50 * MIB, 300))
+    series = in_epochs(500.0 * MIB + KIB * rows + noise, per_epoch)
+    # Of epochs of three rows, one of those with a full pipeline is noisy.
+    assert (rises_alike(judged_rows(series), np.arange(100, 300), 512.0) is None) is (per_epoch == 3)
+    assert rises_alike(judged_rows(series), np.arange(100, 130), 512.0) is None

@@ -24,7 +24,8 @@ def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
 
     Rows are autocorrelated, so the slope is that of a line with errors of a first-order autoregression through the
     means of blocks (Prais-Winsten), whose correlation is corrected for the bias that fitting a line gives it
-    (as Kendall's and Marriott and Pope's, Biometrika 41, 1954).
+    (as Kendall's and Marriott and Pope's, Biometrika 41, 1954). Where the line through their minima has a far narrower
+    interval, it is that one: noise that only adds to a floor hides the means.
 
     Args:
         x: ``float64[num_rows]``, rising.

@@ -17,8 +17,8 @@ Indices = NDArray[np.intp]
 _LONG_EPOCH = 60
 # Rises from end to end are alike if none is less than this share of the highest.
 _FEWEST_ENDS, _ALIKE = 3, 2 / 3
-# So much of that pace is certain from the rows between.
-_CERTAIN = 0.25
+# So much of that pace is certain from the rows between, of which there are at least so many.
+_CERTAIN, _FEWEST_BETWEEN = 0.25, 40
 
 
 def repeats(rows: JudgedRows, at: Indices) -> bool:
@@ -68,6 +68,8 @@ def rises_alike(rows: JudgedRows, at: Indices, least_rate: float) -> Indices | N
     if pace < least_rate or paces.min() < _ALIKE * paces.max():
         return None
     for some in (at, with_full_pipeline(rows, at)):
+        if len(some) < _FEWEST_BETWEEN:  # epochs may have a row or two
+            continue
         _, low, high = slope(rows.x[some], rows.y[some])
         if _CERTAIN * pace <= low <= pace <= high:
             return some
