@@ -41,7 +41,9 @@ def floor_rises(values: Floats) -> Floats:
 def begins(count: int, parts: int = NUM_PARTS) -> NDArray[np.int64]:
     """Where each of so many parts begins, of at least as many values: the first have one more if they are not even."""
     numbers, (size, more) = np.arange(parts), divmod(count, parts)
-    return numbers * size + np.minimum(numbers, more)
+    found: NDArray[np.int64] = numbers * size + np.minimum(numbers, more)
+    found.setflags(write=False)  # all callers share it
+    return found
 
 
 def falls_back(values: Floats, start: int) -> bool:

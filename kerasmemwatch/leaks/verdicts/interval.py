@@ -15,7 +15,7 @@ _NORMAL_97_5 = 1.960
 # Prefetch alternates from row to row, which the means of blocks don't.
 _MANY_BLOCKS, _FEW_BLOCKS, _MANY_ROWS = 40, 20, 160
 _MAX_CORRELATION, _ROUNDS = 0.98, 4
-# Batches that wait only add to a floor, so that the minima of blocks may tell the slope far better than their means.
+# The minima of blocks tell the slope if their interval is far narrower than that of the means, which is not narrow.
 _FEWEST_OF_BLOCK, _NARROW, _FAR_NARROWER = 5, 0.2, 0.7
 
 
@@ -24,8 +24,8 @@ def slope(x: Floats, y: Floats) -> tuple[float, float, float]:
 
     Rows are autocorrelated, so the slope is that of a line with errors of a first-order autoregression through the
     means of blocks (Prais-Winsten), whose correlation is corrected for the bias that fitting a line gives it
-    (as Kendall's and Marriott and Pope's, Biometrika 41, 1954). Where the line through their minima has a far narrower
-    interval, it is that one: noise that only adds to a floor hides the means.
+    (as Kendall's and Marriott and Pope's, Biometrika 41, 1954). If the line through the blocks' minima has a far
+    narrower interval, that one is taken: batches that wait move the means, but not the floor.
 
     Args:
         x: ``float64[num_rows]``, rising.

@@ -113,11 +113,11 @@ def ends_of(numbers: Indices | None, x: Floats) -> Indices:
 
 
 def with_full_pipeline(rows: JudgedRows, at: Indices) -> Indices:
-    """Those of some rows at which as many batches wait as may: neither an epoch's first ones nor its last ones."""
+    """The rows of ``at`` at which the input pipeline is full: neither the first ones of an epoch nor the last ones."""
     if rows.epochs is None or rows.is_in_first_epoch:
         return at
     begins, ends = (np.searchsorted(rows.epochs, rows.epochs[at], side) for side in ("left", "right"))
-    # The newest epoch may go on: for as long as the others, as far as is known.
+    # The newest epoch may not have ended. It is taken to be as long as the longest one.
     newest = rows.epochs[at] == rows.epochs[-1]
     longest = int(np.max(np.diff(np.flatnonzero(np.diff(rows.epochs, prepend=-1)))))
     ends = np.where(newest, begins + longest, ends)

@@ -18,7 +18,7 @@ _FEW_BLOCKS, _SHARE_OF_FEW = 3, 0.5
 _ALONE = 2.0
 # What rises by less than this share of its pace in the newest eighth has stopped.
 _NUM_EIGHTHS, _STOPPED_SHARE = 8, 0.2
-# Of two or three calls, what each needs besides is told apart by so many rows before and after it began.
+# If there are two or three calls, a shift is the difference of the medians of so many rows before and after one begins.
 _MOST_SHIFTS, _FEWEST_BESIDE, _ROWS_BESIDE = 2, 20, 40
 
 
@@ -84,9 +84,9 @@ def without_one_jump(values: NDArray[np.float64], start: int) -> NDArray[np.floa
 
 
 def without_shifts(values: NDArray[np.float64], calls: NDArray[np.intp] | None) -> NDArray[np.float64]:
-    """The values less what begins with each of two or three calls: another optimizer's slots, or what it trains.
+    """The values less what each of two or three calls needs in addition: another optimizer's slots, or larger batches.
 
-    Of more calls, it is looked at whether each adds something.
+    If there are more calls, the values at their ends tell whether each adds something.
 
     Args:
         values: ``float64[num_rows]``.
@@ -100,7 +100,7 @@ def without_shifts(values: NDArray[np.float64], calls: NDArray[np.intp] | None) 
         if min(begin - before, after - begin) >= _FEWEST_BESIDE:
             size = min(_ROWS_BESIDE, begin - before, after - begin)
             rise = np.median(values[begin : begin + size]) - np.median(values[begin - size : begin])
-            # What goes on in both calls is no shift.
+            # Growth that goes on in both calls is no shift.
             pace = min(_usual_pace(values[before:begin]), _usual_pace(values[begin:after]))
             found[begin:] -= max(0.0, float(rise) - size * max(0.0, pace))
     return found

@@ -30,7 +30,8 @@ _SURE_OF_FEW_ENDS = 0.8
 _LONG_STEPS = 195  # 200, less what a window loses
 # Share of the rate that is certain if the rate is low, or if no epochs tell what is drained.
 _SURE = 0.5
-# A buffer that fills may look like growth, but leaves more than this share of the steps as they were: surer, then.
+# A buffer that fills looks like growth, but leaves more than this share of the steps unchanged. If so many are, this
+# share of the rate has to be certain.
 _SHARE_STILL, _SURE_OF_FILLING = 0.1, 0.75
 # Share of the least rate that is enough over 200 steps or more if the rate's interval is narrow, too.
 _NARROW_SHARE = 0.6
@@ -39,7 +40,7 @@ _SURE_OF_MEDIANS = 0.75
 # RSS that rises in jumps may do so in clean runs, too: unless it rises so many times as fast as the least rate, most
 # blocks of rows have to rise by so much of it.
 _FAST, _USUAL = 4.0, 0.5
-# Another number of batches may wait in each epoch, so that two tell nothing of rows whose pipeline is full.
+# The number of batches that wait may differ from epoch to epoch, so that the levels of two epochs tell nothing.
 _FEWEST_EPOCHS = 3
 # How many times faster it rose before if it settles.
 _SETTLES = 2.0
@@ -117,7 +118,7 @@ def signs(rows: JudgedRows, kind: Kind, start: int, *, is_strict: bool = True) -
 
 
 def levelled(rows: JudgedRows, kind: Kind) -> JudgedRows:
-    """The same rows, of a device without what begins with each of a few calls."""
+    """The same rows; of a device, without the shifts of its level where one of a few calls begins."""
     return replace(rows, y=without_shifts(rows.y, rows.calls)) if kind == "device" else rows
 
 
@@ -148,9 +149,8 @@ def _rising(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> In
     if kind != "device":
         return at if _rises(rows, at, kind, is_strict=is_strict) else None
     full = with_full_pipeline(rows, at)
-    if rows.epochs is not None and len(np.unique(rows.epochs[full])) < _FEWEST_EPOCHS:
-        full = at[:0]
-    for some in (at, full):
+    has_enough = rows.epochs is not None and len(np.unique(rows.epochs[full])) >= _FEWEST_EPOCHS
+    for some in (at, full) if has_enough else (at,):
         if len(some) >= FEWEST_ROWS and _rises(rows, some, kind, is_strict=is_strict):
             return None if is_strict and is_still_within(rows, at) else some
     return rises_alike(rows, at, least_rate(kind, float(rows.x[at[-1]] - rows.x[at[0]])))
@@ -181,7 +181,7 @@ def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> boo
 
 
 def _may_be_filling(y: Floats) -> bool:
-    """Whether so many of a few hundred steps leave all as it was that a buffer may be filling."""
+    """Whether a buffer may be filling: there are only a few hundred steps, and many of them change nothing."""
     return len(y) < _FEWEST_WITHOUT_EPOCHS and float(np.mean(np.diff(y) == 0)) > _SHARE_STILL
 
 

@@ -17,7 +17,7 @@ Indices = NDArray[np.intp]
 _LONG_EPOCH = 60
 # Rises from end to end are alike if none is less than this share of the highest.
 _FEWEST_ENDS, _ALIKE = 3, 2 / 3
-# So much of that pace is certain from the rows between, of which there are at least so many.
+# This share of the pace has to be certain from the rows between the ends, of which there have to be so many.
 _CERTAIN, _FEWEST_BETWEEN = 0.25, 40
 
 
@@ -38,7 +38,7 @@ def repeats(rows: JudgedRows, at: Indices) -> bool:
 
 
 def is_still_within(rows: JudgedRows, at: Indices) -> bool:
-    """Whether the floor rises between long epochs only: in each, another number of batches may wait all the time."""
+    """Whether the floor rises from one long epoch to the next but within none, as if more batches wait in each."""
     if rows.epochs is None:
         return False
     full = with_full_pipeline(rows, at)
@@ -49,9 +49,9 @@ def is_still_within(rows: JudgedRows, at: Indices) -> bool:
 
 
 def rises_alike(rows: JudgedRows, at: Indices, least_rate: float) -> Indices | None:
-    """Rows that rise at the pace of the ends of epochs, if two or more epochs each added about the same.
+    """Rows that rise at the pace of the ends of epochs, if each epoch added about the same.
 
-    Few ends tell little by themselves, as do rows whose floor is noisy.
+    Three ends tell little by themselves, and so do rows whose floor is noisy. Together they tell more.
 
     Args:
         at: ``int[num_rows]``, the rows of a window.
