@@ -32,9 +32,9 @@ def event_files() -> list[str]:
 def event_files_that_stay() -> list[str]:
     """Those that are still there in a while: the thread that stores makes one to try again, and removes it."""
     until = time.monotonic() + 30
-    while event_files() and time.monotonic() < until:
+    while (found := event_files()) and time.monotonic() < until:
         time.sleep(0.01)
-    return event_files()
+    return found  # of one look: at the next, the thread may be trying again
 
 
 def good_rows(samples) -> int:
