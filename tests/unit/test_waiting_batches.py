@@ -84,6 +84,32 @@ def test_a_few_ends_of_epochs_have_to_rise_by_more(rises: list[float], expected:
     assert judge(in_epochs(values, 50)).is_growing is expected
 
 
+@pytest.mark.parametrize(
+    ("rises", "scatter", "expected"),
+    [([21.5, 10.5, 18.75], 70, False), ([17, 17, 17], 70, True), ([21.5, 10.5, 18.75], 10, True)],
+)
+def test_four_ends_of_epochs_rise_by_chance(rises: list[float], scatter: int, expected: bool) -> None:
+    """Batches that wait at the ends, too: four ends tell if they rise alike, or by more than the rows scatter."""
+    levels = np.concatenate([[0.0], np.cumsum(rises)]) * KIB
+    values = 8 * MIB + 200 * KIB + scatter * KIB * np.random.default_rng(0).random(320)
+    values += np.append(levels, levels[-1]).repeat(78)[:320]
+    values[77:312:78] = 8 * MIB + levels
+    assert judge(in_epochs(values, 78)).is_growing is expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("ends", "expected"), [([13, 45, 19, 63, 121], False), ([13, 30, 47, 64, 81], True)])
+def test_rows_that_rise_are_growth_if_the_ends_of_epochs_surely_rise(
+    ends: list[float], expected: bool, seed: int
+) -> None:
+    """The medians of rows rise where more batches wait from epoch to epoch; fewer wait at the ends."""
+    rows = np.arange(420)
+    noise = np.random.default_rng(seed).normal(0, 12, 420)
+    values = 8 * MIB + KIB * (60 + 0.44 * np.maximum(0, rows - 220) + noise - 40 * (rows % 21 == 20))
+    values[41::42] = 8 * MIB + KIB * np.array([30.0, 10, 30, 10, 25, *ends])
+    assert judge(in_epochs(values, 42, per_call=84)).is_growing is expected
+
+
 @pytest.mark.parametrize("seed", [163, 188, 211, 222])
 def test_rss_whose_floor_rises_faster_than_its_rate_is_no_growth(seed: int) -> None:
     """RSS rises by chance, ever less: its floor by more than the least rate, but its slope is below that."""

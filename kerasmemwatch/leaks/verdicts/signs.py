@@ -33,6 +33,8 @@ _SURE = 0.5
 # A buffer that fills looks like growth, but leaves more than this share of the steps unchanged. If so many are, this
 # share of the rate has to be certain.
 _SHARE_STILL, _SURE_OF_FILLING = 0.1, 0.75
+# Rows scatter between these percentiles. Ends that rise by nearly the same are this share of their rise off a line.
+_MOST_ROWS, _NEARLY = (10, 90), 0.05
 # Share of the least rate that is enough over 200 steps or more if the rate's interval is narrow, too.
 _NARROW_SHARE = 0.6
 # Share of the least rate that is enough where most rows rise alike and the rate's interval is narrow.
@@ -134,7 +136,21 @@ def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind, *, is_strict: bool) -
     is_doubted = is_few and is_strict
     slowest = max(least.per_end_of_few if is_doubted else least.per_end, least.per_step_at_ends * steps)
     is_sure = not is_strict or _is_sure(x, y, _SURE_OF_FEW_ENDS if is_doubted else _SURE, slowest)
-    return is_sure and is_rising(x, y, slowest) and _is_of_all_rows(rows, ends)
+    if not (is_sure and is_rising(x, y, slowest) and _is_of_all_rows(rows, ends)):
+        return False
+    return kind != "device" or not is_strict or len(ends) > NUM_PARTS or _is_no_chance(rows, ends)
+
+
+def _is_no_chance(rows: JudgedRows, ends: Indices) -> bool:
+    """Whether four ends rise by nearly the same each, or by more in all than the rows between them scatter.
+
+    What waits at the end of an epoch differs, too, and four values rise by chance once in 24 times.
+    """
+    x, y = (values[ends[0] : ends[-1] + 1] for values in (rows.x, rows.y))
+    rise = float(y[-1] - y[0])
+    rest = y - rise * (x - x[0]) / (x[-1] - x[0])
+    low, high = np.percentile(rest, _MOST_ROWS)
+    return bool(rise >= min(high - low, np.ptp(rest[ends - ends[0]]) / _NEARLY))
 
 
 def _is_of_all_rows(rows: JudgedRows, ends: Indices) -> bool:
@@ -175,9 +191,16 @@ def _rises(rows: JudgedRows, at: Indices, kind: Kind, *, is_strict: bool) -> boo
         return True
     if kind != "device":
         return False
-    is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEDIANS * usual)
+    is_sure = rows.epochs is not None and rises_surely(x, y, _SURE_OF_MEDIANS * usual) and _ends_agree(rows, at)
     are_neighbours = len(at) == at[-1] - at[0] + 1
     return is_sure or (are_neighbours and adds_each_time(x, y, _NARROW_SHARE * usual))
+
+
+def _ends_agree(rows: JudgedRows, at: Indices) -> bool:
+    """Whether the ends of epochs within a window surely rise, too, if there are enough: less waits there."""
+    ends = rows.epoch_ends
+    ends = ends[(ends >= at[0]) & (ends <= at[-1])]
+    return len(ends) < NUM_PARTS or _is_sure(rows.x[ends], rows.y[ends])
 
 
 def _may_be_filling(y: Floats) -> bool:
