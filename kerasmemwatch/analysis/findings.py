@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasmemwatch.analysis.endings import find_ending
 from kerasmemwatch.analysis.growth_words import with_calls
-from kerasmemwatch.analysis.leak_words import confirmed, with_remedy
+from kerasmemwatch.analysis.leak_words import confirmed, with_remedy, without_guess
 from kerasmemwatch.analysis.steps.layer_table import layer_table
 from kerasmemwatch.analysis.steps.live_set import by_category, by_layer, coverage, highest_step, peak_event, traced_peak
 from kerasmemwatch.analysis.steps.shown_step import shown_step
@@ -160,7 +160,7 @@ def make_findings(
     endings = tuple(ending for ending in ended if ending is not None)
     found = kind(run, samples, peak, held, growth, notes=notes, workers=each, inventory=held, endings=endings)
     growth = confirmed(with_calls(growth, run.call_growth), run.leaks)
-    growth = _without_hints(growth)
+    growth = without_guess(_without_hints(growth), run.leaks)
     found = replace(found, leaks=run.leaks, growth=with_remedy(growth, run.leaks))
     steps = headed(steps, peak.device)
     return _explained(found, steps, shown_step(peak, [s for s in steps if s.timeline.device == peak.device] or steps))

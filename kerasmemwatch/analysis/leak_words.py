@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from kerasmemwatch.leaks.verdicts.words import MAY_BE_GARBAGE
 from kerasmemwatch.names import shortened
 from kerasmemwatch.records.growth import WAITS, Growth, LeakFinding
 from kerasmemwatch.units import a_unit, format_bytes
 
-__all__ = ["THEIRS", "by_owner", "confirmed", "leak_lines", "leak_title", "marked_trace", "trace_lines", "with_remedy"]
+__all__ = [
+    "THEIRS",
+    "by_owner",
+    "confirmed",
+    "leak_lines",
+    "leak_title",
+    "marked_trace",
+    "trace_lines",
+    "with_remedy",
+    "without_cause",
+    "without_guess",
+]
 
 _TITLES = {
     "retained_tensors": "Tensors are kept",
@@ -32,9 +44,18 @@ _TITLES = {
     "worker_processes": "Child processes grow",
     "native": "Memory outside Python grows",
 }
+_NOT_FOUND = (
+    "Cause: not found. To narrow it down, run parts of a step under kerasmemwatch.testing.assert_no_growth(), which "
+    "looks more closely."
+)
 # The heading of causes that are none of the user's code.
 THEIRS = "Kept by TensorFlow or Keras, not by your code"
 _MAX_CHARS = 300
+
+
+def without_cause(growth: Iterable[Growth], leaks: Sequence[LeakFinding]) -> str:
+    """What to do where something grows and no cause was found; else nothing."""
+    return "" if leaks or not any(each.is_growing for each in growth) else _NOT_FOUND
 
 
 def by_owner(leaks: Iterable[LeakFinding]) -> tuple[tuple[LeakFinding, ...], tuple[LeakFinding, ...]]:
@@ -78,6 +99,13 @@ def marked_trace(leak: LeakFinding) -> tuple[tuple[str, bool], ...]:
     return tuple((line, link.verdict == "suspect") for line, link in zip(trace_lines(leak), leak.trace, strict=True))
 
 
+def without_guess(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple[Growth, ...]:
+    """Verdicts that don't say what may explain a part of the growth, where a cause was found."""
+    if not any(each.cause != "waits_for_collector" for each in leaks):
+        return tuple(growth)
+    return tuple(replace(each, explanation=each.explanation.removesuffix(MAY_BE_GARBAGE)) for each in growth)
+
+
 def with_remedy(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple[Growth, ...]:
     """Verdicts whose memory was found to wait for Python's collector say so, with what helps."""
     waiting = next((leak for leak in leaks if leak.cause == "waits_for_collector"), None)
@@ -99,7 +127,9 @@ def confirmed(growth: Iterable[Growth], leaks: Iterable[LeakFinding]) -> tuple[G
 
 def _confirmed(growth: Growth, leaks: Sequence[LeakFinding]) -> Growth:
     may_grow = growth.verdict == "too short to tell" and growth.since_step is not None
-    leak = next((leak for leak in leaks if leak.explains(growth)), None) if may_grow else None
+    # What is native has no size of its own: it is the growth itself.
+    known = (leak for leak in leaks if leak.cause != "native")
+    leak = next((leak for leak in known if leak.explains(growth)), None) if may_grow else None
     if leak is None:
         return growth
     whose = "your code" if leak.whose == "yours" else leak.whose.removesuffix("'s")

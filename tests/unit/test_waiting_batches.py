@@ -78,8 +78,8 @@ def test_more_batches_that_wait_in_one_of_two_epochs_are_no_growth(seed: int) ->
 @pytest.mark.parametrize(("rises", "expected"), [([5, 11.5, 4.5], False), ([12.8, 12.8, 12.8], True)])
 def test_a_few_ends_of_epochs_have_to_rise_by_more(rises: list[float], expected: bool) -> None:
     levels = np.concatenate([[0.0], np.cumsum(rises)]) * KIB
-    values = 8 * MIB + 200 * KIB + 20 * KIB * np.random.default_rng(0).random(200)
-    values += np.repeat(levels, 50)
+    values = 8 * MIB + 200 * KIB + 20 * KIB * np.random.default_rng(0).random(225)
+    values += np.append(levels, levels[-1]).repeat(50)[:225]
     values[49::50] = 8 * MIB + levels
     assert judge(in_epochs(values, 50)).is_growing is expected
 
@@ -91,8 +91,8 @@ def test_a_few_ends_of_epochs_have_to_rise_by_more(rises: list[float], expected:
 def test_four_ends_of_epochs_rise_by_chance(rises: list[float], scatter: int, expected: bool) -> None:
     """Batches that wait at the ends, too: four ends tell if they rise alike, or by more than the rows scatter."""
     levels = np.concatenate([[0.0], np.cumsum(rises)]) * KIB
-    values = 8 * MIB + 200 * KIB + scatter * KIB * np.random.default_rng(0).random(320)
-    values += np.append(levels, levels[-1]).repeat(78)[:320]
+    values = 8 * MIB + 200 * KIB + scatter * KIB * np.random.default_rng(0).random(340)
+    values += np.append(levels, levels[-1]).repeat(78)[:340]
     values[77:312:78] = 8 * MIB + levels
     assert judge(in_epochs(values, 78)).is_growing is expected
 
@@ -103,8 +103,8 @@ def test_rows_that_rise_are_growth_if_the_ends_of_epochs_surely_rise(
     ends: list[float], expected: bool, seed: int
 ) -> None:
     """The medians of rows rise where more batches wait from epoch to epoch; fewer wait at the ends."""
-    rows = np.arange(420)
-    noise = np.random.default_rng(seed).normal(0, 12, 420)
+    rows = np.arange(445)
+    noise = np.random.default_rng(seed).normal(0, 12, 445)
     values = 8 * MIB + KIB * (60 + 0.44 * np.maximum(0, rows - 220) + noise - 40 * (rows % 21 == 20))
     values[41::42] = 8 * MIB + KIB * np.array([30.0, 10, 30, 10, 25, *ends])
     assert judge(in_epochs(values, 42, per_call=84)).is_growing is expected
@@ -129,6 +129,19 @@ def test_a_deep_buffer_that_fills_without_epochs_is_hardly_ever_growth() -> None
     assert all("in jumps that training without a leak may have, too" in one.explanation for one in told)
 
 
+@pytest.mark.parametrize("kind", ["slow", "fast"])
+def test_slow_growth_of_a_device_has_to_last(kind: str) -> None:
+    """Batches that wait look like slow growth for some rows; what is fast is told at once."""
+    rows = np.arange(300)
+    leak = in_epochs(10 * MIB + (600.0 if kind == "slow" else 40.0 * KIB) * rows, 50)
+    first = next(num_rows for num_rows in range(20, 300) if judge(leak.until(num_rows)).is_growing)
+    fallen = replace(leak.until(first + 60), values=np.append(leak.values[:first], np.full(60, leak.values[0])))
+    looks = [judge(fallen.until(num_rows)) for num_rows in range(first - 20, first + 60)]
+    assert any(look.is_growing for look in looks) is True
+    risen = np.flatnonzero([look.since_step is not None for look in looks])
+    assert (looks[risen[0]].verdict == "too short to tell") is (kind == "slow")
+
+
 # -- what is growth ------------------------------------------------------------------------------------------------
 
 
@@ -141,9 +154,9 @@ def test_growth_of_each_step_is_found_without_epochs(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_kilobyte_a_step_is_found_beneath_batches_that_wait_and_are_drained(seed: int) -> None:
-    rows = np.arange(253)
+    rows = np.arange(273)
     is_drained = rows % 50 >= 42
-    values = waiting(253, seed, MIB) - 600 * KIB * is_drained
+    values = waiting(273, seed, MIB) - 600 * KIB * is_drained
     clean, leaking = in_epochs(values, 50), in_epochs(values + KIB * rows, 50)
     assert not [found for found in looked_at(clean) if found.is_growing]
     newest = looked_at(leaking)[-1]

@@ -104,6 +104,7 @@ class Case:
         off_at: The line of the user's that switched it off, if found.
         made: What was made that TensorFlow keeps for ever.
         children: The child processes at the first and the newest suspicion, if it is they that grow.
+        are_devices_steady: Whether every device counts each allocation, and is steady: tensors don't grow.
     """
 
     growth: tuple[Growth, ...]
@@ -117,6 +118,7 @@ class Case:
     off_at: Place | None = None
     made: Made = field(default_factory=Made)
     children: tuple[tuple[Child, ...], ...] = ()
+    are_devices_steady: bool = False
 
     @property
     def main(self) -> Growth:

@@ -69,7 +69,8 @@ def _are_kept(case: Case, found: Models) -> bool:
 
 
 def _holder(chain: Chain | None) -> str:
-    return "" if chain is None else chain.expression.partition("[")[0]
+    """What holds the models, or the functions that close over one each."""
+    return "" if chain is None else chain.outer.expression.partition("[")[0]
 
 
 def _has(chain: Chain | None, class_name: str = "", module: str = "") -> bool:

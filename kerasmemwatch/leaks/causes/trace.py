@@ -46,11 +46,13 @@ def _root_words(chain: Chain) -> str:
     root = chain.root
     assert root is not None
     file = f" of {os.path.basename(root.file)}" if root.file else ""
+    if root.kind == "generator" and root.name == root.scope:
+        return f"generator {root.scope}(){file}"
     return {
         "global": f"global {root.name}{file or f' of module {root.scope}'}",
         "local": f"local variable {root.name} of {root.scope}(), which is running{file and ','}{file}",
         "callback": f"callback {root.name}{file}, of the call that is running",
-        "generator": f"generator {root.name}(){file}",
+        "generator": f"local variable {root.name} of generator {root.scope}(){file and ','}{file}",
         "class": f"class attribute {root.name}{file or f' of module {root.scope}'}",
         "registry": root.name,
     }[root.kind]

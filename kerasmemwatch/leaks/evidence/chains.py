@@ -12,13 +12,20 @@ from typing import Any
 
 from kerasmemwatch.leaks.evidence.heap import Heap
 from kerasmemwatch.leaks.evidence.places import Place, adding_line, calling_line
-from kerasmemwatch.leaks.evidence.reads import attributes_of, file_of, is_a, items_of, size_of, variable_of
+from kerasmemwatch.leaks.evidence.reads import attributes_of, default_of, file_of, is_a, items_of, size_of, variable_of
 from kerasmemwatch.leaks.evidence.references import Referrers
-from kerasmemwatch.leaks.evidence.roots import Root, is_library_file, is_python_file, is_user_file, module_of_dict
+from kerasmemwatch.leaks.evidence.roots import (
+    Root,
+    is_library_file,
+    is_python_file,
+    is_user_file,
+    local_of,
+    module_of_dict,
+)
 
 __all__ = ["FINALIZER_FIX", "LRU_CACHE", "Chain", "Step", "find_chain", "place_of"]
 
-_CLOSES_OVER = "closes over "
+_CLOSES_OVER, _DEFAULT = "closes over ", "default value of "
 _FINALIZERS = "weakref", "finalize._registry"
 LRU_CACHE = type(functools.lru_cache(is_library_file)).__name__
 FINALIZER_FIX = (
@@ -77,6 +84,17 @@ class Chain:
         return root is not None and is_held and is_library_file(root.file) and not is_python_file(root.file)
 
     @property
+    def outer(self) -> Chain:
+        """The way to the first function that holds the object in a variable of its own; else the whole way."""
+        first = next((number for number, step in enumerate(self.steps) if _own_variable(step.access)), None)
+        return self if first is None or first < 2 else replace(self, steps=self.steps[:first])
+
+    @property
+    def is_default(self) -> bool:
+        """Whether a function holds the object as the default value of a parameter."""
+        return bool(self.steps) and self.steps[-1].access.startswith(_DEFAULT)
+
+    @property
     def is_finalizers(self) -> bool:
         """Whether ``weakref.finalize`` holds the object, for a function that it is to call."""
         return self.root is not None and (self.root.scope, self.root.name) == _FINALIZERS
@@ -94,8 +112,7 @@ class Chain:
         """The object as an expression of the user's: ``"trainer.history[0]"``; ``""`` without a root."""
         name = "" if self.root is None else self.root.name
         for step in self.steps:
-            closed = step.access.startswith(_CLOSES_OVER)
-            name = step.access.removeprefix(_CLOSES_OVER) if closed else name + step.access
+            name = _own_variable(step.access) or name + step.access
         return name
 
 
@@ -144,8 +161,8 @@ def place_of(chain: Chain, *, assigned: bool = True) -> Place | None:
         before, access = chain.steps[number - 1], chain.steps[number].access
         if before.class_name == LRU_CACHE and is_user_file(before.file):
             return Place.read(before.file, before.line)
-        if access.startswith(_CLOSES_OVER):
-            file, name, scope = before.file, access.removeprefix(_CLOSES_OVER), before.line
+        if _own_variable(access):
+            file, name, scope = before.file, _own_variable(access), before.line
         elif access.startswith("."):
             file, name, scope = file_of(sys.modules.get(before.module)), access[1:], before.class_name
         else:
@@ -178,9 +195,9 @@ def _root(each: Any, child: Any, roots: Mapping[int, Root], registries: Mapping[
         return Root("global", name, *module), is_user_file(module[1])
     if is_a(each, GeneratorType):
         code = each.gi_code
-        return Root("generator", code.co_name, code.co_name, code.co_filename, code.co_firstlineno), is_user_file(
-            code.co_filename
-        )
+        name = local_of(each.gi_frame, child) or code.co_name
+        root = Root("generator", name, code.co_name, code.co_filename, code.co_firstlineno)
+        return root, is_user_file(code.co_filename)
     if is_a(each, type):
         module_name = str(each.__module__)
         file = file_of(sys.modules.get(module_name))
@@ -212,12 +229,17 @@ def _steps(path: Sequence[Any]) -> list[Step]:
         if is_within and (is_a(before, type) or attributes_of(before) is each):
             skipped = each
             continue
-        is_closure = before is not None and is_a(before, FunctionType) and before.__closure__ is each
+        is_closure = is_a(before, FunctionType) and any(one is each for one in _inner(before))
         if (is_closure or type(each) is CellType) and following is not None:
             continue
         found.append(_step("" if before is None else _access(before, each, skipped), each))
         before, skipped = each, None
     return found
+
+
+def _inner(function: Any) -> tuple[Any, ...]:
+    """What holds a function's own variables: its cells, and the default values of its parameters."""
+    return function.__closure__, function.__defaults__, function.__kwdefaults__
 
 
 def _step(access: str, value: Any) -> Step:
@@ -238,10 +260,19 @@ def _access(holder: Any, value: Any, attributes: Any = None) -> str:
         return f"[{repr(key)[:80]}]" if type(key) in (str, bytes, int, float, bool) else "[...]"
     if is_a(holder, FunctionType):
         name = variable_of(holder, value)
-        return f"{_CLOSES_OVER}{name}" if name else ""
+        default = "" if name else default_of(holder, value)
+        return f"{_CLOSES_OVER}{name}" if name else f"{_DEFAULT}{default}" if default else ""
     own = attributes_of(holder)
     name = _key(own, value) if own else ""
     return f".{name}" if name else ""
+
+
+def _own_variable(access: str) -> str:
+    """The variable of a function that leads to its value: one that it closes over, or a parameter."""
+    for before in (_CLOSES_OVER, _DEFAULT):
+        if access.startswith(before):
+            return access.removeprefix(before)
+    return ""
 
 
 def _key(names: dict[str, Any], value: Any) -> str:

@@ -22,7 +22,7 @@ from kerasmemwatch.units import KIB
 
 __all__ = ["Contents", "containers"]
 
-_FEWEST, _LEAST_BYTES, _MAX_LEVELS, _LEAST_SINGLE_BYTES = 8, 16 * KIB, 3, 256 * KIB
+_FEWEST, _LEAST_BYTES, _MAX_LEVELS, _LEAST_SINGLE_BYTES = 8, 16 * KIB, 5, 256 * KIB
 # Of things that hold some each, such as the weights of a model.
 _FEWEST_THINGS = 5
 # What holds them otherwise: a module's globals, a class's attributes, a function's defaults.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections import Counter, deque
@@ -17,7 +18,7 @@ from kerasmemwatch.units import KIB
 
 __all__ = ["estimated_bytes", "plain_containers"]
 
-_FEWEST, _SAMPLE, _PARTS = 1000, 50, 20
+_FEWEST, _SAMPLE, _PARTS, _LEVELS = 1000, 50, 20, 2
 # Fewer count if their newest are as large as this: a log of long texts.
 _FEW, _LARGE_BYTES, _NEWEST = 8, 4 * KIB, 3
 _PLAIN = (int, float, complex, str, bytes, bytearray, dict, list, tuple, set, frozenset)
@@ -59,11 +60,12 @@ def _sample(container: Any, most: int = _SAMPLE) -> list[Any]:
         return []
 
 
-def _size(value: Any) -> int:
-    """Bytes of a value and its parts; a dict's keys are mostly shared."""
+def _size(value: Any, levels: int = _LEVELS) -> int:
+    """Bytes of a value and its parts, and of theirs; a dict's keys are mostly shared."""
     if type(value) not in _PLAIN:
         base: Any = next(kind for kind in type(value).__mro__ if kind.__module__ == "builtins")
-        return int(base.__sizeof__(value)) + _size(attributes_of(value) or {})
+        return int(base.__sizeof__(value)) + _size(attributes_of(value) or {}, levels)
     parts = value.values() if type(value) is dict else value if type(value) in (list, tuple, set, frozenset) else ()
-    few = [sys.getsizeof(part) for part in list(parts)[:_PARTS] if type(part) in _PLAIN]
+    size = functools.partial(_size, levels=levels - 1) if levels else sys.getsizeof
+    few = [size(part) for part in list(parts)[:_PARTS] if type(part) in _PLAIN]
     return sys.getsizeof(value) + (sum(few) * len(parts) // len(few) if few else 0)

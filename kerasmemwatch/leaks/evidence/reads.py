@@ -6,7 +6,7 @@ from collections import deque
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any
 
-__all__ = ["attributes_of", "file_of", "is_a", "is_full", "items_of", "most_of", "size_of", "variable_of"]
+__all__ = ["attributes_of", "default_of", "file_of", "is_a", "is_full", "items_of", "most_of", "size_of", "variable_of"]
 
 _CONTAINERS: tuple[type[Any], ...] = (list, dict, tuple, set, frozenset, deque)
 
@@ -56,6 +56,14 @@ def items_of(value: Any) -> list[tuple[Any, Any]]:
         return list(dict.items(value))
     kind = next((each for each in (list, tuple, deque) if is_a(value, each)), None)
     return [] if kind is None else list(enumerate(list(kind.__iter__(value))))
+
+
+def default_of(function: FunctionType, item: Any) -> str:
+    """The parameter whose default value an item is; ``""`` if it is none's."""
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount][code.co_argcount - len(values) :]
+    pairs = [*zip(names, values, strict=False), *items_of(function.__kwdefaults__ or {})]
+    return next((name for name, value in pairs if value is item), "")
 
 
 def variable_of(function: FunctionType, item: Any) -> str:

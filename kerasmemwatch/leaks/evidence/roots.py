@@ -24,6 +24,7 @@ __all__ = [
     "is_library_file",
     "is_python_file",
     "is_user_file",
+    "local_of",
     "module_of_dict",
     "registries",
     "untracked_locals",
@@ -162,6 +163,16 @@ def _locals_of(frame: FrameType | None) -> Iterator[tuple[CodeType, str, Any]]:
             while found:
                 yield code, *found.pop()
         frame = frame.f_back
+
+
+def local_of(frame: FrameType | None, value: Any) -> str:
+    """The local variable of a function that waits, such as a generator, which is a value; ``""`` if unknown."""
+    if frame is None or _has_taken_locals(frame.f_code):
+        return ""
+    values = frame.f_locals
+    found = next((name for name, each in values.items() if each is value), "")
+    _forget(values)
+    return found
 
 
 def _has_taken_locals(code: CodeType) -> bool:

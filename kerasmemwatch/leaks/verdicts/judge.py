@@ -30,6 +30,8 @@ __all__ = ["judge"]
 _FEWEST_WITHOUT_EPOCHS = 200
 _WARM_UP_ROWS, _WARM_UP_SHARE = 20, 0.1
 _SETTLED_SHARE = 0.4
+# Growth of a device that is slower than so many times the least rate has to be seen so many rows before, too.
+_FAST, _LASTS_ROWS = 3.0, 20
 # Share of RSS's rate that the interval's lower end is at least.
 _SURE_OF_HOST = 0.3
 # What else training adds beside a cache, as a share of it.
@@ -53,6 +55,17 @@ def judge(series: Series) -> Growth:
         >>> judge(Series(steps, 1e6 + 4096.0 * steps)).verdict
         'growing'
     """
+    found = _judged(series)
+    if not found.is_growing or series.kind != "device" or _is_fast(found, series):
+        return found
+    # Batches that wait look like slow growth for a few rows, now and then; a leak lasts.
+    num_rows = len(series.steps)
+    before = _judged(series.until(num_rows - min(_LASTS_ROWS, max(1, num_rows // 10))))
+    return found if before.is_growing else _doubted(found, judged_rows(series))
+
+
+def _judged(series: Series) -> Growth:
+    """The verdict of one look."""
     rows = judged_rows(series)
     start = max(_WARM_UP_ROWS, math.ceil(len(rows) * _WARM_UP_SHARE))
     if not rows.is_in_first_epoch:
@@ -123,8 +136,17 @@ def _may_grow(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign])
     grown = _growing(found, series, rows, seen, least_share=-math.inf) if seen else None
     if grown is None or not grown.is_growing:
         return None
+    return _doubted(grown, rows)
+
+
+def _doubted(grown: Growth, rows: JudgedRows) -> Growth:
     grown = replace(grown, verdict="too short to tell", met_at=None)
     return explained(grown, Seen(is_in_jumps=True, counted=_counted(rows)))
+
+
+def _is_fast(found: Growth, series: Series) -> bool:
+    steps = (series.steps if series.train_steps is None else series.train_steps)[series.rows[-found.num_samples :]]
+    return (found.bytes_per_step or 0.0) >= _FAST * least_rate("device", float(steps[-1] - steps[0]))
 
 
 def _counted(rows: JudgedRows, *, at_ends: bool = False) -> str:

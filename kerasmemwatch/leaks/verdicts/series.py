@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -59,6 +59,11 @@ class Series:
     caches: tuple[int | None, ...] | None = None
     filling: Filling | None = None
     is_partial: bool = False
+
+    def until(self, num_rows: int) -> Series:
+        """The same with so many rows only; what is known to fill and to be cached stays."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: one[:num_rows] for name, one in values.items() if isinstance(one, np.ndarray)})
 
     @cached_property
     def rows(self) -> NDArray[np.intp]:

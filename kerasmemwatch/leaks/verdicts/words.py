@@ -8,7 +8,10 @@ from kerasmemwatch.leaks.verdicts.filling import Filling
 from kerasmemwatch.records.growth import Growth
 from kerasmemwatch.units import a_unit, format_bytes
 
-__all__ = ["Seen", "explained"]
+__all__ = ["MAY_BE_GARBAGE", "Seen", "explained"]
+
+# The end of a verdict where Python's full collection has not run.
+MAY_BE_GARBAGE = "; some of it may be garbage that Python has not freed yet: gc.collect() would tell"
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def _sentence(growth: Growth, seen: Seen) -> str:
         return f"{what}; it may be garbage that Python {freed}: gc.collect() would tell"
     sentence = f"{growth.label} grows {pace}{_limit(growth, seen)}"
     if seen.num_collections == 0:
-        sentence += "; some of it may be garbage that Python has not freed yet: gc.collect() would tell"
+        sentence += MAY_BE_GARBAGE
     return sentence
 
 

@@ -15,7 +15,7 @@ from kerasmemwatch.analysis.death_words import death_lines
 from kerasmemwatch.analysis.ending_words import ending_lines, is_running
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.key_figures import headline
-from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace
+from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace, without_cause
 from kerasmemwatch.analysis.peak_place import traced_words
 from kerasmemwatch.errors import InvalidArgumentError
 from kerasmemwatch.names import printable
@@ -146,6 +146,8 @@ def _labelled(line: str) -> str:
 
 
 def _leaks(report: Findings) -> Iterator[str]:
+    if words := without_cause(report.growth, report.leaks):
+        yield f'<section id="leaks"><h2>Causes of growth</h2><p>{escape(words)}</p></section>'
     yours, theirs = by_owner(report.leaks)
     yield from _causes("leaks", "Causes of growth", yours)
     yield from _causes("library-leaks", THEIRS, theirs)

@@ -20,7 +20,7 @@ from kerasmemwatch.analysis.ending_words import ending_lines, is_running
 from kerasmemwatch.analysis.findings import Findings
 from kerasmemwatch.analysis.growth_words import by_weight
 from kerasmemwatch.analysis.layer_columns import cell_words
-from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace
+from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace, without_cause
 from kerasmemwatch.analysis.peak_story import peak_place, peak_story
 from kerasmemwatch.names import printable, shortened
 from kerasmemwatch.records.categories import OF_VARIABLES
@@ -222,6 +222,8 @@ def _growth(report: Findings) -> Iterator[RenderableType]:
 
 
 def _leaks(report: Findings, width: int) -> Iterator[RenderableType]:
+    if words := without_cause(report.growth, report.leaks):
+        yield Text(f"\n{words}")
     yours, theirs = by_owner(report.leaks)
     for leak in (*yours, *theirs):
         if theirs and leak is theirs[0]:

@@ -153,7 +153,7 @@ class Investigation:
         off_at = None if is_on else self._off_at
         rises = suspicion.rises
         case = Case(suspicion.growth, rises, self._rises_then, self._looks, made=suspicion.made)
-        return replace(case, collector_on=is_on, off_at=off_at)
+        return replace(case, collector_on=is_on, off_at=off_at, are_devices_steady=suspicion.are_devices_steady)
 
     def _count(self, suspicion: Suspicion, recorder: Recorder) -> bool:
         """Count live objects; whether a look may follow at once, because no second suspicion will come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,7 @@ from kerasmemwatch.leaks.evidence.collector import Moment
 from kerasmemwatch.leaks.evidence.makings import Makings
 from kerasmemwatch.leaks.verdicts.find import HEAP, find_growth, is_garbage_of_heap
 from kerasmemwatch.records.growth import WAITS, Growth, LeakFinding
+from kerasmemwatch.records.run import RunInfo
 from kerasmemwatch.sampling.cost_share import CostShare
 from kerasmemwatch.sampling.recorder import Recorder
 from kerasmemwatch.watch.search.investigation import Investigation
@@ -107,7 +109,8 @@ class LeakSearch:
         with recorder.faults.guard("leaks", "Causes of growth are not looked for."):
             with AT_ENDS.taken() if is_end else self._verdicts.taken():
                 samples = recorder.samples()
-                growth = suspicious(find_growth(recorder.run, samples))
+                every = find_growth(recorder.run, samples)
+                growth = suspicious(every)
             self.due_step = max(step + _FEWEST_MORE, int(step * _MORE))
             self._is_suspicious = bool(growth)
             self._makings.count_some_shapes()
@@ -117,6 +120,7 @@ class LeakSearch:
                 if growth[0].series.startswith("host"):
                     self._makings.count_shapes()
                 suspicion = Suspicion(growth, rises, step, f"step {step:,}", made, moment if is_last else None)
+                suspicion = replace(suspicion, are_devices_steady=_are_steady(recorder.run, every))
                 found = self._investigation.explain(suspicion, recorder, frame, model)
                 if found:
                     recorder.replace_leaks(found)
@@ -132,6 +136,12 @@ def _abandon(reference: weakref.ref[LeakSearch]) -> None:
     search = reference()
     if search is not None:
         search.abandon()
+
+
+def _are_steady(run: RunInfo, growth: Sequence[Growth]) -> bool:
+    """Whether every device counts each allocation, and is steady."""
+    verdicts = [each.verdict for each in growth if each.series.startswith("device")]
+    return set(verdicts) == {"steady"} and all(device.counting == "exact" for device in run.devices)
 
 
 def raise_leaks(leaks: Sequence[LeakFinding]) -> None:

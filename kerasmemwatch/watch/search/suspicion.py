@@ -26,6 +26,7 @@ class Suspicion:
         made: What TensorFlow made meanwhile that no Python object holds.
         moment: An earlier moment if this may be the last chance: what is new since then is told by its age.
         models: The models of the calls that grow, those that live, oldest first; ``None`` if they are not known.
+        are_devices_steady: Whether every device counts each allocation, and is steady: tensors don't grow.
     """
 
     growth: tuple[Growth, ...]
@@ -35,3 +36,4 @@ class Suspicion:
     made: Made
     moment: Moment | None = None
     models: Callable[[], Sequence[Any]] | None = None
+    are_devices_steady: bool = False
