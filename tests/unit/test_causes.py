@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.analysis.leak_words import confirmed, leak_lines, leak_title, trace_lines, with_remedy
+from kerasmemwatch.analysis.leak_words import (
+    confirmed,
+    leak_lines,
+    leak_title,
+    trace_lines,
+    with_remedy,
+    without_cause,
+    without_guess,
+)
 from kerasmemwatch.leaks.causes.case import Case, Rises
 from kerasmemwatch.leaks.causes.find import find_causes
 from kerasmemwatch.leaks.causes.retained import pick_suspects
@@ -69,6 +77,59 @@ def test_tensors_whose_name_was_not_found_are_told() -> None:
     # One look at what isn't as large as the growth is too little, and so is what nothing in Python refers to.
     assert find_causes(case(look(200, replace(nameless, num_bytes=80_000)))) == ()
     assert find_causes(case(look(200, replace(nameless, chain=Chain(None, (LIST,)))))) == ()
+
+
+def test_tensors_are_no_cause_where_every_device_is_steady() -> None:
+    of_host = replace(GROWING, series="host_rss_bytes")
+    assert only(find_causes(case(look(200, HELD), growth=of_host))).cause == "retained_tensors"
+    found = find_causes(case(look(200, HELD), growth=of_host, are_devices_steady=True))
+    assert "retained_tensors" not in {each.cause for each in found}
+    # The bytes of strings are not in the allocator's memory.
+    strings = replace(HELD, like="string[250]")
+    assert only(find_causes(case(look(200, strings), growth=of_host, are_devices_steady=True))).rate == 1000.0
+
+
+def test_a_default_value_is_to_be_made_in_the_function() -> None:
+    function = Step("", "mine", "__main__", file="train.py", line=5)
+    way = Chain(
+        Root("global", "mine", "__main__", "train.py"), (function, replace(LIST, access="default value of bank"))
+    )
+    leak = only(find_causes(case(look(200, replace(HELD, chain=way)))))
+    assert leak.fix == "A default value is made once, with the function: use bank=None, and make it in the function."
+    assert leak.evidence.startswith("bank (list) holds 200 tensors")
+
+
+def test_models_that_functions_in_a_container_close_over_are_kept_by_that_container() -> None:
+    steps = (
+        Step("", "dict", "builtins", 9),
+        Step("['a']", "f", "__main__"),
+        Step("closes over model", "Model", "keras"),
+    )
+    way = Chain(Root("global", "predictors", "__main__", "train.py"), steps)
+    found = Models(21, 21_000, (way,))
+    leak = only(find_causes(case(look(200, models=found), rises=replace(RISES, calls=20, models=20))))
+    assert (
+        leak.cause == "models_accumulate" and leak.fix.endswith("predictors.clear()") and "model.clear" not in leak.fix
+    )
+
+
+def test_growth_without_a_cause_is_said_to_have_none() -> None:
+    leak = only(find_causes(case(look(200, HELD))))
+    assert without_cause([GROWING], []).startswith("Cause: not found.")
+    assert without_cause([GROWING], [leak]) == without_cause([replace(GROWING, verdict="steady")], []) == ""
+    guess = replace(
+        GROWING,
+        explanation="Growing: x; some of it may be garbage that Python has not freed yet: gc.collect() would tell",
+    )
+    assert without_guess([guess], [leak])[0].explanation == "Growing: x" and without_guess([guess], []) == (guess,)
+    assert without_guess([guess], [replace(leak, cause="waits_for_collector")]) == (guess,)
+
+
+def test_what_is_native_makes_no_rise_sure() -> None:
+    unsure = replace(GROWING, verdict="too short to tell", explanation="Too short to tell: a rises by 1, in jumps that")
+    leak = replace(only(find_causes(case(look(200, HELD)))), cause="native")
+    assert confirmed([unsure], [leak]) == (unsure,)
+    assert confirmed([unsure], [replace(leak, cause="retained_tensors")])[0].is_growing
 
 
 def test_scalars_are_to_be_kept_as_numbers() -> None:

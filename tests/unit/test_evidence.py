@@ -112,6 +112,63 @@ def test_a_container_of_plain_values_is_found_with_an_estimate() -> None:
     assert found.num_bytes == pytest.approx(2000 * (1000 + 28 + sys.getsizeof(log[0])), rel=0.05)
 
 
+def test_the_parts_of_values_parts_are_counted() -> None:
+    kept = {(number, tuple(float(each) for each in range(number, number + 500))) for number in range(1000)}
+    found, _ = look(kept)
+    assert found is not None and found.num_bytes == pytest.approx(1000 * 500 * (8 + 24), rel=0.1)
+
+
+def test_exceptions_keep_the_arrays_of_the_frames_that_they_went_through() -> None:
+    def fail(level: int) -> None:
+        array = np.ones(1000)
+        if level:
+            fail(level - 1)
+        raise ValueError(array.shape)
+
+    errors = []
+    for _ in range(20):
+        try:
+            fail(1)
+        except ValueError as error:
+            errors.append(error)
+    found, _ = look(errors)
+    assert found is not None and (found.count, found.within) == (20, "ValueError")
+
+
+def _bank(more: Any, bank: list[Any] = [], *, named: dict[str, Any] = {}) -> None:  # noqa: B006
+    bank.append(more)
+    named[str(len(named))] = more
+
+
+def _taking() -> Any:
+    taken = []
+    while True:
+        taken.append(np.ones(7))
+        yield None
+
+
+def test_a_default_value_is_named_by_its_parameter() -> None:
+    _bank(np.ones(3))
+    for value, name in ((_bank.__defaults__[0], "bank"), (_bank.__kwdefaults__["named"], "named")):  # type: ignore[index]
+        with Heap(set()) as heap:
+            way = find_chain(heap, value, {}, {})
+        assert (way.expression, way.is_default) == (name, True) and way.steps[-2].class_name == "_bank"
+        place = place_of(way)
+        assert place is not None and place.source.startswith(name)
+
+
+def test_a_generators_variable_is_named() -> None:
+    generator = _taking()
+    next(generator)
+    value = generator.gi_frame.f_locals["taken"]
+    generator.gi_frame.f_locals.clear()
+    with Heap(set()) as heap:
+        way = find_chain(heap, value, {}, {})
+    place = place_of(way)
+    assert way.root is not None and (way.root.kind, way.root.name, way.root.scope) == ("generator", "taken", "_taking")
+    assert way.expression == "taken" and place is not None and place.source == "taken.append(np.ones(7))"
+
+
 def test_functions_that_close_over_arrays_are_counted_in_their_container() -> None:
     def closing(array: Any) -> Any:
         return lambda: array

@@ -63,7 +63,8 @@ class Series:
     def until(self, num_rows: int) -> Series:
         """The same with so many rows only; what is known to fill and to be cached stays."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: one[:num_rows] for name, one in values.items() if isinstance(one, np.ndarray)})
+        cut: dict[str, Any] = {name: one[:num_rows] for name, one in values.items() if isinstance(one, np.ndarray)}
+        return replace(self, **cut)
 
     @cached_property
     def rows(self) -> NDArray[np.intp]:
