@@ -45,7 +45,7 @@ _TITLES = {
     "native": "Memory outside Python grows",
 }
 _NOT_FOUND = (
-    "Cause: not found. To narrow it down, run parts of a step under kerasmemwatch.testing.assert_no_growth(), which "
+    "Cause: unknown. To narrow it down, run parts of a step under kerasmemwatch.testing.assert_no_growth(), which "
     "looks more closely."
 )
 # The heading of causes that are none of the user's code.
@@ -54,7 +54,7 @@ _MAX_CHARS = 300
 
 
 def without_cause(growth: Iterable[Growth], leaks: Sequence[LeakFinding]) -> str:
-    """What to do where something grows and no cause was found; else nothing."""
+    """What to do where something grows and no cause is known, for whatever reason; else nothing."""
     return "" if leaks or not any(each.is_growing for each in growth) else _NOT_FOUND
 
 

@@ -115,7 +115,7 @@ def test_models_that_functions_in_a_container_close_over_are_kept_by_that_contai
 
 def test_growth_without_a_cause_is_said_to_have_none() -> None:
     leak = only(find_causes(case(look(200, HELD))))
-    assert without_cause([GROWING], []).startswith("Cause: not found.")
+    assert without_cause([GROWING], []).startswith("Cause: unknown.")
     assert without_cause([GROWING], [leak]) == without_cause([replace(GROWING, verdict="steady")], []) == ""
     guess = replace(
         GROWING,

@@ -137,7 +137,7 @@ def test_slow_growth_of_a_device_has_to_last(kind: str) -> None:
     first = next(num_rows for num_rows in range(20, 300) if judge(leak.until(num_rows)).is_growing)
     fallen = replace(leak.until(first + 60), values=np.append(leak.values[:first], np.full(60, leak.values[0])))
     looks = [judge(fallen.until(num_rows)) for num_rows in range(first - 20, first + 60)]
-    assert any(look.is_growing for look in looks) is True
+    assert any(look.is_growing for look in looks)
     risen = np.flatnonzero([look.since_step is not None for look in looks])
     assert (looks[risen[0]].verdict == "too short to tell") is (kind == "slow")
 
