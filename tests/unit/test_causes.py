@@ -113,6 +113,13 @@ def test_models_that_functions_in_a_container_close_over_are_kept_by_that_contai
     )
 
 
+def test_a_queue_is_to_have_a_limit() -> None:
+    steps = (Step("", "Queue", "queue"), Step(".queue", "deque", "collections", 200))
+    way = Chain(Root("global", "batches", "__main__", "train.py"), steps)
+    leak = only(find_causes(case(look(200, replace(HELD, container="deque", chain=way)))))
+    assert "Queue(maxsize=16)" in leak.fix and "clear()" not in leak.fix
+
+
 def test_growth_without_a_cause_is_said_to_have_none() -> None:
     leak = only(find_causes(case(look(200, HELD))))
     assert without_cause([GROWING], []).startswith("Cause: unknown.")

@@ -268,6 +268,8 @@ def _fix(each: Contents, name: str) -> str:
         )
     if each.chain is not None and any(step.class_name == LRU_CACHE for step in each.chain.steps[-2:-1]):
         return f"Give the cache a limit, @lru_cache(maxsize=16), or empty it at each epoch's end: {name}.cache_clear()"
+    if each.chain is not None and any(step.module == "queue" for step in each.chain.steps[-2:-1]):
+        return "Give the queue a limit, Queue(maxsize=16): what fills it then waits for what empties it."
     empty = f"or empty {name} at each epoch's end" + ("" if _is_nameless(each) else f": {name}.clear()")
     if each.closes_over:
         fix = f"Make the function, and the dataset it is part of, once, before the loop: each keeps its {name}."
