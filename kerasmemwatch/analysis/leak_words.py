@@ -137,7 +137,7 @@ def _confirmed(growth: Growth, leaks: Sequence[LeakFinding]) -> Growth:
 
 
 def _rest(growth: Growth) -> str:
-    rest = growth.explanation.partition(": ")[2].rpartition(", in jumps")[0]
+    rest = growth.explanation.partition(": ")[2].partition(", in jumps")[0].partition(", for too few steps")[0]
     return rest.replace(" rises by ", " grows by ", 1)
 
 

@@ -108,9 +108,18 @@ def test_models_that_functions_in_a_container_close_over_are_kept_by_that_contai
     way = Chain(Root("global", "predictors", "__main__", "train.py"), steps)
     found = Models(21, 21_000, (way,))
     leak = only(find_causes(case(look(200, models=found), rises=replace(RISES, calls=20, models=20))))
-    assert (
-        leak.cause == "models_accumulate" and leak.fix.endswith("predictors.clear()") and "model.clear" not in leak.fix
-    )
+    assert leak.cause == "models_accumulate" and leak.fix.endswith("predictors.clear()")
+    assert "model.clear" not in leak.fix
+    # One function by itself is no container, and neither is what holds it.
+    held = (Step("", "Trainer", "__main__"), Step(".predict", "f", "__main__"), steps[-1])
+    found = Models(21, 21_000, (replace(way, steps=held),))
+    leak = only(find_causes(case(look(200, models=found), rises=replace(RISES, calls=20, models=20))))
+    assert leak.fix.startswith("Delete each model") and ".clear()" not in leak.fix
+    # A list that a function closes over is one.
+    held = (*held[:2], Step("closes over kept", "list", "builtins", 20), Step("[0]", "Model", "keras"))
+    found = Models(21, 21_000, (replace(way, steps=held),))
+    leak = only(find_causes(case(look(200, models=found), rises=replace(RISES, calls=20, models=20))))
+    assert leak.fix.endswith("kept.clear()")
 
 
 def test_a_queue_is_to_have_a_limit() -> None:
@@ -136,7 +145,10 @@ def test_what_is_native_makes_no_rise_sure() -> None:
     unsure = replace(GROWING, verdict="too short to tell", explanation="Too short to tell: a rises by 1, in jumps that")
     leak = replace(only(find_causes(case(look(200, HELD)))), cause="native")
     assert confirmed([unsure], [leak]) == (unsure,)
-    assert confirmed([unsure], [replace(leak, cause="retained_tensors")])[0].is_growing
+    leak = replace(leak, cause="retained_tensors")
+    for why in (", in jumps that", ", for too few steps to"):
+        [growth] = confirmed([replace(unsure, explanation=f"Too short to tell: a rises by 1{why}")], [leak])
+        assert growth.explanation == "Growing: a grows by 1; what your code keeps explains it"
 
 
 def test_scalars_are_to_be_kept_as_numbers() -> None:

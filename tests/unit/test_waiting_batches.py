@@ -140,6 +140,7 @@ def test_slow_growth_of_a_device_has_to_last(kind: str) -> None:
     assert any(look.is_growing for look in looks)
     risen = np.flatnonzero([look.since_step is not None for look in looks])
     assert (looks[risen[0]].verdict == "too short to tell") is (kind == "slow")
+    assert ("for too few steps to tell it from batches that wait" in looks[risen[0]].explanation) is (kind == "slow")
 
 
 # -- what is growth ------------------------------------------------------------------------------------------------

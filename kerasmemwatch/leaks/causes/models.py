@@ -69,8 +69,11 @@ def _are_kept(case: Case, found: Models) -> bool:
 
 
 def _holder(chain: Chain | None) -> str:
-    """What holds the models, or the functions that close over one each."""
-    return "" if chain is None else chain.outer.expression.partition("[")[0]
+    """The container of the models, or of the functions that close over one each; ``""`` if a function is in none."""
+    outer = None if chain is None else chain.outer
+    if outer is None or (outer is not chain and not outer.expression.endswith("]")):
+        return ""
+    return outer.expression.partition("[")[0]
 
 
 def _has(chain: Chain | None, class_name: str = "", module: str = "") -> bool:

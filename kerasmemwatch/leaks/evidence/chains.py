@@ -85,9 +85,9 @@ class Chain:
 
     @property
     def outer(self) -> Chain:
-        """The way to the first function that holds the object in a variable of its own; else the whole way."""
-        first = next((number for number, step in enumerate(self.steps) if _own_variable(step.access)), None)
-        return self if first is None or first < 2 else replace(self, steps=self.steps[:first])
+        """The way to the function that holds the object in a variable of its own; else the whole way."""
+        is_own = len(self.steps) > 1 and _own_variable(self.steps[-1].access)
+        return replace(self, steps=self.steps[:-1]) if is_own else self
 
     @property
     def is_default(self) -> bool:

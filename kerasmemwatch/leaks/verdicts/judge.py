@@ -61,7 +61,7 @@ def judge(series: Series) -> Growth:
     # Batches that wait look like slow growth for a few rows, now and then; a leak lasts.
     num_rows = len(series.steps)
     before = _judged(series.until(num_rows - min(_LASTS_ROWS, max(1, num_rows // 10))))
-    return found if before.is_growing else _doubted(found, judged_rows(series))
+    return found if before.is_growing else _doubted(found, Seen(is_new=True))
 
 
 def _judged(series: Series) -> Growth:
@@ -136,12 +136,11 @@ def _may_grow(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign])
     grown = _growing(found, series, rows, seen, least_share=-math.inf) if seen else None
     if grown is None or not grown.is_growing:
         return None
-    return _doubted(grown, rows)
+    return _doubted(grown, Seen(is_in_jumps=True, counted=_counted(rows)))
 
 
-def _doubted(grown: Growth, rows: JudgedRows) -> Growth:
-    grown = replace(grown, verdict="too short to tell", met_at=None)
-    return explained(grown, Seen(is_in_jumps=True, counted=_counted(rows)))
+def _doubted(grown: Growth, seen: Seen) -> Growth:
+    return explained(replace(grown, verdict="too short to tell", met_at=None), seen)
 
 
 def _is_fast(found: Growth, series: Series) -> bool:

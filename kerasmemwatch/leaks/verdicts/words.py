@@ -32,6 +32,7 @@ class Seen:
         held_bytes: What that holds now.
         newest_bytes: The newest value.
         is_in_jumps: Whether it rises as clean runs do for a while, in jumps or over few epochs.
+        is_new: Whether it rises evenly, but did not yet do so a few rows before.
         is_garbage: Whether collections have shown that it is garbage.
         num_collections: How often Python's full collection has run meanwhile; ``None`` if unknown.
     """
@@ -49,6 +50,7 @@ class Seen:
     held_bytes: float = 0.0
     newest_bytes: float | None = None
     is_in_jumps: bool = False
+    is_new: bool = False
     is_garbage: bool = False
     num_collections: int | None = None
 
@@ -111,6 +113,8 @@ def _pace(growth: Growth, over: str) -> str:
 
 
 def _too_short(growth: Growth, seen: Seen, over: str) -> str:
+    if seen.is_new:
+        return f"{growth.label} rises {_pace(growth, over)}, for too few steps to tell it from batches that wait"
     if seen.is_in_jumps:
         return f"{growth.label} rises {_pace(growth, over)}, in jumps that training without a leak may have, too"
     if seen.may_grow_by is not None:
