@@ -42,6 +42,12 @@ class Tensor:
         self.dtype = SimpleNamespace(name="float32")
 
 
+@pytest.fixture(autouse=True)
+def unfrozen() -> None:
+    """This module's classes and functions are visited, which are frozen after a test where TensorFlow is loaded."""
+    gc.unfreeze()
+
+
 def look(value: Any) -> tuple[Contents | None, dict[int, Contents]]:
     with Heap({Tensor, np.ndarray}, untracked_locals(sys._getframe(1))) as heap:
         found, _, live = containers(heap, Tensor, lambda each: 4 * each.size, lambda found: False)
@@ -254,7 +260,6 @@ class Registry:
 
 
 def test_a_class_attribute_is_named_as_such() -> None:
-    gc.unfreeze()  # the class, which is frozen after a test where TensorFlow is loaded
     with Heap(()) as heap:
         found = find_chain(heap, Registry.seen, user_roots(sys._getframe()), {})
     assert found.root is not None and found.root.file == __file__
@@ -677,7 +682,6 @@ def test_a_way_is_found_past_many_objects_that_refer_back() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(("searches_s", "is_cut"), [(0.5, True), (100.0, False)])
 def test_a_way_is_cut_where_the_time_is_up(searches_s: float, is_cut: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    gc.unfreeze()  # else the module itself may be unknown
     kept_by_the_module[:] = [[[[[["deep"]]]]]]
     deep = kept_by_the_module[0][0][0][0]
     seconds = itertools.count()
@@ -714,7 +718,6 @@ def test_objects_are_told_from_older_ones_until_a_full_collection() -> None:
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python promotes objects gradually")
 def test_frozen_objects_are_not_taken_for_new_ones() -> None:
     was_enabled = gc.isenabled()
-    gc.unfreeze()
     gc.collect()
     gc.disable()
     try:
@@ -743,7 +746,6 @@ def test_what_a_finalizer_keeps_is_placed_where_it_was_made() -> None:
         def close(self) -> None:
             pass
 
-    gc.unfreeze()  # else the class that holds them is not seen
     for _ in range(20):
         Response()
     key = id(weakref.finalize._registry)  # type: ignore[attr-defined]
@@ -767,7 +769,6 @@ class Model:
 
 
 def test_models_are_followed_without_a_visit_of_all_objects() -> None:
-    gc.unfreeze()
     kept_by_the_module[:] = [Model() for _ in range(8)]
     gc.collect()  # what is new is taken for ours
     try:
@@ -787,7 +788,6 @@ def features(step: int) -> Any:
 
 @pytest.mark.long
 def test_a_cache_of_a_function_is_named_with_its_decorator() -> None:
-    gc.unfreeze()
     made = [features(step) for step in range(8)]
     line = inspect.getsourcelines(features.__wrapped__)[1]
     with Heap(()) as heap:
