@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import median
 
 import numpy as np
 
-from kerasmemwatch.leaks.verdicts.filling import CacheReadings
+from kerasmemwatch.leaks.verdicts.filling import FEWEST_SHUFFLED, CacheReadings, Shuffle
 from kerasmemwatch.leaks.verdicts.judge import judge
 from kerasmemwatch.leaks.verdicts.series import Kind, Series
 from kerasmemwatch.records.growth import Growth, Unit
@@ -75,6 +75,8 @@ class LimitForecast:
     def __init__(self, kind: Kind = "device", limit_bytes: int = 0) -> None:
         self.limit_bytes = limit_bytes
         self.caches = CacheReadings()
+        self._shuffle: Shuffle | None = None
+        self._pass_since: int | None = None
         self.steps = 0
         self._kind: Kind = kind
         self._growth: Growth | None = None
@@ -88,6 +90,27 @@ class LimitForecast:
         self._call += 1
         if self.highest_bytes >= self.limit_bytes:  # which is no measure of the call that begins
             self._recent.clear()
+
+    def begin_pass(self, cache_sizes: Sequence[int | None], *, is_one_pass: bool) -> None:
+        """A pass over a dataset begins that is in this memory.
+
+        Args:
+            cache_sizes: Bytes that each of its caches holds once it is full; ``None`` for an unknown size.
+            is_one_pass: Whether it may go on over several epochs.
+        """
+        self.caches.begin(self.steps, cache_sizes)
+        self._shuffle, self._pass_since = None, self.steps if is_one_pass else None
+
+    @property
+    def is_shuffle_due(self) -> bool:
+        """Whether it is worth reading what the pipeline's shuffle buffer holds."""
+        return self._pass_since is not None and self.steps >= self._pass_since + FEWEST_SHUFFLED
+
+    def note_shuffle(self, found: tuple[int, float] | None) -> None:
+        """Note the shuffle buffer of the pass: what it holds, and in how many steps as much passes."""
+        if found is not None and self._pass_since is not None:
+            self._shuffle = Shuffle(*found, self._pass_since)
+        self._pass_since = None
 
     def add(self, in_use_bytes: float, peak_bytes: float, *, stage: str = "train", epoch: float = math.nan) -> None:
         """Add one more step; it is ignored if its bytes are unknown.
@@ -165,6 +188,7 @@ class LimitForecast:
                 epochs=epochs,
                 calls=calls,
                 filling=self.caches.filling(steps),
+                shuffle=self._shuffle,
                 limit=self.limit_bytes,
             )
         )

@@ -91,7 +91,9 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
         """Note what the stage that begins is known to fill."""
         recorder = self._recorder
         if recorder is not None and (stage == "train" or not recorder.has_trained):
-            self._fills.begin(recorder, ADAPTER_DATASET.of(DATA_ADAPTER.of(running_iterator())))
+            loop = running_iterator()
+            is_one_pass = getattr(loop, "steps_per_epoch", None) is not None
+            self._fills.begin(recorder, ADAPTER_DATASET.of(DATA_ADAPTER.of(loop)), is_one_pass=is_one_pass)
         if stage == "predict":
             self._attention = self._results_due = True
 

@@ -12,6 +12,7 @@ import keras
 
 from kerasmemwatch.analysis.limit_forecast import Ahead, LimitForecast
 from kerasmemwatch.attribution.live.dataset_caches import cache_sizes, cached_bytes
+from kerasmemwatch.attribution.live.shuffle_buffers import shuffle_buffer
 from kerasmemwatch.compat.keras import ADAPTER_DATASET, CURRENT_ITERATOR, DATA_ADAPTER
 from kerasmemwatch.errors import InvalidArgumentError, MemoryBudgetExceededError
 from kerasmemwatch.faults import Faults
@@ -204,19 +205,25 @@ class MemoryBudget(keras.callbacks.Callback):
 
     def _begin_caches(self) -> None:
         if keras.config.backend() == "tensorflow":
-            sizes = cache_sizes(ADAPTER_DATASET.of(DATA_ADAPTER.of(running_iterator())))
+            loop = running_iterator()
+            sizes = cache_sizes(ADAPTER_DATASET.of(DATA_ADAPTER.of(loop)))
+            is_one_pass = getattr(loop, "steps_per_epoch", None) is not None
             for memory in self._memories:
                 if memory.holds_datasets:
-                    forecast = self._forecasts[memory.name]
-                    forecast.caches.begin(forecast.steps, sizes)
+                    self._forecasts[memory.name].begin_pass(sizes, is_one_pass=is_one_pass)
 
     def _read_caches(self) -> None:
         with self._faults.guard("caches", "A cache that fills is not known to be one."):
             forecasts = [self._forecasts[memory.name] for memory in self._memories if memory.holds_datasets]
             due = [forecast for forecast in forecasts if forecast.caches.is_due(forecast.steps)]
-            held = cached_bytes(CURRENT_ITERATOR.of(running_iterator())) if due else None
+            shuffled = [forecast for forecast in forecasts if forecast.is_shuffle_due]
+            iterator = CURRENT_ITERATOR.of(running_iterator()) if due or shuffled else None
+            held = cached_bytes(iterator) if due else None
             for forecast in due:
                 forecast.caches.add(forecast.steps, held)
+            found = shuffle_buffer(iterator) if shuffled else None
+            for forecast in shuffled:
+                forecast.note_shuffle(found)
 
     def _end_watching(self) -> None:
         for memory in self._memories:

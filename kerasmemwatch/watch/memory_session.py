@@ -250,7 +250,7 @@ class MemorySession(LoopWatcher):
         step = SessionStep(self, consumers(sys._getframe(1)))
         recorder = self._recorder if stage == "train" else None
         if recorder is not None:
-            self._fills.begin(recorder, data)
+            self._fills.begin(recorder, data, is_one_pass=True)
         with self._within(stage):
             iterator = iter(data)
             for batch in iterator:

@@ -176,3 +176,9 @@ def test_a_series_that_stands_still_or_grows_evenly_counts_for_the_coverage(monk
 def test_a_released_model_leaves_nothing_on_the_device() -> None:
     found = json.loads(forked_benchmark("release.py", "--measure", "graph,release,5").splitlines()[-1])
     assert abs(found["device_bytes"]) < 1 and "rss_bytes" in found
+
+
+def test_a_shuffle_buffer_grows_by_little_while_elements_replace_each_other() -> None:
+    [row] = [line for line in benchmark("shuffle.py", "--part").splitlines() if "4.0 KiB" in line]
+    shares = [float(each.split()[0]) for each in row.split("│")[4:-1]]
+    assert len(shares) == 6 and min(shares) > -5 and 0 < max(shares) < 30  # of the least that is said to grow

@@ -1,4 +1,4 @@
-"""Caches of datasets are known before they fill."""
+"""Caches of datasets are known before they fill, and shuffle buffers while their elements replace each other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 import tensorflow as tf
 
 from kerasmemwatch.attribution.live.dataset_caches import cache_sizes, cached_bytes
+from kerasmemwatch.attribution.live.shuffle_buffers import shuffle_buffer
+from kerasmemwatch.leaks.verdicts.filling import Shuffle
+from kerasmemwatch.watch.memory_budget import MemoryBudget
 from kerasmemwatch.watch.memory_session import MemorySession
 from kerasmemwatch.watch.memory_watch import MemoryWatch
 
@@ -86,3 +89,29 @@ def test_what_a_predict_keeps_of_each_step(executed: int) -> None:
     model.predict(X, batch_size=16, verbose=0, callbacks=[watch])
     facts = watch.recording.run.configuration
     assert facts["predict_results_bytes"] == 16 * 64 * 4 + 256 // executed  # 64 bytes of a batch take a chunk
+
+
+def test_the_shuffle_buffer_of_a_pass_over_several_epochs_is_read() -> None:
+    model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    watch, budget = MemoryWatch(None, trace=False, strict=True), MemoryBudget(device="1 TiB")
+    callbacks = [watch, budget]
+    lasting = rows().repeat().shuffle(32).batch(4)
+    model.fit(lasting, steps_per_epoch=25, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    facts = watch.recording.run.configuration
+    # An element has 404 bytes, which take 768 as allocated. While the next is waited for, one is missing.
+    assert 31 * 404 <= facts["dataset_shuffle_bytes"] <= 32 * 768
+    assert facts["dataset_shuffle_steps"] == pytest.approx(8, rel=0.1) and facts["dataset_shuffle_since_step"] == 0
+    for forecast in budget._forecasts.values():
+        assert forecast._shuffle == Shuffle(facts["dataset_shuffle_bytes"], forecast._shuffle.num_steps, 0)
+    # A pass that ends with its epoch leaves the buffer empty.
+    model.fit(rows().shuffle(32).batch(4), epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    assert watch.recording.run.configuration["dataset_shuffle_bytes"] is None
+    assert all(forecast._shuffle is None for forecast in budget._forecasts.values())
+
+
+@pytest.mark.parametrize("make", [lambda: rows().repeat().batch(4), lambda: [1]])
+def test_what_does_not_shuffle_has_no_such_buffer(make: Any) -> None:
+    iterator = iter(make())
+    next(iterator)
+    assert shuffle_buffer(iterator) is None and shuffle_buffer(iter(rows().shuffle(4))) is None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kerasmemwatch.leaks.verdicts.filling import CacheReadings, kept_results
+from kerasmemwatch.leaks.verdicts.filling import CacheReadings, Shuffle, kept_results
 from kerasmemwatch.leaks.verdicts.find import find_growth
 from kerasmemwatch.leaks.verdicts.judge import judge
 from kerasmemwatch.leaks.verdicts.series import Series
@@ -210,3 +210,47 @@ def test_results_fill_the_device_that_computes() -> None:
     assert set(recorded("predict", ("CPU:0",), rises, **facts).values()) == {"filling"}
     found = recorded("predict", ("CPU:0", "GPU:0"), rises, **facts)
     assert found.pop("device_in_use_bytes GPU:0") == "filling" and "filling" not in found.values()
+
+
+def shuffled(num_rows: int, leak: float = 0.0, *, per_epoch: int = 50) -> Series:
+    """A buffer of 12 MiB that 190 steps replace, whose elements take up to a fifth more: as measured, without noise."""
+    steps = np.arange(1, num_rows + 1)
+    values = 12 * MIB * (1 + 0.2 * (1 - np.exp(-steps / 190))) + leak * steps
+    return Series(steps, values, epochs=(steps - 1.0) // per_epoch, shuffle=Shuffle(12 * MIB, 190.0, 0))
+
+
+def test_elements_that_replace_each_other_in_a_shuffle_buffer_are_no_growth() -> None:
+    said = {num_rows: judge(shuffled(num_rows)) for num_rows in range(100, 1001, 20)}
+    assert {found.verdict for found in said.values()} <= {"too short to tell", "settling", "steady"}
+    assert any(judge(replace(shuffled(num_rows), shuffle=None)).is_growing for num_rows in said)
+    text = said[200].explanation
+    assert text.endswith("as it may while elements replace each other in the dataset's shuffle buffer of 12.0 MiB")
+    assert said[200].since_step is not None  # so that causes are looked for
+
+
+@pytest.mark.parametrize("rate", [8 * KIB, 16 * KIB])
+def test_a_leak_beside_a_shuffle_buffer_is_found_once_its_elements_are_replaced(rate: int) -> None:
+    assert judge(shuffled(700, rate)).is_growing
+    fast = 10 * rate
+    assert judge(shuffled(200, fast)).is_growing
+
+
+def test_only_a_pass_that_lasts_for_epochs_explains_their_growth() -> None:
+    other = replace(shuffled(300), shuffle=Shuffle(12 * MIB, 190.0, 240))
+    assert judge(other).is_growing == judge(replace(other, shuffle=None)).is_growing
+    assert not Shuffle(12 * MIB, 190.0, 240).explains(1.0, 50, 300) and Shuffle(12 * MIB, 190.0, 0).explains(
+        1.0, 50, 300
+    )
+
+
+def test_a_shuffle_buffer_is_in_the_hosts_memory() -> None:
+    def found(device: str, **facts: Any) -> Any:
+        run = RunInfo("run", "id", devices=(DeviceInfo(device),), configuration=facts)
+        rows = shuffled(200)
+        samples = Samples({"step": rows.steps, "epoch": rows.epochs, "device_in_use_bytes": rows.values[:, None]})
+        return next(each for each in find_growth(run, samples) if each.series.startswith("device"))
+
+    facts = {"dataset_shuffle_bytes": 12 * MIB, "dataset_shuffle_steps": 190.0, "dataset_shuffle_since_step": 0}
+    assert found("CPU:0", **facts).verdict == "too short to tell"
+    assert found("CPU:0", **{**facts, "dataset_shuffle_bytes": None}).is_growing
+    assert found("GPU:0", **facts).is_growing

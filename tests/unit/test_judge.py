@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -283,6 +284,23 @@ def test_short_epochs_are_judged_by_their_ends() -> None:
     assert judge(series(5.0 * MIB + 100 * KIB * np.arange(20), per_epoch=4)).verdict == "growing"
 
 
+@pytest.mark.parametrize("per_epoch", [40, None])
+@pytest.mark.parametrize(("rising", "still"), [(240, 40), (240, 120), (400, 100), (400, 200)])
+def test_what_is_full_does_not_grow(rising: int, still: int, per_epoch: int | None) -> None:
+    rows = np.arange(rising + still)
+    found = judge(series(10 * MIB + 80 * KIB * np.minimum(rows, rising), per_epoch=per_epoch))
+    assert found.verdict == "settling" and found.met_at is None
+    told = re.search(r"but hardly in the last (\d+) of them", found.explanation)
+    assert told is not None and still <= int(told[1]) <= still + rising / 16 + 1
+    assert judge(series(10 * MIB + 80 * KIB * rows, per_epoch=per_epoch)).is_growing
+
+
+@pytest.mark.parametrize("every", [10, 30, 50])
+def test_a_leak_that_comes_every_few_steps_is_not_full_between_them(every: int) -> None:
+    said = [judge(series(10 * MIB + MIB * (np.arange(num) // every))).verdict for num in range(400, 800, 10)]
+    assert "settling" not in said and "growing" in said
+
+
 # -- the collector -----------------------------------------------------------------------------------------------
 
 
@@ -315,6 +333,14 @@ def test_room_that_a_collection_makes_is_used_again(seed: int) -> None:
     assert found.verdict == "waits for the collector"
     still = judge(series(rss(460, seed) + 40 * KIB * rows, kind="host", collections=rows // 400 + 5.0))
     assert still.verdict == "growing"
+
+
+def test_a_device_that_stays_as_high_after_a_collection_holds_no_garbage() -> None:
+    rows = np.arange(360)
+    values = 10 * MIB + 80 * KIB * np.minimum(rows, 240)
+    assert judge(series(values, collections=rows // 250 + 5.0)).verdict == "settling"
+    fell = 10 * MIB + 80 * KIB * np.where(rows < 300, rows, rows - 240)
+    assert judge(series(fell, collections=rows // 300 + 5.0)).verdict == "waits for the collector"
 
 
 @pytest.mark.parametrize(("every", "expected"), [(4, False), (40, True)])

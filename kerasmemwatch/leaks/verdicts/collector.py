@@ -56,7 +56,7 @@ def room_is_used_again(growth: Growth, series: Series, rows: JudgedRows, first: 
     if waits.max() <= _LONGEST_WAIT * (len(rows) - first):
         return False
     events = events[(events - first >= _ROWS_COMPARED) & (len(rows) - events >= _FEWEST_SINCE)]
-    if not len(events):
+    if not len(events) or (series.kind == "device" and not _falls_at(rows, events)):
         return False
     # After the first and the last one or, of only one, before it and now.
     begin, end = int(events[0]), int(events[-1])
@@ -64,6 +64,14 @@ def room_is_used_again(growth: Growth, series: Series, rows: JudgedRows, first: 
         begin, end = begin - _ROWS_COMPARED, len(rows) - _ROWS_COMPARED
     rise = rows.y[end : end + _ROWS_COMPARED].min() - rows.y[begin : begin + _ROWS_COMPARED].min()
     return bool(rise < _USED_AGAIN * growth.bytes_per_step * float(rows.x[end] - rows.x[begin]))
+
+
+def _falls_at(rows: JudgedRows, events: NDArray[np.intp]) -> bool:
+    """Whether a device's floor fell at a collection: it counts at once what is freed, so a level is no garbage."""
+    floors = (
+        (rows.y[each - _ROWS_COMPARED : each].min(), rows.y[each : each + _ROWS_COMPARED].min()) for each in events
+    )
+    return any(after < before for before, after in floors)
 
 
 def _events(series: Series, rows: JudgedRows, first: int) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""What is known to fill while a series rises: the caches of a dataset, or the results that a predict keeps."""
+"""What is known to fill while a series rises: caches of a dataset, its shuffle buffer, or what a predict keeps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CacheReadings", "Filling", "kept_results"]
+__all__ = ["FEWEST_SHUFFLED", "CacheReadings", "Filling", "Shuffle", "kept_results"]
 
 Floats = NDArray[np.float64]
 
 # What else rises beside it, as a share of it: the allocator's chunks, other buffers of the pipeline; of RSS, also what
 # the C library adds to each block.
 _OVERHEAD, _HOST_OVERHEAD = 1.25, 1.5
+# After so many steps the pace of elements through a shuffle buffer is known.
+FEWEST_SHUFFLED = 20
+# Elements that replace others in a shuffle buffer fit less well: an allocator gives a free chunk whole that is less
+# than twice as large. What a buffer takes rises by up to a fifth, nearly with the share of its elements that were
+# replaced (benchmarks/shuffle.py); both leave room for noise.
+_LOOSER, _SLOWER = 0.3, 1.25
 # A device that counts what fills rises by at least this share of it.
 _COUNTED = 0.5
 # A reading takes about a millisecond, and is due when so many steps have passed since the last one, and this share.
@@ -55,6 +61,33 @@ class Filling:
         own = float(self.held[last] - self.held[first])
         least, most = (_COUNTED, _OVERHEAD) if is_device else (0.0, _HOST_OVERHEAD)
         return own > 0 and least * own <= rise <= most * own
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """A shuffle buffer that stays full for several epochs, while elements replace each other in it.
+
+    Attributes:
+        num_bytes: What it holds.
+        num_steps: In so many steps as many elements pass as it holds.
+        since_step: The pass over the dataset began after this step.
+    """
+
+    num_bytes: int
+    num_steps: float
+    since_step: int
+
+    def explains(self, rise: float, first: int, last: int) -> bool:
+        """Whether a device may have risen so far from step to step because its elements were replaced.
+
+        Args:
+            rise: Bytes.
+            first: After this step.
+            last: Until the end of this step.
+        """
+        steps = _SLOWER * max(1.0, self.num_steps)
+        left, still_left = (math.exp((self.since_step - step) / steps) for step in (first, last))
+        return first > self.since_step and rise <= _LOOSER * self.num_bytes * (left - still_left)
 
 
 class CacheReadings:

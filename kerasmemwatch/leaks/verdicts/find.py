@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmemwatch.leaks.verdicts.filling import CacheReadings, Filling, kept_results
+from kerasmemwatch.leaks.verdicts.filling import CacheReadings, Filling, Shuffle, kept_results
 from kerasmemwatch.leaks.verdicts.floor import NUM_PARTS
 from kerasmemwatch.leaks.verdicts.judge import judge
 from kerasmemwatch.leaks.verdicts.series import Series
@@ -119,6 +119,7 @@ def _common(run: RunInfo, samples: Samples, values: np.ndarray, device: str = "C
         "ended": samples.get("ended"),
         "caches": None if caches is None else tuple(caches),
         "filling": _filling(run, samples, device),
+        "shuffle": _shuffle(run, device),
         **{field: _floats(samples.get(column)) for field, column in _OPTIONAL.items()},
     }
 
@@ -134,6 +135,15 @@ def _filling(run: RunInfo, samples: Samples, device: str) -> Filling | None:
         return None
     read = zip(facts.get("dataset_caches_read_steps", ()), facts.get("dataset_caches_held_bytes", ()), strict=False)
     return CacheReadings(facts.get("dataset_caches_bytes", ()), read).filling(steps)
+
+
+def _shuffle(run: RunInfo, device: str) -> Shuffle | None:
+    """The shuffle buffer of the newest pass over a dataset that lasts for several epochs."""
+    names = ("dataset_shuffle_bytes", "dataset_shuffle_steps", "dataset_shuffle_since_step")
+    num_bytes, num_steps, since_step = map(run.configuration.get, names)
+    if not device.startswith("CPU") or num_bytes is None or num_steps is None or since_step is None:
+        return None
+    return Shuffle(num_bytes, num_steps, since_step)
 
 
 def _floats(values: np.ndarray | None) -> np.ndarray | None:

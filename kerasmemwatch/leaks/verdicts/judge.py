@@ -17,7 +17,7 @@ from kerasmemwatch.leaks.verdicts.collector import (
 from kerasmemwatch.leaks.verdicts.floor import NUM_PARTS, floor_rises
 from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, judged_rows
-from kerasmemwatch.leaks.verdicts.jumps import only_jump, without_one_jump
+from kerasmemwatch.leaks.verdicts.jumps import only_jump, rows_since_full, without_one_jump
 from kerasmemwatch.leaks.verdicts.series import Series
 from kerasmemwatch.leaks.verdicts.signs import FEWEST_ROWS, Sign, least_rate, levelled, signs
 from kerasmemwatch.leaks.verdicts.units_of_growth import in_unit
@@ -119,6 +119,12 @@ def _growing(found: Growth, series: Series, rows: JudgedRows, seen: list[Sign], 
         return _filling(found, series, rows, Seen(total=rise))
     if _is_of_new_cache(series, rows, rise):
         return explained(replace(found, verdict="filling"), Seen(total=rise, filling_bytes=series.cache_bytes))
+    if _is_of_shuffle(series, rows, first, rise):
+        return _doubted(replace(found, since_step=since), Seen(shuffle=series.shuffle))
+    num_still = rows_since_full(rows.y[first:]) if series.kind == "device" else 0
+    if num_still:
+        rise = float(rows.y[-num_still:].min() - rows.y[first:].min())
+        return explained(replace(found, verdict="settling"), Seen(total=rise, num_since=num_still))
     count = num_collections(series, rows, first)
     is_garbage = room_is_used_again(found, series, rows, first)
     if is_garbage or may_be_garbage(found, series, rows, first):
@@ -166,6 +172,14 @@ def _filling(found: Growth, series: Series, rows: JudgedRows, seen: Seen) -> Gro
     last = int(rows.rows[-1])
     found = replace(found, verdict="filling" if series.filling.rises_at(last) else "settling")
     return explained(found, replace(seen, filling=series.filling, held_bytes=float(series.filling.held[last])))
+
+
+def _is_of_shuffle(series: Series, rows: JudgedRows, first: int, rise: float) -> bool:
+    """Whether a device may rise because a shuffle buffer's elements replace each other."""
+    if series.shuffle is None or series.kind != "device":
+        return False
+    at = int(series.steps[rows.rows[first]]), int(series.steps[rows.rows[-1]])
+    return series.shuffle.explains(rise, *at)
 
 
 def _is_of_new_cache(series: Series, rows: JudgedRows, rise: float) -> bool:

@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 
 from kerasmemwatch.leaks.verdicts.floor import begins
 
-__all__ = ["has_stopped", "is_in_few_jumps", "only_jump", "usual_rise", "without_one_jump", "without_shifts"]
+__all__ = [
+    "has_stopped",
+    "is_in_few_jumps",
+    "only_jump",
+    "rows_since_full",
+    "usual_rise",
+    "without_one_jump",
+    "without_shifts",
+]
 
 _NUM_BLOCKS = 16
 # Share of the whole rise that one jump explains.
@@ -18,6 +26,8 @@ _FEW_BLOCKS, _SHARE_OF_FEW = 3, 0.5
 _ALONE = 2.0
 # What rises by less than this share of its pace in the newest eighth has stopped.
 _NUM_EIGHTHS, _STOPPED_SHARE = 8, 0.2
+# What has not risen for so many rows, and so many times as long as ever before, is full.
+_FEWEST_STILL, _LONGEST_BEFORE = 20, 2
 # If there are two or three calls, a shift is the difference of the medians of so many rows before and after one begins.
 _MOST_SHIFTS, _FEWEST_BESIDE, _ROWS_BESIDE = 2, 20, 40
 
@@ -50,6 +60,22 @@ def has_stopped(values: NDArray[np.float64]) -> bool:
     """
     before, newest = (float(np.median(part)) for part in np.array_split(values, _NUM_EIGHTHS)[-2:])
     return newest - before < _STOPPED_SHARE * float(values[-1] - values[0]) / _NUM_EIGHTHS
+
+
+def rows_since_full(values: NDArray[np.float64]) -> int:
+    """For how many rows what rose before has been still, far longer than ever between two rises; 0 if it has not.
+
+    A list with a most number of items rises like a leak until it is full, and stays there.
+
+    Args:
+        values: ``float64[num_rows]``, of a device, whose floor rises.
+    """
+    floor = np.minimum.accumulate(values[::-1])[::-1]  # the lowest value from each row on
+    levels = floor[0] + (floor[-1] - floor[0]) * np.arange(1, _NUM_BLOCKS) / _NUM_BLOCKS
+    passed = np.searchsorted(floor, levels, side="right")
+    still = len(values) - int(passed[-1])
+    longest_before = int(np.diff(passed, prepend=0).max())
+    return still if still >= max(_FEWEST_STILL, _LONGEST_BEFORE * longest_before) else 0
 
 
 def only_jump(values: NDArray[np.float64]) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.leaks.verdicts.filling import Filling
+from kerasmemwatch.leaks.verdicts.filling import Filling, Shuffle
 
 __all__ = ["Kind", "Series"]
 
@@ -40,6 +40,7 @@ class Series:
         caches: Bytes that each cache of the dataset holds once it is full, ``None`` if unknown: it may be filling.
             ``None`` if it is unknown whether there are any.
         filling: What is known to fill, with what it holds.
+        shuffle: The dataset's shuffle buffer, if it stays full over several epochs.
         is_partial: Whether only large allocations are counted.
     """
 
@@ -58,6 +59,7 @@ class Series:
     limit: int | None = None
     caches: tuple[int | None, ...] | None = None
     filling: Filling | None = None
+    shuffle: Shuffle | None = None
     is_partial: bool = False
 
     def until(self, num_rows: int) -> Series:

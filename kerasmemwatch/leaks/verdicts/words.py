@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kerasmemwatch.leaks.verdicts.filling import Filling
+from kerasmemwatch.leaks.verdicts.filling import Filling, Shuffle
 from kerasmemwatch.records.growth import Growth
 from kerasmemwatch.units import a_unit, format_bytes
 
@@ -30,6 +30,7 @@ class Seen:
         filling_bytes: What the dataset's caches hold once they are full; ``None`` if unknown.
         filling: What is known to fill and explains the rise.
         held_bytes: What that holds now.
+        shuffle: The shuffle buffer that may explain the rise.
         newest_bytes: The newest value.
         is_in_jumps: Whether it rises as clean runs do for a while, in jumps or over few epochs.
         is_new: Whether it rises evenly, but did not yet do so a few rows before.
@@ -48,6 +49,7 @@ class Seen:
     filling_bytes: int | None = None
     filling: Filling | None = None
     held_bytes: float = 0.0
+    shuffle: Shuffle | None = None
     newest_bytes: float | None = None
     is_in_jumps: bool = False
     is_new: bool = False
@@ -86,7 +88,8 @@ def _sentence(growth: Growth, seen: Seen) -> str:
         rose = f"{growth.label} rose by {format_bytes(seen.total)} {over} of the first epoch"
         return f"{rose}, in which the dataset's cache{size} fills; a second epoch tells whether that is all"
     if growth.verdict == "settling":
-        return f"{growth.label} rose by {format_bytes(seen.total)} {over}, but hardly in the last quarter of them"
+        last = f"{seen.num_since:,}" if seen.num_since else "quarter"
+        return f"{growth.label} rose by {format_bytes(seen.total)} {over}, but hardly in the last {last} of them"
     if growth.verdict == "steady" and seen.jump_step is not None:
         rose = f"it rose once, by {format_bytes(seen.total)} at step {seen.jump_step:,}"
         return f"{growth.label} doesn't grow ({rose}, and not in the {seen.num_since:,} steps since)"
@@ -113,6 +116,10 @@ def _pace(growth: Growth, over: str) -> str:
 
 
 def _too_short(growth: Growth, seen: Seen, over: str) -> str:
+    if seen.shuffle is not None:
+        size = format_bytes(seen.shuffle.num_bytes)
+        rises = f"{growth.label} rises {_pace(growth, over)}"
+        return f"{rises}, as it may while elements replace each other in the dataset's shuffle buffer of {size}"
     if seen.is_new:
         return f"{growth.label} rises {_pace(growth, over)}, for too few steps to tell it from batches that wait"
     if seen.is_in_jumps:

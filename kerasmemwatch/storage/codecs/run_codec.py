@@ -22,6 +22,9 @@ _SETTINGS: dict[str, Any] = {
     "dataset_caches_bytes": tuple[int | None, ...],
     "dataset_caches_read_steps": tuple[int, ...],
     "dataset_caches_held_bytes": tuple[int, ...],
+    "dataset_shuffle_bytes": int | None,
+    "dataset_shuffle_steps": float | None,
+    "dataset_shuffle_since_step": int | None,
     "predict_results_bytes": int,
 }
 _HOST: dict[str, Any] = {"limit_bytes": int | None, "limit_source": str | None, "physical_bytes": int | None}
