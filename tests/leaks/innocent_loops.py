@@ -225,3 +225,24 @@ def custom_train_step(fixed: bool) -> Any:
     model, (x, y) = Own(), rows(640)
     model.compile("adam", jit_compile=False)
     return lambda callbacks: model.fit(x, y, batch_size=32, epochs=15, verbose=0, callbacks=callbacks)
+
+
+@innocent("run")
+def shuffle_over_an_endless_dataset(fixed: bool) -> Any:
+    def elements() -> Any:
+        random = np.random.default_rng(0)
+        while True:
+            yield random.random(1024).astype("float32"), np.float32(1)
+
+    signature = (tf.TensorSpec((1024,)), tf.TensorSpec(()))
+    data = tf.data.Dataset.from_generator(elements, output_signature=signature).shuffle(3000).batch(16).prefetch(4)
+    model = mlp(16, 1024)
+    return lambda callbacks: model.fit(data, steps_per_epoch=50, epochs=6, verbose=0, callbacks=callbacks)
+
+
+@innocent()
+def variable_that_keeps_the_newest_rows(fixed: bool) -> Any:
+    model, (x, _) = mlp(), rows(64)
+    x = tf.constant(x)
+    bank = tf.Variable(tf.zeros((0, 1)), shape=[None, 1], trainable=False)
+    return lambda callbacks: bank.assign(tf.concat([bank, model(x)], 0)[-4096:])

@@ -245,3 +245,34 @@ def images_for_a_film(fixed: bool) -> Any:
         film.add(x)
 
     return unit
+
+
+@leak("retained_tensors", fix="keep the newest rows only", holder="bank")
+def variable_that_grows_by_concat(fixed: bool) -> Any:
+    model, (x, _) = mlp(), rows(64)
+    x = tf.constant(x)
+    bank = tf.Variable(tf.zeros((0, 128)), shape=[None, 128], trainable=False)
+    wide = tf.random.stateless_normal((model.output_shape[-1], 128), (1, 2))
+
+    def unit(callbacks: list[Any]) -> None:
+        new = model(x) @ wide
+        bank.assign(new if fixed else tf.concat([bank, new], 0))  # leak
+
+    return unit
+
+
+@leak("retained_tensors", fix="remove what is needed no more", holder="table")
+def lookup_table_that_grows(fixed: bool) -> Any:
+    model, (x, _) = mlp(), rows(1024)
+    x = tf.constant(x)
+    table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, [0.0] * 16)
+    seen = iter(range(10**9))
+
+    def unit(callbacks: list[Any]) -> None:
+        start = 1024 * next(seen)
+        ids = tf.range(start, start + 1024, dtype=tf.int64)
+        table.insert(ids, tf.repeat(model(x)[:, :1], 16, axis=1))  # leak
+        if fixed:
+            table.remove(ids)
+
+    return unit

@@ -577,6 +577,32 @@ def test_a_tape_that_records_between_steps_keeps_them_all() -> None:
     assert leak.cause == "retained_tensors" and leak.where == "tape" and "between steps" in leak.evidence
 
 
+def grown_variable(num_bytes: int, kind: str = "growing variable") -> Pile:
+    chain = Chain(Root("global", "bank", "__main__", "train.py"), (Step("", "ResourceVariable", "tensorflow"),))
+    place = Place("train.py", 9, "bank.assign(tf.concat([bank, z], 0))")
+    return Pile(kind, "ResourceVariable", "tensorflow", 1, None, chain, place, num_bytes, "float32[500, 100]")
+
+
+@pytest.mark.parametrize("kind", ["growing variable", "growing table"])
+def test_a_single_value_that_grows_is_named(kind: str) -> None:
+    leak = only(find_causes(case(look(200, piles=(grown_variable(200_000, kind),)))))
+    assert leak.cause == "retained_tensors" and leak.where == "train.py:9, bank.assign(tf.concat([bank, z], 0))"
+    assert leak.evidence == "bank holds 195.3 KiB by now: float32[500, 100]." and "bank." in leak.fix
+    assert [link.verdict for link in leak.trace] == ["expected", "suspect", "stuck"]
+    # RSS rises by more: each new value is made beside the old one.
+    host = replace(GROWING, series="host_rss_bytes", bytes_per_step=3000.0)
+    both = replace(case(look(200, piles=(grown_variable(200_000, kind),))), growth=(host, GROWING))
+    assert only(find_causes(both)).cause == "retained_tensors"
+
+
+def test_a_value_that_does_not_grow_explains_nothing() -> None:
+    assert not find_causes(case(look(200, piles=(grown_variable(50_000),))))
+    looks = [look(step, piles=(grown_variable(held),)) for step, held in ((100, 900_000), (200, 920_000))]
+    assert not find_causes(case(*looks))
+    looks[0] = look(100, piles=(grown_variable(800_000),))
+    assert only(find_causes(case(*looks))).cause == "retained_tensors"
+
+
 def test_objects_beside_what_they_hold_are_no_cause_of_their_own() -> None:
     pile = Pile("object", "Item", "__main__", 200, None, CHAIN)
     assert only(find_causes(case(look(200, HELD, piles=(pile,))))).cause == "retained_tensors"

@@ -598,6 +598,21 @@ def test_arrays_that_functions_of_one_code_close_over_are_found() -> None:
     assert contents.place.source == 'table = np.full(4096, number, "float64")'
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "with open_tape() as kept:",
+        "with first() as one, open_tape() as (kept, more):",
+        "kept.assign(tf.concat([kept, more], 0))",
+        "self.kept.assign(numpy.append(self.kept, more))",
+    ],
+)
+def test_a_line_that_opens_or_adds_to_what_is_kept_is_found(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(f"kept.assign(other)\nother = kept\n{line}" + ("\n    step()\n" if line.endswith(":") else "\n"))
+    assert adding_line(str(path), "kept") == Place(str(path), 3, line)
+
+
 @pytest.mark.parametrize("text", ["", "def f(:", "x = 1"])
 def test_no_line_is_no_place(text: str, tmp_path: Path) -> None:
     path = tmp_path / "train.py"

@@ -1,4 +1,4 @@
-"""Objects that pile up: kept tapes, variables, optimizers, iterators, and objects of users' classes."""
+"""Objects that pile up, such as tapes, optimizers and objects of users' classes, and single ones that grow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from kerasmemwatch.leaks.causes.trace import trace_of
 from kerasmemwatch.leaks.evidence.chains import FINALIZER_FIX
 from kerasmemwatch.leaks.evidence.piles import Pile
 from kerasmemwatch.records.growth import LeakFinding
+from kerasmemwatch.units import format_bytes
 
 __all__ = ["piled"]
 
+# Share of the growth that the value of a single object explains.
+_LEAST_SHARE, _RSS_SHARE = 0.4, 0.25
 _CAUSES = {
+    "growing variable": ("retained_tensors", "", 0.8),
+    "growing table": ("retained_tensors", "", 0.8),
     "tape": ("retained_tensors", "tensorflow #21584", 0.9),
     "open tape": ("retained_tensors", "tensorflow #45016", 0.85),
     "optimizer": ("variables_accumulate", "", 0.85),
@@ -30,6 +35,9 @@ def piled(case: Case) -> Iterator[LeakFinding]:
     for pile in look.piles:
         if pile.chain is None or (pile.chain.is_librarys and pile.place is None):
             continue
+        gained = _gained(case, pile)
+        if gained is not None and not gained:
+            continue
         if pile.chain.root is None and not (pile.chain.is_cut and pile.kind == "object"):
             continue
         cause, issue, confidence = _CAUSES[pile.kind]
@@ -37,7 +45,7 @@ def piled(case: Case) -> Iterator[LeakFinding]:
         more = "" if pile.more is None else f", {pile.more:,} of them new since memory grows"
         yield LeakFinding(
             cause=cause,
-            evidence=f"{_alive(pile)}{more}.{_known(pile)}",
+            evidence=_held(pile, name) or f"{_alive(pile)}{more}.{_known(pile)}",
             bytes_per_step=case.main.bytes_per_step,
             since_step=case.main.since_step,
             confidence=confidence,
@@ -46,8 +54,30 @@ def piled(case: Case) -> Iterator[LeakFinding]:
             unit="step",
             rate=case.main.bytes_per_step,
             known_issue=issue,
-            trace=trace_of(pile.chain, reason="one of many", count=pile.count),
+            trace=trace_of(pile.chain, pile.like, "it grows" if pile.like else "one of many", pile.count),
         )
+
+
+def _gained(case: Case, pile: Pile) -> bool | None:
+    """Whether the value of a single object explains the growth; ``None`` if it is no such object."""
+    if pile.num_bytes is None:
+        return None
+    first = case.looks[0]
+    then = next((each for each in first.piles if each.kind == pile.kind and each.class_name == pile.class_name), None)
+    steps = case.looks[-1].step - first.step
+    # RSS rises by up to three times as much: each new value is made beside the old one.
+    main = case.main.bytes_per_step or 0.0
+    per_step = min(each for growth in case.growth if (each := growth.bytes_per_step or 0.0) >= _RSS_SHARE * main)
+    if then is not None and then.num_bytes is not None and steps > 0:
+        return pile.num_bytes - then.num_bytes >= _LEAST_SHARE * per_step * steps
+    return pile.num_bytes >= _LEAST_SHARE * per_step * (case.rises.train_steps or case.rises.steps)
+
+
+def _held(pile: Pile, name: str) -> str:
+    """What a single object that grows holds; ``""`` of others."""
+    if pile.num_bytes is None:
+        return ""
+    return f"{name or 'A ' + pile.class_name} holds {format_bytes(pile.num_bytes)} by now: {pile.like}."
 
 
 def _alive(pile: Pile) -> str:
@@ -72,6 +102,9 @@ def _fix(pile: Pile, name: str) -> str:
     if not name:
         return f"Let go of each {pile.class_name} when it is done, and of attributes that lead to it, such as a parent."
     return {
+        "growing variable": f"Keep the newest rows only, as in {name}.assign(value[-4096:]); or give {name} a fixed "
+        "shape, and write over its oldest rows.",
+        "growing table": f"Remove keys that are needed no more: {name}.remove(keys).",
         "open tape": f"Open a tape in each step, with tf.GradientTape() as {name}: ..., and take its gradient there.",
         "tape": f"Take the gradient and let go of the tape: del tape; don't keep tapes in {name}.",
         "optimizer": f"Use one optimizer, or remove the old one from {name}.",

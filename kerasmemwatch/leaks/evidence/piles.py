@@ -1,4 +1,4 @@
-"""How many objects there are of each class, and those classes of which they pile up, such as tapes and variables."""
+"""How many objects there are of each class, those classes of which they pile up, and single ones that grow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kerasmemwatch.attribution.live.growing_values import can_grow, growing_values
 from kerasmemwatch.attribution.variables.live_objects import all_but_tuples
 from kerasmemwatch.compat.tensorflow import OWNED_ITERATOR, TAPE_RECORDS
 from kerasmemwatch.leaks.evidence.chains import Chain, find_chain
@@ -33,14 +34,16 @@ class Pile:
     """Live objects of one class.
 
     Attributes:
-        kind: ``"open tape"``, ``"tape"``, ``"optimizer"``, ``"iterator"``, ``"variable"``, or ``"object"``, which is of
-            a class of the user's.
+        kind: ``"growing variable"``, ``"growing table"``, ``"open tape"``, ``"tape"``, ``"optimizer"``, ``"iterator"``,
+            ``"variable"``, or ``"object"``, which is of a class of the user's.
         class_name: The class.
         module: Its module.
         count: How many live.
         more: How many more than at the look before; ``None`` if there was none.
         chain: What holds one of the older ones.
         place: The line that keeps them, if found.
+        num_bytes: Of a single object that grows, what its value holds; ``None`` of others.
+        like: What its value is like, in words.
     """
 
     kind: str
@@ -50,6 +53,8 @@ class Pile:
     more: int | None = None
     chain: Chain | None = None
     place: Place | None = None
+    num_bytes: int | None = None
+    like: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def find_piles(
             continue  # others may have been there all the time
         if (count if more is None else more) >= max(_FEWEST // 2, _LEAST_SHARE * units):
             found.append((_KINDS.index(name), Pile(name, kind.__qualname__, kind.__module__, count, more), kind))
-    piles = [_open_tape(heap, roots, registries)]
+    piles = [_open_tape(heap, roots, registries), _growing(heap, roots, registries)]
     for _, pile, kind in sorted(found, key=lambda each: (each[0], -each[1].count))[:_MAX_PILES]:
         objects = heap.of([kind])
         chain = find_chain(heap, objects[len(objects) // 4], roots, registries)
@@ -147,6 +152,18 @@ def _open_tape(heap: Heap, roots: Mapping[int, Root], registries: Mapping[int, s
     tapes.clear()
     recording.clear()
     return Pile("open tape", kind.__qualname__, kind.__module__, count, None, chain) if chain is not None else None
+
+
+def _growing(heap: Heap, roots: Mapping[int, Root], registries: Mapping[int, str]) -> Pile | None:
+    """The largest variable whose shape may change, or lookup table that can be added to."""
+    objects = heap.of(filter(can_grow, heap.counts))
+    largest = max(growing_values(objects), key=lambda each: each.num_bytes, default=None) if objects else None
+    objects.clear()
+    if largest is None:
+        return None
+    kind = type(largest.owner)
+    chain = find_chain(heap, largest.owner, roots, registries)
+    return Pile(largest.kind, kind.__qualname__, kind.__module__, 1, None, chain, None, largest.num_bytes, largest.like)
 
 
 def class_name(kind: type) -> str:

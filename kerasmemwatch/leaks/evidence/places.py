@@ -113,6 +113,10 @@ def _uses(scope: ast.AST, name: str) -> Iterator[tuple[int, int]]:
         if isinstance(node, (ast.Call, ast.AugAssign)):
             if any(_is_name(each, name) for each in _added_to(node)):
                 yield 0, node.lineno
+        elif isinstance(node, (ast.With, ast.AsyncWith)):
+            named = (item.optional_vars for item in node.items if item.optional_vars is not None)
+            if any(_is_name(each, name) for target in named for each in _parts(target)):
+                yield 1, node.lineno
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in itertools.chain.from_iterable(map(_parts, targets)):
@@ -125,13 +129,20 @@ def _uses(scope: ast.AST, name: str) -> Iterator[tuple[int, int]]:
 
 
 def _added_to(node: ast.Call | ast.AugAssign) -> Iterator[ast.AST]:
-    """What is added to: ``losses`` of ``losses.append(1)``, ``losses += more`` or ``heapq.heappush(losses, 1)``."""
+    """What is added to: ``losses`` of ``losses.append(1)``, ``losses += more`` or ``heapq.heappush(losses, 1)``.
+
+    A variable is, if it is assigned what is made of itself: ``bank.assign(tf.concat([bank, more], 0))``.
+    """
     if isinstance(node, ast.AugAssign):
         yield node.target
         return
     function = node.func
     if isinstance(function, ast.Attribute) and function.attr in _ADD:
         yield function.value
+    if isinstance(function, ast.Attribute) and function.attr == "assign":
+        own = ast.dump(function.value)
+        if any(ast.dump(each) == own for value in node.args for each in _names(value)):
+            yield function.value
     called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if called in _ADD_TO_FIRST:
         yield from node.args[:1]
