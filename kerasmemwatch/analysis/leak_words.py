@@ -137,7 +137,9 @@ def _confirmed(growth: Growth, leaks: Sequence[LeakFinding]) -> Growth:
 
 
 def _rest(growth: Growth) -> str:
-    rest = growth.explanation.partition(": ")[2].partition(", in jumps")[0].partition(", for too few steps")[0]
+    rest = growth.explanation.partition(": ")[2]
+    for doubt in (", in jumps", ", for too few steps", ", as it may while"):
+        rest = rest.partition(doubt)[0]
     return rest.replace(" rises by ", " grows by ", 1)
 
 

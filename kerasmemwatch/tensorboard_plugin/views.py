@@ -11,7 +11,7 @@ from kerasmemwatch.analysis.death_words import death_lines
 from kerasmemwatch.analysis.ending_words import ending_lines
 from kerasmemwatch.analysis.key_figures import headline, verdict_tiles
 from kerasmemwatch.analysis.layer_columns import LayerColumn, LayerRow, layer_columns, layer_rows, live_columns
-from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace
+from kerasmemwatch.analysis.leak_words import THEIRS, by_owner, leak_lines, leak_title, marked_trace, without_cause
 from kerasmemwatch.analysis.peak_place import elsewhere, kind_words, numbered, traced_words
 from kerasmemwatch.errors import InvalidArgumentError, MemWatchError
 from kerasmemwatch.names import printable
@@ -130,7 +130,7 @@ def _growth(recordings: Recordings, asked: Mapping[str, str]) -> Iterator[Sectio
     columns += [("met_at", "limit met at step", "number"), ("num_samples", "samples", "number")]
     rows = [[getattr(each, key) for key, *_ in columns] for each in report.growth]
     yield {"kind": "table", "title": "Bytes a step, with 95 % interval", "rows": rows, **_columns(columns)}
-    if not report.leaks:
+    if not report.leaks and not without_cause(report.growth, report.leaks):
         yield {"kind": "notes", "title": "Causes of growth", "notes": [], "empty": "None was found."}
 
 
@@ -221,6 +221,8 @@ def _figure(title: str, figure: dict[str, Any], **more: Any) -> Section:
 
 
 def _causes(report: Report) -> Iterator[Section]:
+    if words := without_cause(report.growth, report.leaks):
+        yield {"kind": "notes", "title": "Causes of growth", "notes": [words]}
     yours, theirs = by_owner(report.leaks)
     for leak in (*yours, *theirs):
         if theirs and leak is theirs[0]:

@@ -13,7 +13,7 @@ from kerasmemwatch.analysis.caveats import all_notes
 from kerasmemwatch.analysis.leak_words import THEIRS
 from kerasmemwatch.recording import Recording
 from kerasmemwatch.records.death import Death
-from kerasmemwatch.records.growth import LeakFinding, TraceLink
+from kerasmemwatch.records.growth import Growth, LeakFinding, TraceLink
 from kerasmemwatch.records.timeline import TracedStep
 from kerasmemwatch.tensorboard_plugin.views import VIEWS
 
@@ -53,6 +53,18 @@ def test_causes_of_growth_are_counted_and_listed_with_the_notes() -> None:
     assert cause["trace"] == [["list  <- CHANGE THIS", True], ["   -> <b>Model  [stuck]", False]]
     assert "graphs are kept" in listed["notes"]
     assert tiles["tiles"][-1]["value"] == str(len(listed["notes"]))
+
+
+@pytest.mark.parametrize("verdict", ["growing", "steady"])
+def test_growth_without_a_cause_has_an_unknown_one(verdict: Any) -> None:
+    recording = recorded()
+    growth = Growth("device_in_use_bytes CPU:0", verdict, 1000.0, "step", (900, 1100), 20, None, None, 1000.0, "", 200)
+    recording.__dict__["report"] = replace(recording.report, growth=(growth,), leaks=())
+    for view in ("overview", "growth"):
+        notes = [each for each in VIEWS[view]({"run": recording}, {})["sections"] if each["kind"] == "notes"]
+        told = [note for each in notes for note in each["notes"] if note.startswith("Cause: unknown")]
+        assert len(told) == (verdict == "growing")
+        assert any(each.get("empty") == "None was found." for each in notes) == (view == "growth" and not told)
 
 
 def test_causes_in_tensorflow_are_listed_apart() -> None:

@@ -79,6 +79,37 @@ def test_tensors_whose_name_was_not_found_are_told() -> None:
     assert find_causes(case(look(200, replace(nameless, chain=Chain(None, (LIST,)))))) == ()
 
 
+@pytest.mark.parametrize(
+    ("unit", "epochs", "regularly"),
+    [
+        ("step", 4, "at each epoch's end"),
+        ("epoch", 4, "at each epoch's end"),
+        ("step", 0, "every few hundred steps"),
+        ("fit", 4, "after each fit"),
+    ],
+)
+def test_a_cause_is_told_in_the_growths_unit(unit: str, epochs: int, regularly: str) -> None:
+    growth = replace(GROWING, unit=unit, rate=1000.0 if unit == "step" else 50_000.0)
+    leak = only(find_causes(case(look(200, HELD), growth=growth, rises=replace(RISES, epochs=epochs))))
+    assert (leak.unit, leak.rate, leak.bytes_per_step) == (unit, growth.rate, 1000.0)
+    assert leak.fix.endswith(f"or empty losses {regularly}: losses.clear()")
+
+
+def test_a_fix_names_what_the_user_wrote_not_what_keras_keeps_it_in() -> None:
+    steps = (
+        Step("", "Sequential", "keras"),
+        Step("._compile_metrics", "CompileMetrics", "keras"),
+        Step("._user_metrics", "list", "builtins", 1),
+        Step("[0]", "Ranking", "__main__"),
+        Step(".seen", "TrackedList", "keras", 200),
+    )
+    chain = Chain(Root("global", "model", "__main__", "train.py"), steps)
+    held = replace(HELD, chain=chain, place=Place("train.py", 7, "self.seen.append(y)"))
+    leak = only(find_causes(case(look(200, held))))
+    assert leak.fix.endswith("or empty self.seen at each epoch's end: self.seen.clear()")
+    assert leak.evidence.startswith("model._compile_metrics._user_metrics[0].seen")
+
+
 def test_tensors_are_no_cause_where_every_device_is_steady() -> None:
     of_host = replace(GROWING, series="host_rss_bytes")
     assert only(find_causes(case(look(200, HELD), growth=of_host))).cause == "retained_tensors"
@@ -593,6 +624,22 @@ def test_a_single_value_that_grows_is_named(kind: str) -> None:
     host = replace(GROWING, series="host_rss_bytes", bytes_per_step=3000.0)
     both = replace(case(look(200, piles=(grown_variable(200_000, kind),))), growth=(host, GROWING))
     assert only(find_causes(both)).cause == "retained_tensors"
+
+
+def test_tensors_that_gain_as_much_are_told_though_nothing_is_known_to_hold_them() -> None:
+    looks = [look(100, tensors=(110, 110_000)), look(200, tensors=(210, 210_000))]
+    leak = only(find_causes(case(*looks, growth=replace(GROWING, series="host_rss_bytes"))))
+    assert (leak.cause, leak.where, leak.trace, leak.rate) == ("retained_tensors", "", (), 1000.0)
+    assert leak.evidence.startswith("210 tensors are alive, 205.1 KiB: 100 more than 100 steps before, which take 97.7")
+    assert only(find_causes(case(look(200, tensors=(210, 210_000))))).confidence == 0.5  # one for each step
+    for others in (
+        [look(200, tensors=(190, 210_000))],  # fewer than steps
+        [look(200, tensors=(210, 150_000))],  # less than the growth
+        [look(100, tensors=(110, 110_000)), look(200, tensors=(115, 210_000))],  # few
+        [look(100, tensors=(110, 110_000)), look(200, tensors=(210, 140_000))],  # little
+    ):
+        assert find_causes(case(*others)) == ()
+    assert find_causes(case(*looks, are_devices_steady=True)) == ()
 
 
 def test_a_value_that_does_not_grow_explains_nothing() -> None:

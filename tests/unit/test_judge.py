@@ -428,7 +428,8 @@ def test_rss_that_may_as_well_grow_is_not_called_steady() -> None:
         found = judge(Series(rows + 1, y, label="host RSS", kind="host", epochs=(rows // 20).astype(float)))
         assert found.verdict == verdict, scale
     assert found.interval is not None and found.interval[0] < 0
-    words = f"host RSS may grow by up to {format_bytes(found.interval[1])} a step, or not at all (over 216 steps)"
+    fastest = format_bytes(found.interval[1])
+    words = f"host RSS varies too much to tell: it may grow by up to {fastest} a step, or not at all (over 216 steps)"
     assert found.explanation == f"Too short to tell: {words}"
 
 

@@ -58,6 +58,8 @@ class Rises:
         return replace(self, **{name: getattr(self, name) * share for name in names})
 
 
+# What is kept takes at least this share of what RSS gains.
+_RSS_SHARE = 0.25
 _FEWEST_CALLS, _CALLS_TO_SEE, _FEWEST_EPOCHS = 4, 10, 5
 _COLUMNS = {
     "steps": "step",
@@ -147,6 +149,14 @@ class Case:
         return min(rows, max(_FEWEST_EPOCHS, int(epochs))) if epochs > 0 and not self.is_told else rows
 
     @property
+    def num_units(self) -> float:
+        """How often the unit of the growth came while memory grew, when the newest look was taken; NaN if unknown."""
+        then, unit = self.rises_then, self.main.unit
+        return {"step": then.train_steps or then.steps, "epoch": then.epochs, "model": then.models}.get(
+            unit, then.calls
+        )
+
+    @property
     def is_host(self) -> bool:
         """Whether it is the process's memory, not a device's in use."""
         return self.main.series.startswith("host")
@@ -155,6 +165,30 @@ class Case:
     def has_enough_calls(self) -> bool:
         """Whether what piles up with each call can be seen, where each makes memory grow: from eight on."""
         return self.main.unit not in ("fit", "evaluate", "predict") or self.rises.calls >= _CALLS_TO_SEE
+
+    @property
+    def regularly(self) -> str:
+        """When code that frees memory may run."""
+        if self.main.unit in ("fit", "evaluate", "predict"):
+            return f"after each {self.main.unit}"
+        return "at each epoch's end" if self.rises.epochs > 0 else "every few hundred steps"
+
+    @property
+    def least_of_main(self) -> float:
+        """The slowest growth a step of any series that may be the same as the one to explain; bytes.
+
+        RSS rises by up to four times as much as the tensors that are kept: each new value is made beside the old one.
+        """
+        main = self.main.bytes_per_step or 0.0
+        rates = (each.bytes_per_step or 0.0 for each in self.growth)
+        return min(rate for rate in rates if rate >= _RSS_SHARE * main)
+
+    def in_unit(self, bytes_per_step: float | None) -> dict[str, Any]:
+        """A rate in the unit of the growth: the fields ``unit`` and ``rate`` of a finding."""
+        main = self.main
+        if bytes_per_step is None or not main.rate or not main.bytes_per_step:
+            return {"unit": "step", "rate": bytes_per_step}
+        return {"unit": main.unit, "rate": bytes_per_step * main.rate / main.bytes_per_step}
 
     def units(self, steps: int) -> int:
         """How many calls there were in a number of steps, or the steps if there are few calls."""

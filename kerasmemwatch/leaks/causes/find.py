@@ -8,6 +8,7 @@ from kerasmemwatch.leaks.causes.case import Case
 from kerasmemwatch.leaks.causes.graphs import graph_growth, graphs_pinned
 from kerasmemwatch.leaks.causes.kept_by_tensorflow import kernel_cache, onednn_cache, resource_tables, tape_cache
 from kerasmemwatch.leaks.causes.models import models
+from kerasmemwatch.leaks.causes.nameless import nameless_tensors
 from kerasmemwatch.leaks.causes.outside import compiled_programs, filling_cache, malloc_retention, native
 from kerasmemwatch.leaks.causes.piled import piled
 from kerasmemwatch.leaks.causes.retained import retained
@@ -58,6 +59,6 @@ def find_causes(case: Case) -> tuple[LeakFinding, ...]:
     found = list({(each.cause, each.where): each for each in reversed(found)}.values())[::-1]
     if not any(each.whose == "yours" for each in found):
         found += next(filter(None, (list(rule(case)) for rule in _KEPT_BY_TENSORFLOW)), [])
-    found = found or list(waits_for_collector(case))
+    found = found or list(waits_for_collector(case)) or list(nameless_tensors(case))
     found = found or list(filling_cache(case)) or list(malloc_retention(case)) or list(native(case))
     return tuple(sorted(found, key=lambda each: (each.whose != "yours", -(each.confidence or 0.0))))

@@ -51,7 +51,7 @@ def malloc_retention(case: Case) -> Iterator[LeakFinding]:
             f"{evidence} Only {format_bytes(found.top_bytes)} were at the end of its heap, from where it gives memory "
             "back by itself: the rest lay between blocks in use, or in the heaps of other threads.",
             "Preload jemalloc or tcmalloc (LD_PRELOAD), or set MALLOC_ARENA_MAX=2 before Python starts; or call "
-            "ctypes.CDLL(None).malloc_trim(0) at each epoch's end.",
+            f"ctypes.CDLL(None).malloc_trim(0) {case.regularly}.",
             0.8,
             known_issue="tensorflow #44176",
         )
@@ -85,7 +85,7 @@ def filling_cache(case: Case) -> Iterator[LeakFinding]:
 
 
 def native(case: Case) -> Iterator[LeakFinding]:
-    """A finding that says what was ruled out, if there is no other.
+    """A finding that says what was looked for, if there is no other.
 
     Of what is left, TensorFlow's cache of eager kernels is the commonest. Clearing it would tell, but that restarts
     some random sequences, so it is left to the user.
@@ -98,7 +98,7 @@ def native(case: Case) -> Iterator[LeakFinding]:
     ]
     yield case.finding(
         "native",
-        f"Memory outside Python grows. Ruled out: {'; '.join(out)}.",
+        f"Memory outside Python grows, as far as was seen: {'; '.join(out)}.",
         "See whether kerasmemwatch.release() gives it back: then it is TensorFlow's cache of eager kernels, which has "
         "one for each new name of a variable, each save, and each random operation under a global seed. If not, remove "
         "the native libraries that a step calls, one by one, until the growth stops.",

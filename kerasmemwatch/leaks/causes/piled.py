@@ -14,7 +14,7 @@ from kerasmemwatch.units import format_bytes
 __all__ = ["piled"]
 
 # Share of the growth that the value of a single object explains.
-_LEAST_SHARE, _RSS_SHARE = 0.4, 0.25
+_LEAST_SHARE = 0.4
 _CAUSES = {
     "growing variable": ("retained_tensors", "", 0.8),
     "growing table": ("retained_tensors", "", 0.8),
@@ -51,8 +51,7 @@ def piled(case: Case) -> Iterator[LeakFinding]:
             confidence=confidence,
             where=at(pile.place, name),
             fix=_fix(pile, name),
-            unit="step",
-            rate=case.main.bytes_per_step,
+            **case.in_unit(case.main.bytes_per_step),
             known_issue=issue,
             trace=trace_of(pile.chain, pile.like, "it grows" if pile.like else "one of many", pile.count),
         )
@@ -65,9 +64,7 @@ def _gained(case: Case, pile: Pile) -> bool | None:
     first = case.looks[0]
     then = next((each for each in first.piles if each.kind == pile.kind and each.class_name == pile.class_name), None)
     steps = case.looks[-1].step - first.step
-    # RSS rises by up to three times as much: each new value is made beside the old one.
-    main = case.main.bytes_per_step or 0.0
-    per_step = min(each for growth in case.growth if (each := growth.bytes_per_step or 0.0) >= _RSS_SHARE * main)
+    per_step = case.least_of_main
     if then is not None and then.num_bytes is not None and steps > 0:
         return pile.num_bytes - then.num_bytes >= _LEAST_SHARE * per_step * steps
     return pile.num_bytes >= _LEAST_SHARE * per_step * (case.rises.train_steps or case.rises.steps)

@@ -189,9 +189,8 @@ def _finding(case: Case, gain: _Gain, per_step: float | None, share: float | Non
         since_step=case.main.since_step,
         confidence=confidence,
         where=at(each.place, "" if _is_nameless(each) else name),
-        fix=_fix(each, name),
-        unit="step",
-        rate=per_step,
+        fix=_fix(each, name, case.regularly),
+        **case.in_unit(per_step),
         known_issue=_issue(each),
         trace=_with_limit(each, _trace(each)),
     )
@@ -248,17 +247,20 @@ def _name(each: Contents) -> str:
     return each.chain.expression
 
 
-def _fix(each: Contents, name: str) -> str:
+def _fix(each: Contents, name: str, regularly: str) -> str:
     if each.chain is not None and each.chain.root is not None and each.chain.root.kind == "callback":
         name = f"self{name.removeprefix(each.chain.root.name)}"
     source = each.place.source if each.place else ""
+    own = f"self{each.chain.steps[-1].access}" if each.chain is not None and each.chain.steps else ""
+    if "._" in name and own in source:
+        name = own  # which the user wrote: names of Keras' own say less
     if each.chain is not None and each.chain.is_finalizers:
         return FINALIZER_FIX
     if each.chain is not None and each.chain.is_default:
         return f"A default value is made once, with the function: use {name}=None, and make it in the function."
     if each.length is not None:
         return (
-            f"Keep what you need of each part, or write the parts to a file; or reset {name} at each epoch's end. "
+            f"Keep what you need of each part, or write the parts to a file; or reset {name} {regularly}. "
             "Concatenating in each step also copies the whole array."
         )
     if not each.container:
@@ -267,10 +269,10 @@ def _fix(each: Contents, name: str) -> str:
             "objects that refer to each other; or keep less of each."
         )
     if each.chain is not None and any(step.class_name == LRU_CACHE for step in each.chain.steps[-2:-1]):
-        return f"Give the cache a limit, @lru_cache(maxsize=16), or empty it at each epoch's end: {name}.cache_clear()"
+        return f"Give the cache a limit, @lru_cache(maxsize=16), or empty it {regularly}: {name}.cache_clear()"
     if each.chain is not None and any(step.module == "queue" for step in each.chain.steps[-2:-1]):
         return "Give the queue a limit, Queue(maxsize=16): what fills it then waits for what empties it."
-    empty = f"or empty {name} at each epoch's end" + ("" if _is_nameless(each) else f": {name}.clear()")
+    empty = f"or empty {name} {regularly}" + ("" if _is_nameless(each) else f": {name}.clear()")
     if each.closes_over:
         fix = f"Make the function, and the dataset it is part of, once, before the loop: each keeps its {name}."
         kept = " TensorFlow keeps each Python function that becomes an operation (from_generator, numpy_function)."
@@ -279,7 +281,7 @@ def _fix(each: Contents, name: str) -> str:
         kept = "an exception's traceback keeps the local variables of every frame"
         return f"Keep str(error) in {name}: {kept}."
     if each.view_bytes > each.num_bytes / 2:
-        return f"Keep a copy of the part that you need, array[...].copy(), or empty {name} at each epoch's end."
+        return f"Keep a copy of the part that you need, array[...].copy(), or empty {name} {regularly}."
     if each.most is not None:
         return f"Give {name} a smaller maxlen, or keep less of each."
     if each.kind == "tensor" and each.scalars:

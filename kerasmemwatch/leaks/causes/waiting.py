@@ -14,7 +14,7 @@ __all__ = ["is_waiting", "waits_for_collector"]
 _LEAST_SHARE, _LEAST_BYTES, _FEWEST_THREADS = 0.4, 64 * 1024, 3
 _BREAK = (
     "Break the cycle: hold the object by weakref.ref (a method by weakref.WeakMethod), or set the name to None when it "
-    "is done with. Or call gc.collect() at each epoch's end."
+    "is done with. Or call gc.collect() {regularly}."
 )
 
 
@@ -26,7 +26,7 @@ def waits_for_collector(case: Case) -> Iterator[LeakFinding]:
     found = case.collected
     if not case.collector_on:
         evidence = "Python's garbage collector is switched off (gc.disable()), so unreachable objects stay."
-        fix, confidence = "Call gc.enable(), or gc.collect() at each epoch's end.", 0.6
+        fix, confidence = f"Call gc.enable(), or gc.collect() {case.regularly}.", 0.6
     else:
         assert found is not None and released is not None
         evidence = (
@@ -42,7 +42,7 @@ def waits_for_collector(case: Case) -> Iterator[LeakFinding]:
     if cycle is not None:
         through = f", each of which refers to itself through .{cycle.attribute}" if cycle.attribute else ""
         evidence += f" Of these, {cycle.count:,} were {cycle.what}{through}."
-        where, fix, issue = at(cycle.place), _BREAK, ""
+        where, fix, issue = at(cycle.place), _BREAK.format(regularly=case.regularly), ""
     yield LeakFinding(
         cause="waits_for_collector",
         evidence=evidence,
@@ -97,6 +97,4 @@ def _remedy(case: Case) -> str:
             "For single batches call model.predict_on_batch() and model.train_on_batch() instead of predict() and "
             "fit(); or call gc.collect() every 25 steps."
         )
-    return (
-        "Call gc.freeze() once after set-up, so that full collections run often; or gc.collect() at each epoch's end."
-    )
+    return f"Call gc.freeze() once after set-up, so that full collections run often; or gc.collect() {case.regularly}."

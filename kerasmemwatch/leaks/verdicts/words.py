@@ -125,7 +125,8 @@ def _too_short(growth: Growth, seen: Seen, over: str) -> str:
     if seen.is_in_jumps:
         return f"{growth.label} rises {_pace(growth, over)}, in jumps that training without a leak may have, too"
     if seen.may_grow_by is not None:
-        return f"{growth.label} may grow by up to {format_bytes(seen.may_grow_by)} a step, or not at all ({over})"
+        fastest = format_bytes(seen.may_grow_by)
+        return f"{growth.label} varies too much to tell: it may grow by up to {fastest} a step, or not at all ({over})"
     if seen.total is not None:
         rose = f"{growth.label} rose by {format_bytes(seen.total)}"
         if seen.jump_step is not None:
