@@ -295,6 +295,17 @@ def test_what_is_full_does_not_grow(rising: int, still: int, per_epoch: int | No
     assert judge(series(10 * MIB + 80 * KIB * rows, per_epoch=per_epoch)).is_growing
 
 
+@pytest.mark.parametrize(
+    ("jumps", "how"), [((10, 10), "not steadily enough to tell"), ((10, 15), "most of it near the end")]
+)
+def test_what_rises_in_two_jumps_is_not_told_from_a_leak(jumps: tuple[int, int], how: str) -> None:
+    rows = np.arange(360)
+    values = 500 * MIB + MIB * (jumps[0] * (rows >= 150) + jumps[1] * (rows >= 275))
+    found = judge(series(values, per_epoch=40, kind="host"))
+    total = format_bytes(MIB * sum(jumps))
+    assert found.explanation == f"Too short to tell: memory rose by {total} over 320 steps, {how}"
+
+
 @pytest.mark.parametrize("every", [10, 30, 50])
 def test_a_leak_that_comes_every_few_steps_is_not_full_between_them(every: int) -> None:
     said = [judge(series(10 * MIB + MIB * (np.arange(num) // every))).verdict for num in range(400, 800, 10)]

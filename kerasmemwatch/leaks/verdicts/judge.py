@@ -227,7 +227,7 @@ def _not_growing(found: Growth, series: Series, rows: JudgedRows, at: np.ndarray
     else:
         # It rose late or, in the first epoch, evenly: what fills then is not told from a leak, unless it is known.
         verdict = "filling" if rows.is_in_first_epoch and _fits(series, rows) else "too short to tell"
-        seen = replace(seen, filling_bytes=series.cache_bytes)
+        seen = replace(seen, filling_bytes=series.cache_bytes, is_late=rises[-1] > total / 2)
     return explained(replace(found, verdict=verdict), seen)
 
 

@@ -32,6 +32,7 @@ class Seen:
         held_bytes: What that holds now.
         shuffle: The shuffle buffer that may explain the rise.
         newest_bytes: The newest value.
+        is_late: Whether most of the rise came in the last quarter.
         is_in_jumps: Whether it rises as clean runs do for a while, in jumps or over few epochs.
         is_new: Whether it rises evenly, but did not yet do so a few rows before.
         is_garbage: Whether collections have shown that it is garbage.
@@ -51,6 +52,7 @@ class Seen:
     held_bytes: float = 0.0
     shuffle: Shuffle | None = None
     newest_bytes: float | None = None
+    is_late: bool = False
     is_in_jumps: bool = False
     is_new: bool = False
     is_garbage: bool = False
@@ -134,7 +136,7 @@ def _too_short(growth: Growth, seen: Seen, over: str) -> str:
             return f"{rose} at step {seen.jump_step:,}; {since}"
         if seen.is_in_first_epoch:
             return f"{rose} {over}{_FIRST_PASS[seen.stage]}"
-        return f"{rose} {over}, most of it near the end"
+        return f"{rose} {over}, {'most of it near the end' if seen.is_late else 'not steadily enough to tell'}"
     if seen.is_in_first_epoch and seen.stage == "train":
         return f"growth of {growth.label} shows only from the second epoch on"
     return f"{growth.label} has only {growth.num_samples:,} {seen.counted} after the warm-up"
