@@ -634,6 +634,7 @@ def test_tensors_that_gain_as_much_are_told_though_nothing_is_known_to_hold_them
     assert only(find_causes(case(look(200, tensors=(210, 210_000))))).confidence == 0.5  # one for each step
     for others in (
         [look(200, tensors=(190, 210_000))],  # fewer than steps
+        [look(200, replace(HELD, count=100, num_bytes=50_000, chain=None), tensors=(210, 210_000))],  # most are held
         [look(200, tensors=(210, 150_000))],  # less than the growth
         [look(100, tensors=(110, 110_000)), look(200, tensors=(115, 210_000))],  # few
         [look(100, tensors=(110, 110_000)), look(200, tensors=(210, 140_000))],  # little

@@ -28,13 +28,16 @@ def nameless_tensors(case: Case) -> Iterator[LeakFinding]:
         is_enough = gained >= _LEAST_SHARE * case.least_of_main * steps
     else:
         steps, more, gained = int(case.rises_then.train_steps or case.rises_then.steps), count, num_bytes
+        held = (each for each in look.containers.values() if each.kind == "tensor" and each.container)
+        for each in held:
+            more, gained = more - each.count, gained - each.num_bytes
         is_enough = more >= case.num_units and gained >= _LEAST_OF_ALL * case.least_of_main * steps
     if not (steps > 0 and more >= _FEWEST and is_enough):
         return
     per_step = min(gained / steps, case.main.bytes_per_step or 0.0)
     yield case.finding(
         "retained_tensors",
-        f"{evidence}. No container holds them, so what does was not found.",
+        f"{evidence}. What holds them was not found.",
         "Look for what leads from one tensor to the next, such as a linked list, or a dataset that is made longer "
         "again and again; and keep less of it.",
         0.6 if first is not None else 0.5,

@@ -85,9 +85,11 @@ class Shuffle:
             first: After this step.
             last: Until the end of this step.
         """
+        if first <= self.since_step:
+            return False
         steps = _SLOWER * max(1.0, self.num_steps)
         left, still_left = (math.exp((self.since_step - step) / steps) for step in (first, last))
-        return first > self.since_step and rise <= _LOOSER * self.num_bytes * (left - still_left)
+        return rise <= _LOOSER * self.num_bytes * (left - still_left)
 
 
 class CacheReadings:
