@@ -129,6 +129,18 @@ def test_a_deep_buffer_that_fills_without_epochs_is_hardly_ever_growth() -> None
     assert all("in jumps that training without a leak may have, too" in one.explanation for one in told)
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [([0, 42.25, 20, 26.5, 59.75, 44.75, 56, 85, 51.5], False), ([0, 8, 14, 20, 30, 34, 41, 50, 55], True)],
+    ids=["of a clean run", "a leak"],
+)
+def test_most_of_the_rate_at_many_ends_has_to_be_certain(ends: list[float], expected: bool) -> None:
+    """More or fewer batches wait at the end of each epoch, and by chance ever more do for nine epochs."""
+    values = 8 * MIB + KIB * (100 + 40 * np.random.default_rng(0).random(198))
+    values[21::22] = 8 * MIB + KIB * np.array(ends)
+    assert judge(in_epochs(values, 22)).is_growing is expected
+
+
 @pytest.mark.parametrize("kind", ["slow", "fast"])
 def test_slow_growth_of_a_device_has_to_last(kind: str) -> None:
     """Batches that wait look like slow growth for some rows; what is fast is told at once."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EVEN_SHARE", "NUM_PARTS", "begins", "floor_rises", "is_rising", "windows"]
+__all__ = ["EVEN_SHARE", "NUM_PARTS", "begins", "falls_back", "floor_rise", "floor_rises", "is_rising", "windows"]
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +34,14 @@ def windows(num_rows: int, fewest: int) -> Iterator[slice]:
 
 def floor_rises(values: Floats) -> Floats:
     """By how much the minimum rises from each quarter of the rows to the next."""
-    return np.diff(np.minimum.reduceat(values, begins(len(values))))
+    floors = np.minimum.reduceat(values, begins(len(values)))
+    return np.subtract(floors[1:], floors[:-1])  # far faster than np.diff of four values
+
+
+def floor_rise(values: Floats) -> float:
+    """By how much the minimum rises from the first quarter of the rows to the last: the sum of ``floor_rises``."""
+    starts = begins(len(values))
+    return float(values[starts[-1] :].min() - values[: starts[1]].min())
 
 
 @lru_cache(maxsize=1024)

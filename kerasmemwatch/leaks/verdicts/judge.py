@@ -31,7 +31,7 @@ _FEWEST_WITHOUT_EPOCHS = 200
 _WARM_UP_ROWS, _WARM_UP_SHARE = 20, 0.1
 _SETTLED_SHARE = 0.4
 # Growth of a device that is slower than so many times the least rate has to be seen so many rows before, too.
-_FAST, _LASTS_ROWS = 3.0, 20
+_FAST, _LASTS_ROWS = 3.0, 10
 # Share of RSS's rate that the interval's lower end is at least.
 _SURE_OF_HOST = 0.3
 # What else training adds beside a cache, as a share of it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS, falls_back, floor_rises, is_rising, windows
+from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS, falls_back, floor_rise, is_rising, windows
 from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, ends_of, with_full_pipeline
 from kerasmemwatch.leaks.verdicts.jumps import has_stopped, is_in_few_jumps, usual_rise, without_shifts
@@ -24,9 +24,9 @@ Indices = NDArray[np.intp]
 FEWEST_ROWS = 40
 _FEWEST_WITHOUT_EPOCHS = 400
 _USUAL_STEPS = 200
-# A rise over fewer ends than these has to be large or, on a device, surer.
+# A rise over fewer ends than these has to be large or, on a device, surer. So much of the rate has to be certain.
 _MANY_ENDS = 8
-_SURE_OF_FEW_ENDS = 0.8
+_SURE_OF_FEW_ENDS, _SURE_OF_ENDS = 0.8, 0.65
 _LONG_STEPS = 195  # 200, less what a window loses
 # Share of the rate that is certain if the rate is low, or if no epochs tell what is drained.
 _SURE = 0.5
@@ -135,7 +135,7 @@ def _rises_at(rows: JudgedRows, ends: Indices, kind: Kind, *, is_strict: bool) -
         return rises_regularly(y, max(least.per_end, least.per_step_at_ends * steps))
     is_doubted = is_few and is_strict
     slowest = max(least.per_end_of_few if is_doubted else least.per_end, least.per_step_at_ends * steps)
-    is_sure = not is_strict or _is_sure(x, y, _SURE_OF_FEW_ENDS if is_doubted else _SURE, slowest)
+    is_sure = not is_strict or _is_sure(x, y, _SURE_OF_FEW_ENDS if is_doubted else _SURE_OF_ENDS, slowest)
     if not (is_sure and is_rising(x, y, slowest) and _is_of_all_rows(rows, ends)):
         return False
     return kind != "device" or not is_strict or len(ends) > NUM_PARTS or _is_no_chance(rows, ends)
@@ -214,7 +214,7 @@ def _was_faster(y: Floats, start: int) -> bool:
     before = y[max(0, start - size) : start]
     if len(before) < FEWEST_ROWS:
         return False
-    return float(floor_rises(before).sum()) > _SETTLES * float(floor_rises(y[start:]).sum()) * len(before) / size
+    return floor_rise(before) > _SETTLES * floor_rise(y[start:]) * len(before) / size
 
 
 def _is_sure(x: Floats, y: Floats, share: float = _SURE, least_rate: float = 0.0) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS, floor_rises
+from kerasmemwatch.leaks.verdicts.floor import EVEN_SHARE, NUM_PARTS, floor_rise
 from kerasmemwatch.leaks.verdicts.interval import slope
 from kerasmemwatch.leaks.verdicts.judged_rows import JudgedRows, with_full_pipeline
 
@@ -32,7 +32,7 @@ def repeats(rows: JudgedRows, at: Indices) -> bool:
     earlier = earlier[earlier >= 0]
     if not len(earlier):
         return False
-    rise = float(floor_rises(rows.y[at]).sum())
+    rise = floor_rise(rows.y[at])
     expected = rise * (newest[0] - earlier[0]) / (len(at) * (NUM_PARTS - 1) / NUM_PARTS)
     return bool(rows.y[newest].min() - rows.y[earlier].min() < EVEN_SHARE * expected)
 
@@ -44,8 +44,8 @@ def is_still_within(rows: JudgedRows, at: Indices) -> bool:
     full = with_full_pipeline(rows, at)
     begins = np.append(0, np.flatnonzero(np.diff(rows.epochs[full])) + 1)
     within = [one for one in np.split(full, begins[1:]) if len(one) >= _LONG_EPOCH]
-    paces = [float(floor_rises(rows.y[one]).sum()) / len(one) for one in within]
-    return bool(paces) and float(np.median(paces)) < EVEN_SHARE * float(floor_rises(rows.y[full]).sum()) / len(full)
+    paces = [floor_rise(rows.y[one]) / len(one) for one in within]
+    return bool(paces) and float(np.median(paces)) < EVEN_SHARE * floor_rise(rows.y[full]) / len(full)
 
 
 def rises_alike(rows: JudgedRows, at: Indices, least_rate: float) -> Indices | None:
