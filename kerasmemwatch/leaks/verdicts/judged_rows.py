@@ -116,10 +116,11 @@ def with_full_pipeline(rows: JudgedRows, at: Indices) -> Indices:
     """The rows of ``at`` at which the input pipeline is full: neither the first ones of an epoch nor the last ones."""
     if rows.epochs is None or rows.is_in_first_epoch:
         return at
-    begins, ends = (np.searchsorted(rows.epochs, rows.epochs[at], side) for side in ("left", "right"))
+    is_first = rows.epochs[1:] != rows.epochs[:-1]
+    starts = np.append(0, np.flatnonzero(is_first) + 1)
     # The newest epoch may not have ended. It is taken to be as long as the longest one.
-    newest = rows.epochs[at] == rows.epochs[-1]
-    longest = int(np.max(np.diff(np.flatnonzero(np.diff(rows.epochs, prepend=-1)))))
-    ends = np.where(newest, begins + longest, ends)
+    stops = np.append(starts[1:], starts[-1] + np.max(np.diff(starts)))
+    number = np.append(0, np.cumsum(is_first))[at]
+    begins, ends = starts[number], stops[number]
     lengths = ends - begins
     return at[(at - begins >= _FILLS * lengths) & (ends - at > _DRAINS * lengths)]
