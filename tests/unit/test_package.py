@@ -67,6 +67,7 @@ MAY_LOAD = {
     "attribution.hooks.error_stacks": {"tensorflow"},
     "attribution.hooks.gradient_hooks": {"tensorflow"},
     "attribution.hooks.layer_hooks": {"keras"},
+    "attribution.live.growing_values": {"tensorflow"},
     "attribution.live.iterator_buffers": {"tensorflow"},
     "commands.demo": {"keras"},
     "commands.doctor": {"tensorflow"},
