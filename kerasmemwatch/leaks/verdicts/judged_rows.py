@@ -123,4 +123,5 @@ def with_full_pipeline(rows: JudgedRows, at: Indices) -> Indices:
     number = np.append(0, np.cumsum(is_first))[at]
     begins, ends = starts[number], stops[number]
     lengths = ends - begins
-    return at[(at - begins >= _FILLS * lengths) & (ends - at > _DRAINS * lengths)]
+    full: Indices = at[(at - begins >= _FILLS * lengths) & (ends - at > _DRAINS * lengths)]
+    return full
