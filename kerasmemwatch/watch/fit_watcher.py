@@ -18,7 +18,7 @@ from kerasmemwatch.watch.callback_lists import running_lists
 from kerasmemwatch.watch.known_fills import KnownFills
 from kerasmemwatch.watch.last_words import may_have_survived, note_death, note_survival
 from kerasmemwatch.watch.search.call_search import CALL_SEARCH
-from kerasmemwatch.watch.step_loop import running_iterator, tell_how_loops_end
+from kerasmemwatch.watch.step_loop import lasts_for_epochs, running_iterator, tell_how_loops_end
 
 __all__ = ["FitWatcher"]
 
@@ -92,8 +92,8 @@ class FitWatcher(Watcher, keras.callbacks.Callback):
         recorder = self._recorder
         if recorder is not None and (stage == "train" or not recorder.has_trained):
             loop = running_iterator()
-            is_one_pass = getattr(loop, "steps_per_epoch", None) is not None
-            self._fills.begin(recorder, ADAPTER_DATASET.of(DATA_ADAPTER.of(loop)), is_one_pass=is_one_pass)
+            dataset = ADAPTER_DATASET.of(DATA_ADAPTER.of(loop))
+            self._fills.begin(recorder, dataset, is_one_pass=lasts_for_epochs(loop))
         if stage == "predict":
             self._attention = self._results_due = True
 

@@ -20,7 +20,7 @@ from kerasmemwatch.switches import disabled
 from kerasmemwatch.units import a_unit, format_bytes
 from kerasmemwatch.watch.budgeted_memory import BudgetedMemory, device_memories, host_memory, limit_bytes
 from kerasmemwatch.watch.callback_lists import running_lists
-from kerasmemwatch.watch.step_loop import running_iterator
+from kerasmemwatch.watch.step_loop import lasts_for_epochs, running_iterator
 
 __all__ = ["MemoryBudget"]
 
@@ -207,10 +207,9 @@ class MemoryBudget(keras.callbacks.Callback):
         if keras.config.backend() == "tensorflow":
             loop = running_iterator()
             sizes = cache_sizes(ADAPTER_DATASET.of(DATA_ADAPTER.of(loop)))
-            is_one_pass = getattr(loop, "steps_per_epoch", None) is not None
             for memory in self._memories:
                 if memory.holds_datasets:
-                    self._forecasts[memory.name].begin_pass(sizes, is_one_pass=is_one_pass)
+                    self._forecasts[memory.name].begin_pass(sizes, is_one_pass=lasts_for_epochs(loop))
 
     def _read_caches(self) -> None:
         with self._faults.guard("caches", "A cache that fills is not known to be one."):

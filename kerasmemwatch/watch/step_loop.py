@@ -16,7 +16,7 @@ from typing import Any
 from kerasmemwatch.attribution.hooks.patching import unseen
 from kerasmemwatch.compat.keras import CATCH_STOP, EPOCH_ITERATOR
 
-__all__ = ["running_iterator", "tell_how_loops_end"]
+__all__ = ["lasts_for_epochs", "running_iterator", "tell_how_loops_end"]
 
 _METHODS = ("fit", "evaluate", "predict")
 _VARIABLE, _CONTEXT = EPOCH_ITERATOR.attribute, CATCH_STOP.attribute
@@ -99,6 +99,15 @@ class _Context:
 def running_iterator() -> Any:
     """Keras' iterator of the step loop on this thread's stack; ``None`` if there is none."""
     return _iterator(sys._getframe(1))
+
+
+def lasts_for_epochs(iterator: Any) -> bool:
+    """Whether a pass over the data goes on from epoch to epoch, as with ``steps_per_epoch``.
+
+    Args:
+        iterator: Keras' iterator of a step loop; ``None`` if there is none.
+    """
+    return getattr(iterator, "steps_per_epoch", None) is not None
 
 
 def _iterator(frame: FrameType | None) -> Any:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from kerasmemwatch.attribution.live.batch_spec import BatchPart
-from kerasmemwatch.compat.tensorflow import EAGER_TENSOR, ITERATOR_RESOURCE, MODEL_PROTO
+from kerasmemwatch.compat.tensorflow import EAGER_TENSOR, ITERATOR_RESOURCE, MODEL_PROTO, OWNED_ITERATOR
 
 __all__ = ["not_repeated", "pipeline_nodes", "waiting_bytes"]
 
@@ -48,6 +48,8 @@ def not_repeated(waiting: int, sources: Iterable[int], batch: Iterable[BatchPart
 
 def pipeline_nodes(iterator: Any) -> Mapping[int, Any]:
     """Return TensorFlow's nodes of an iterator's running pipeline, by number; empty without a pipeline."""
+    if not OWNED_ITERATOR.is_that_of(iterator):  # loops may iterate over anything, where TensorFlow is not even there
+        return {}
     import tensorflow as tf
 
     resource = ITERATOR_RESOURCE.of(iterator)
