@@ -626,6 +626,23 @@ def test_a_single_value_that_grows_is_named(kind: str) -> None:
     assert only(find_causes(both)).cause == "retained_tensors"
 
 
+@pytest.mark.parametrize("kind", ["growing variable", "growing table"])
+def test_what_was_large_from_the_start_is_no_cause(kind: str) -> None:
+    """A large table beside a slow leak: two looks tell that it gained nothing, and one that it is far too large."""
+    for host in (GROWING, replace(GROWING, series="host_rss_bytes")):
+        found = find_causes(case(look(200, piles=(grown_variable(1_000_000_000, kind),)), growth=host))
+        assert "retained_tensors" not in {leak.cause for leak in found}
+        found = find_causes(case(look(200, tensors=(5000, 1_000_000_000)), growth=host))
+        assert "retained_tensors" not in {leak.cause for leak in found}
+
+
+def test_a_lookup_table_takes_none_of_a_gpus_memory() -> None:
+    of_gpu = replace(GROWING, series="device_in_use_bytes GPU:0")
+    for kind, count in (("growing table", 0), ("growing variable", 1)):
+        found = find_causes(case(look(200, piles=(grown_variable(200_000, kind),)), growth=of_gpu))
+        assert len(found) == count
+
+
 def test_tensors_that_gain_as_much_are_told_though_nothing_is_known_to_hold_them() -> None:
     looks = [look(100, tensors=(110, 110_000)), look(200, tensors=(210, 210_000))]
     leak = only(find_causes(case(*looks, growth=replace(GROWING, series="host_rss_bytes"))))

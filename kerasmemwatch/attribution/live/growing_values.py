@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["GrowingValue", "can_grow", "growing_values"]
 
-VARIABLE, TABLE = "growing variable", "growing table"
+_VARIABLE, _TABLE = "growing variable", "growing table"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +46,19 @@ def growing_values(objects: Iterable[Any]) -> Iterator[GrowingValue]:
 
     for each in objects:
         with suppress(Exception), tf.init_scope():  # it may have been destroyed
-            if _kind(type(each)) == TABLE:
+            if _kind(type(each)) == _TABLE:
                 yield _of_table(tf, each)
             elif not each.shape.is_fully_defined():
                 shape = tf.raw_ops.VariableShape(input=each.handle).numpy().tolist()
                 size = math.prod(shape) * each.dtype.size
-                yield GrowingValue(each, VARIABLE, size, f"{each.dtype.name}{shape}")
+                yield GrowingValue(each, _VARIABLE, size, f"{each.dtype.name}{shape}")
 
 
 def _of_table(tf: Any, table: Any) -> GrowingValue:
     count, key, value = int(table.size()), table.key_dtype, table.value_dtype
     shape = table.lookup(tf.zeros((0,), key)).shape[1:].as_list()
     size = count * (key.size + math.prod(shape) * value.size)
-    return GrowingValue(table, TABLE, size, f"{count:,} keys, {key.name} to {value.name}{shape or ''}")
+    return GrowingValue(table, _TABLE, size, f"{count:,} keys, {key.name} to {value.name}{shape or ''}")
 
 
 def _kind(kind: type) -> str:
@@ -66,6 +66,6 @@ def _kind(kind: type) -> str:
     if tensorflow is None:
         return ""
     if kind.__name__ == "ResourceVariable" and issubclass(kind, tensorflow.Variable):
-        return VARIABLE
+        return _VARIABLE
     tables = tensorflow.lookup.experimental
-    return TABLE if kind in (tables.MutableHashTable, tables.DenseHashTable) else ""
+    return _TABLE if kind in (tables.MutableHashTable, tables.DenseHashTable) else ""

@@ -60,6 +60,8 @@ class Rises:
 
 # What is kept takes at least this share of what RSS gains.
 _RSS_SHARE = 0.25
+# What has grown with memory is at most so many times as large as memory's growth since the first step.
+_MOST_OF_GROWTH = 2.0
 _FEWEST_CALLS, _CALLS_TO_SEE, _FEWEST_EPOCHS = 4, 10, 5
 _COLUMNS = {
     "steps": "step",
@@ -152,9 +154,8 @@ class Case:
     def num_units(self) -> float:
         """How often the unit of the growth came while memory grew, when the newest look was taken; NaN if unknown."""
         then, unit = self.rises_then, self.main.unit
-        return {"step": then.train_steps or then.steps, "epoch": then.epochs, "model": then.models}.get(
-            unit, then.calls
-        )
+        known = {"step": then.train_steps or then.steps, "epoch": then.epochs, "model": then.models}
+        return known.get(unit, then.calls)
 
     @property
     def is_host(self) -> bool:
@@ -182,6 +183,20 @@ class Case:
         main = self.main.bytes_per_step or 0.0
         rates = (each.bytes_per_step or 0.0 for each in self.growth)
         return min(rate for rate in rates if rate >= _RSS_SHARE * main)
+
+    def may_be_growth(self, held_bytes: float, least_share: float) -> bool:
+        """Whether what the newest look found may have been added while memory grew: about as much, and no more.
+
+        Args:
+            held_bytes: What is held in all.
+            least_share: The least share of the growth that it explains.
+        """
+        then, look = self.rises_then, self.look
+        steps = then.train_steps or then.steps
+        grown = self.least_of_main * steps
+        # It may have grown before the rows that show it, too. What is far larger was there from the start.
+        most = 0.0 if look is None else _MOST_OF_GROWTH * (self.main.bytes_per_step or 0.0) * max(steps, look.step)
+        return least_share * grown <= held_bytes <= most
 
     def in_unit(self, bytes_per_step: float | None) -> dict[str, Any]:
         """A rate in the unit of the growth: the fields ``unit`` and ``rate`` of a finding."""

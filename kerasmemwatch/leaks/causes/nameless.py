@@ -27,11 +27,10 @@ def nameless_tensors(case: Case) -> Iterator[LeakFinding]:
         evidence += f": {more:,} more than {steps:,} steps before, which take {format_bytes(gained)}"
         is_enough = gained >= _LEAST_SHARE * case.least_of_main * steps
     else:
-        steps, more, gained = int(case.rises_then.train_steps or case.rises_then.steps), count, num_bytes
-        held = (each for each in look.containers.values() if each.kind == "tensor" and each.container)
-        for each in held:
-            more, gained = more - each.count, gained - each.num_bytes
-        is_enough = more >= case.num_units and gained >= _LEAST_OF_ALL * case.least_of_main * steps
+        steps, held = look.step, [each for each in look.containers.values() if each.kind == "tensor" and each.container]
+        more = count - sum(each.count for each in held)
+        gained = num_bytes - sum(each.num_bytes for each in held)
+        is_enough = more >= case.num_units and case.may_be_growth(gained, _LEAST_OF_ALL)
     if not (steps > 0 and more >= _FEWEST and is_enough):
         return
     per_step = min(gained / steps, case.main.bytes_per_step or 0.0)

@@ -35,39 +35,35 @@ def piled(case: Case) -> Iterator[LeakFinding]:
     for pile in look.piles:
         if pile.chain is None or (pile.chain.is_librarys and pile.place is None):
             continue
-        gained = _gained(case, pile)
-        if gained is not None and not gained:
+        if pile.num_bytes is not None and not _explains(case, pile, pile.num_bytes):
             continue
         if pile.chain.root is None and not (pile.chain.is_cut and pile.kind == "object"):
             continue
         cause, issue, confidence = _CAUSES[pile.kind]
         name = pile.chain.holder(pile.count)
         more = "" if pile.more is None else f", {pile.more:,} of them new since memory grows"
-        yield LeakFinding(
-            cause=cause,
-            evidence=_held(pile, name) or f"{_alive(pile)}{more}.{_known(pile)}",
-            bytes_per_step=case.main.bytes_per_step,
-            since_step=case.main.since_step,
-            confidence=confidence,
+        yield case.finding(
+            cause,
+            _held(pile, name) or f"{_alive(pile)}{more}.{_known(pile)}",
+            _fix(pile, name),
+            confidence,
             where=at(pile.place, name),
-            fix=_fix(pile, name),
-            **case.in_unit(case.main.bytes_per_step),
             known_issue=issue,
             trace=trace_of(pile.chain, pile.like, "it grows" if pile.like else "one of many", pile.count),
         )
 
 
-def _gained(case: Case, pile: Pile) -> bool | None:
-    """Whether the value of a single object explains the growth; ``None`` if it is no such object."""
-    if pile.num_bytes is None:
-        return None
+def _explains(case: Case, pile: Pile, num_bytes: int) -> bool:
+    """Whether the value of a single object, of so many bytes, explains the growth."""
+    if pile.kind == "growing table" and " GPU:" in case.main.series:
+        return False  # its keys and values are on the host
     first = case.looks[0]
-    then = next((each for each in first.piles if each.kind == pile.kind and each.class_name == pile.class_name), None)
+    alike = (each for each in first.piles if each.kind == pile.kind and each.class_name == pile.class_name)
+    held = next((each.num_bytes for each in alike), None)
     steps = case.looks[-1].step - first.step
-    per_step = case.least_of_main
-    if then is not None and then.num_bytes is not None and steps > 0:
-        return pile.num_bytes - then.num_bytes >= _LEAST_SHARE * per_step * steps
-    return pile.num_bytes >= _LEAST_SHARE * per_step * (case.rises.train_steps or case.rises.steps)
+    if held is None or not steps:
+        return case.may_be_growth(num_bytes, _LEAST_SHARE)
+    return num_bytes - held >= _LEAST_SHARE * case.least_of_main * steps
 
 
 def _held(pile: Pile, name: str) -> str:
