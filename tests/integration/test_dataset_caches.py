@@ -99,9 +99,10 @@ def test_the_shuffle_buffer_of_a_pass_over_several_epochs_is_read() -> None:
     lasting = rows().repeat().shuffle(32).batch(4)
     model.fit(lasting, steps_per_epoch=25, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
     facts = watch.recording.run.configuration
-    # An element has 404 bytes, which take 768 as allocated. While the next is waited for, one is missing.
-    assert 31 * 404 <= facts["dataset_shuffle_bytes"] <= 32 * 768
-    assert facts["dataset_shuffle_steps"] == pytest.approx(8, rel=0.1) and facts["dataset_shuffle_since_step"] == 0
+    # An element has 404 bytes; what is allocated is less than twice as large as 768. The next one may be missing.
+    assert 31 * 404 <= facts["dataset_shuffle_bytes"] <= 2 * 32 * 768
+    # 32 elements are 8 steps. Up to four more batches were taken, which wait.
+    assert 6.5 <= facts["dataset_shuffle_steps"] <= 8 and facts["dataset_shuffle_since_step"] == 0
     for forecast in budget._forecasts.values():
         assert forecast._shuffle == Shuffle(facts["dataset_shuffle_bytes"], forecast._shuffle.num_steps, 0)
     # A pass that ends with its epoch leaves the buffer empty.
